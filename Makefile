@@ -1,0 +1,58 @@
+# `make demo` and `make test` do all the set-up on a fresh machine: Linux, Python 3.10 or newer, a package registry.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install -q -c constraints.txt
+VIDEO ?=
+EXPORT ?=
+CALIBRATE ?=
+
+.PHONY: demo test check format train clean distclean
+
+demo: $(VENV)/.runtime ## parse a real clip with three precisions; look at demo/report.html
+	$(if $(EXPORT),$(MAKE) $(VENV)/.all)
+	$(BIN)/python demo/run.py $(if $(VIDEO),--video $(VIDEO)) $(if $(EXPORT),--export) $(if $(CALIBRATE),--calibrate)
+
+test: $(VENV)/.all check ## everything that runs on this machine; prints what was skipped and why
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.all build/links/qanet ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p qanet
+
+format: $(VENV)/.all
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+train: $(VENV)/.all ## the bundled model again: make train DATA=DIR (photos/, labels/, train.txt, val.txt)
+	$(BIN)/qanet train ccp13-lite0 --data $(DATA)
+
+# A stamp a set of extras: installed again when the pins or the metadata change.
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: $(VENV)/bin/python constraints.txt pyproject.toml setup.py
+	$(INSTALL) -e .
+	@# Real TensorRT-RTX engines are built where its wheel installs (x86-64); elsewhere the demo goes on without.
+	$(INSTALL) tensorrt_rtx || echo "note: no tensorrt_rtx wheel for this machine; TensorRT-RTX engines are left out"
+	touch $@
+
+$(VENV)/.all: $(VENV)/.runtime
+	$(INSTALL) torch==2.13.0
+	$(INSTALL) -e '.[train,export,calib,test,dev]'
+	touch $@
+
+# mypy cannot follow the editable install's mapping of folders; links show it the tree as installed.
+build/links/qanet: $(VENV)/.all
+	mkdir -p $@
+	for entry in qanet/*; do ln -sfn ../../../$$entry $@/; done
+	for stage in train export runtime calib benchmarks; do ln -sfn ../../../$$stage $@/$$stage; done
+	touch $@
+
+clean:
+	rm -rf build demo/*.qanet demo/*.webm demo/*.json demo/*.jsonl demo/*.html demo/*.csv .pytest_cache .mypy_cache .ruff_cache
+
+distclean: clean
+	rm -rf $(VENV) demo/cache

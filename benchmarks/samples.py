@@ -1,0 +1,104 @@
+"""The input's frames and the people in them: what every target works on."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qanet.errors import QanetError
+from qanet.geometry import crop_boxes, crop_people
+from qanet.runtime.detectors.base import Detections, Detector
+from qanet.runtime.video.source import Frame, Source
+
+_LARGEST_STEP = 30  # a long video is not decoded to its end for the sake of a few frames
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A frame with people: image (H, W, 3) uint8 BGR, detections, crop boxes (N, 4), crops (N, h, w, 3) uint8 BGR."""
+
+    name: str
+    image: NDArray[np.uint8]
+    found: Detections
+    grown: NDArray[np.float32]
+    crops: NDArray[np.uint8]
+
+
+@dataclass
+class SampleSet:
+    """Frames with people, and how they were found; durations in milliseconds."""
+
+    kind: str  # "video", "folder", "image"
+    detector: str
+    samples: list[Sample] = field(default_factory=list)
+    frames: int = 0  # looked at, with or without people
+    decode_ms: list[float] = field(default_factory=list)
+    detect_ms: list[float] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def people(self) -> int:
+        """Number of people in all frames."""
+        return sum(len(sample.found) for sample in self.samples)
+
+    @property
+    def mean_people(self) -> float:
+        """People a frame, over the frames that have any."""
+        return self.people / max(len(self.samples), 1)
+
+    def crops(self, limit: int | None = None) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Crops (N, h, w, 3) uint8 and box scores (N,) of all people, thinned out evenly to `limit`."""
+        crops = np.concatenate([sample.crops for sample in self.samples])
+        scores = np.concatenate([sample.found.scores for sample in self.samples])
+        if limit is not None and len(crops) > limit:
+            chosen = np.linspace(0, len(crops) - 1, limit).round().astype(int)
+            crops, scores = crops[chosen], scores[chosen]
+        return crops, scores
+
+
+def collect(source: Source, detector: Detector, crop_hw: tuple[int, int], limit: int) -> SampleSet:
+    """Up to `limit` frames spread over the input, and the people in them.
+
+    Raises:
+        QanetError: not one frame, or nobody in any of them.
+    """
+    gathered = SampleSet(source.kind, detector.name)
+    for frame in _spread(source, limit, gathered.decode_ms):
+        key = frame.name if not frame.name.isdigit() else frame.index
+        begin = time.perf_counter()
+        found = detector.detect(frame.image, key)
+        gathered.detect_ms.append((time.perf_counter() - begin) * 1e3)
+        gathered.frames += 1
+        if len(found):
+            grown = crop_boxes(found.boxes, crop_hw)
+            crops = crop_people(frame.image, grown, crop_hw)
+            gathered.samples.append(Sample(frame.name, frame.image, found, grown, crops))
+    gathered.warnings += source.warnings
+    if not gathered.samples:
+        raise QanetError(
+            f"nobody was found in {gathered.frames} frames, so there is nothing to measure",
+            expected="frames with people", got=f"detector {detector.name}",
+            next_command="give --detector yolox_nano.onnx, --boxes JSON, or --whole-image",
+        )  # fmt: skip
+    return gathered
+
+
+def _spread(source: Source, limit: int, decode_ms: list[float]) -> Iterator[Frame]:
+    """Every k-th frame, at most `limit`; decoding is timed for every frame that is passed over too."""
+    step = max(1, source.expected_frames // limit)
+    if source.kind == "video":
+        step = min(step, _LARGEST_STEP)
+    given = 0
+    frames = iter(source)
+    while given < limit:
+        begin = time.perf_counter()
+        try:
+            frame = next(frames)
+        except StopIteration:
+            return
+        decode_ms.append((time.perf_counter() - begin) * 1e3)
+        if frame.index % step == 0:
+            given += 1
+            yield frame

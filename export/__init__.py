@@ -1,0 +1,1 @@
+"""Checkpoint in; one ONNX graph with QAM fused, typed graphs, engines and a bundle out."""

@@ -1,0 +1,1 @@
+"""Typed ONNX graphs in; engines for TensorRT, TensorRT-RTX and OpenVINO out, each with a census of its precision."""

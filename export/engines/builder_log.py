@@ -1,0 +1,151 @@
+"""The layers of a TensorRT or TensorRT-RTX engine, from the builder's log or from the engine inspector.
+
+Where there is no GPU nothing can be deserialised, so there is no inspector; but at VERBOSE and with
+ProfilingVerbosity.DETAILED the builder prints every layer of the finished engine with types and ONNX origins, one a
+line: `Name: .., LayerType: .., Inputs: [..], Constants: [..], Outputs: [..], TacticName: .., .., Metadata: ..`.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from math import prod
+from typing import Any
+
+from qanet.export.engines.census import PRECISIONS, EngineLayer
+
+_LINE = re.compile(
+    r"^Name: (?P<name>.+?), LayerType: (?P<kind>[^,]+), Inputs: \[(?P<inputs>.*?)\], Constants: \[(?P<constants>.*?)\]"
+    r", Outputs: \[(?P<outputs>.*?)\], TacticName: .*?Metadata: ?(?P<metadata>.*)$"
+)
+_TENSOR = re.compile(r"Dimensions: \[(?P<shape>[^\]]*)\].*?Datatype: (?P<type>\w+)")
+_ORIGIN = re.compile(r"\[ONNX Layer: ([^\x1e\x1f]+)\]")  # entries are separated by an ASCII record or unit separator
+# Both runtimes' words for the four types, in the log ("Half") and in format descriptions ("Channel major FP16 ..").
+_TYPES = (
+    ("bf16", re.compile(r"\b(BFloat16|BF16)\b", re.I)),
+    ("fp16", re.compile(r"\b(Half|FP16)\b", re.I)),
+    ("int8", re.compile(r"\bInt8\b", re.I)),
+    ("fp32", re.compile(r"\b(Float|FP32)\b", re.I)),
+)
+_NOT_LAYERS = {"shape_call", "signal", "wait", "noop", "constant"}
+_MATRIX_KINDS = re.compile(r"correlation|conv|gemm|matrixmultiply|matmul|fullyconnected|_mha", re.I)
+_MATRIX_WORDS = re.compile(r"^__myl_\w*?(Corr|Conv|Fc|Gemm|Mm|Matm)(?=[A-Z_])")
+_MOVE_WORDS = {"Tran", "Resh", "Repl", "Conc", "Slic", "Cast", "Move", "Copy", "Pad"}  # the compiler cuts at 4 letters
+
+
+class BuilderLog:
+    """Everything a builder logged, as (severity, text); severities as in TensorRT, 0 internal error .. 4 verbose."""
+
+    ERROR, WARNING = 1, 2
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[int, str]] = []
+
+    def texts(self, severity: int) -> list[str]:
+        """Each message at least as grave as `severity`, once, in order."""
+        return list(dict.fromkeys(text.strip() for level, text in self.entries if level <= severity))
+
+    def warn(self, text: str) -> None:
+        """Add a warning of our own."""
+        self.entries.append((self.WARNING, text))
+
+    def last_errors(self, count: int = 3) -> str:
+        """The last errors on one line, without what a machine with no GPU logs on every occasion."""
+        errors = [text for text in self.texts(self.ERROR) if "catchCudaError" not in text] or self.texts(self.ERROR)
+        return "; ".join(errors[-count:]) or "no error logged"
+
+    def logger(self, trt: Any) -> Any:
+        """A logger of module `trt` that records here; the caller keeps it alive as long as the builder."""
+        entries = self.entries
+
+        class RecordingLogger(trt.ILogger):
+            def __init__(self) -> None:
+                trt.ILogger.__init__(self)
+
+            def log(self, severity: Any, message: str) -> None:
+                entries.append((int(severity), message))
+
+        return RecordingLogger()
+
+
+def layers_from_log(texts: Iterable[str]) -> list[EngineLayer]:
+    """Read the layers that the builder printed; empty where it printed none in this form."""
+    layers = []
+    for text in texts:
+        for line in text.splitlines():
+            match = _LINE.match(line)
+            if not match or match["kind"].lower() in _NOT_LAYERS:
+                continue
+            inputs, constants, outputs = (_TENSOR.findall(match[part]) for part in ("inputs", "constants", "outputs"))
+            # Scales and biases are constants too: the weights are the largest.
+            weights = max(constants, key=lambda constant: _volume(constant[0]), default=None)
+            layers.append(
+                _layer(
+                    match["name"],
+                    match["kind"],
+                    _ORIGIN.findall(match["metadata"]),
+                    [precision_of(kind) for _, kind in inputs],
+                    [precision_of(kind) for _, kind in outputs],
+                    precision_of(weights[1]) if weights and _volume(weights[0]) > 1 else None,
+                )
+            )
+    return layers
+
+
+def layers_from_inspector(document: str) -> list[EngineLayer]:
+    """Read EngineInspector.get_engine_information(LayerInformationFormat.JSON) of a DETAILED engine."""
+    layers = []
+    for entry in json.loads(document, strict=False)["Layers"]:  # not strict: the separators stand in it unescaped
+        if isinstance(entry, str):  # an engine built without ProfilingVerbosity.DETAILED has names and nothing else
+            return []
+        kind = entry.get("LayerType", "")
+        if kind.lower() in _NOT_LAYERS:
+            continue
+        inputs, outputs = (
+            [precision_of(tensor.get("Format/Datatype", tensor.get("Datatype", ""))) for tensor in entry.get(side, [])]
+            for side in ("Inputs", "Outputs")
+        )
+        weights = entry.get("Weights", {})
+        origins = _ORIGIN.findall(entry.get("Metadata", "")) or entry["Name"].split(" + ")
+        weight_type = precision_of(weights["Type"]) if weights.get("Count", 0) else None
+        layers.append(_layer(entry["Name"], kind, origins, inputs, outputs, weight_type))
+    return layers
+
+
+def precision_of(text: str) -> str:
+    """One of census.PRECISIONS from a data type or a format description in either runtime's words."""
+    return next((precision for precision, words in _TYPES if words.search(text)), "other")
+
+
+def _layer(
+    name: str, kind: str, nodes: list[str], inputs: list[str], outputs: list[str], weights: str | None
+) -> EngineLayer:
+    computes = bool(_MATRIX_KINDS.search(kind) or _MATRIX_WORDS.match(name))
+    widest = _widest(inputs + outputs)
+    # A product runs in the type of its weights when data comes in that type as well (a residual may come wider, the
+    # sum may go out wider); otherwise something was converted first, and the wider type is what ran.
+    product = weights if weights and weights in inputs else _widest([*inputs, weights or "other"])
+    return EngineLayer(
+        name=name,
+        nodes=tuple(dict.fromkeys(nodes)),
+        precision=product if computes else widest,
+        computes=computes,
+        moves=not computes and bool(inputs) and _only_moves(name, kind),
+        quantizes=not computes and "int8" in outputs and widest != "int8",
+        product=product,
+    )
+
+
+def _only_moves(name: str, kind: str) -> bool:
+    if kind.lower() == "reformat":
+        return True
+    words = re.findall(r"[A-Z][a-z]+", name.removeprefix("__myl_").partition("_")[0]) if "__myl_" in name else []
+    return bool(words) and set(words) <= _MOVE_WORDS
+
+
+def _widest(types: list[str]) -> str:
+    """The widest of the types that are one of the four; "other" when none is."""
+    return max((t for t in types if t != "other"), key=PRECISIONS.index, default="other")
+
+
+def _volume(shape: str) -> int:
+    return prod(abs(int(axis)) for axis in shape.split(",") if axis.strip())

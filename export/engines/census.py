@@ -1,0 +1,177 @@
+"""Which precision an engine's layers really have, and whether that is what was asked for."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from qanet.errors import QanetError
+from qanet.export.engines.multiply_adds import CONVOLUTIONS, ComputeNode
+
+PRECISIONS = ("int8", "fp16", "bf16", "fp32", "other")  # narrow to wide; "other": FP8, wider integers, unknown
+_NAMES_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class EngineLayer:
+    """One layer of a built engine, in no runtime's own words.
+
+    Attributes:
+        name: the runtime's name for it.
+        nodes: names of the ONNX nodes it came from.
+        precision: one of PRECISIONS: of a matrix product the one it runs in, of other layers the widest they touch.
+        computes: it is a matrix product by its kind.
+        moves: it only moves, reorders or converts data.
+        quantizes: it turns floating point into INT8 and does not multiply matrices.
+        product: one of PRECISIONS: what a matrix product would run in that was fused into a layer of another kind, as
+            small ones are; "" for the same as precision.
+    """
+
+    name: str
+    nodes: tuple[str, ...]
+    precision: str
+    computes: bool = False
+    moves: bool = False
+    quantizes: bool = False
+    product: str = ""
+
+
+@dataclass(frozen=True)
+class ComputeLayer:
+    """A convolution or matrix product of the ONNX graph and what became of it.
+
+    Attributes:
+        name: ONNX node name.
+        op: ONNX operator.
+        precision: one of PRECISIONS; "other" too when no engine layer names the node.
+        multiply_adds: for one crop.
+        engine_layer: the runtime's name of the layer that computes it, "" when none names it.
+    """
+
+    name: str
+    op: str
+    precision: str
+    multiply_adds: int
+    engine_layer: str
+
+
+@dataclass(frozen=True)
+class Census:
+    """The precision of an engine, counted.
+
+    Attributes:
+        layers: layers per precision, every optimisation profile counted.
+        reformats: layers that only move, reorder or convert data.
+        requantizations: layers that only turn floating point back into INT8 between two INT8 layers.
+        compute: every convolution and matrix product.
+        note: what a reader must know beside the counts, such as a precision the processor does not have.
+    """
+
+    layers: dict[str, int]
+    reformats: int
+    requantizations: int
+    compute: tuple[ComputeLayer, ...]
+    note: str = ""
+
+    @property
+    def layer_shares(self) -> dict[str, float]:
+        """Share (0..1) of the layers in each precision."""
+        return _shares(Counter(self.layers))
+
+    @property
+    def multiply_add_shares(self) -> dict[str, float]:
+        """Share (0..1) of the multiply-adds in each precision."""
+        counts: Counter[str] = Counter()
+        for layer in self.compute:
+            counts[layer.precision] += layer.multiply_adds
+        return _shares(counts)
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict for a manifest; the shares are written for people and recomputed on reading."""
+        document = asdict(self)
+        document["compute"] = [asdict(layer) for layer in self.compute]
+        document["layer_shares"] = {name: round(share, 4) for name, share in self.layer_shares.items()}
+        document["multiply_add_shares"] = {name: round(share, 4) for name, share in self.multiply_add_shares.items()}
+        return document
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> "Census":
+        """Read what to_json wrote.
+
+        Raises:
+            QanetError: a field is missing or of another kind.
+        """
+        try:
+            compute = tuple(ComputeLayer(**layer) for layer in document["compute"])
+            layers = {name: int(count) for name, count in document["layers"].items()}
+            return cls(layers, document["reformats"], document["requantizations"], compute, document.get("note", ""))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise QanetError("not a precision census", got=f"{type(error).__name__}: {error}") from error
+
+
+def take_census(layers: Iterable[EngineLayer], nodes: dict[str, ComputeNode], note: str = "") -> Census:
+    """Count an engine's layers and find each compute node of its ONNX graph among them.
+
+    Args:
+        layers: the engine's layers, without the runtime's own signals, constants, inputs and outputs.
+        nodes: what multiply_adds.compute_nodes found in the graph the engine was built from.
+        note: passed on.
+    """
+    layers = list(layers)
+    by_node: dict[str, list[EngineLayer]] = {}
+    for layer in layers:
+        for origin in layer.nodes:
+            by_node.setdefault(origin, []).append(layer)
+    compute = []
+    for name, node in nodes.items():
+        mentions = by_node.get(name, [])
+        # A kernel that prepares a convolution's input mentions it too: only if nothing better does, it counts.
+        candidates = [layer for layer in mentions if layer.computes] or mentions
+        found = [(layer.product or layer.precision, layer.name) for layer in candidates] or [("other", "")]
+        precision, engine_layer = max(found, key=lambda pair: PRECISIONS.index(pair[0]))  # the first of the widest
+        compute.append(ComputeLayer(name, node.op, precision, node.multiply_adds, engine_layer))
+    counts = Counter(layer.precision for layer in layers)
+    return Census(
+        layers={precision: counts[precision] for precision in PRECISIONS},
+        reformats=sum(layer.moves for layer in layers),
+        requantizations=sum(layer.quantizes for layer in layers),
+        compute=tuple(compute),
+        note=note,
+    )
+
+
+def check_delivered(census: Census, precision: str, *, keep: Collection[str] = ()) -> None:
+    """Refuse an engine that is not in the precision it was asked for.
+
+    Args:
+        census: of the engine.
+        precision: "fp32", "fp16", "bf16": every compute layer; "int8": every convolution.
+        keep: names of ONNX nodes that were left wider on purpose, as calibration does with sensitive layers.
+
+    Raises:
+        QanetError: names the compute layers in another precision; also for an engine that computes nothing, and for
+            a precision that does not exist.
+    """
+    if precision not in PRECISIONS[:-1]:
+        raise QanetError("unknown precision", expected=f"one of {', '.join(PRECISIONS[:-1])}", got=precision)
+    asked = [layer for layer in census.compute if precision != "int8" or layer.op in CONVOLUTIONS]
+    if not asked:
+        raise QanetError(f"the engine has no layer that could be in {precision}", expected="convolutions", got="none")
+    missed = [layer for layer in asked if layer.precision != precision and layer.name not in keep]
+    if not missed:
+        return
+    shown = ", ".join(f"{layer.name} ({layer.precision})" for layer in missed[:_NAMES_SHOWN])
+    more = f" and {len(missed) - _NAMES_SHOWN} more" if len(missed) > _NAMES_SHOWN else ""
+    graph = "a Q/DQ graph ('qanet calibrate')" if precision == "int8" else f"a graph typed {precision}"
+    raise QanetError(
+        f"{precision} was asked for and not delivered in {len(missed)} of {len(asked)} compute layers: {shown}{more}"
+        + (f" [{census.note}]" if census.note else ""),
+        expected=precision,
+        got=", ".join(f"{count} in {name}" for name, count in Counter(layer.precision for layer in missed).items()),
+        next_command=f"build from {graph} on a processor that has {precision}, or ask for what was delivered",
+    )
+
+
+def _shares(counts: Counter[str]) -> dict[str, float]:
+    total = sum(counts.values())
+    return {precision: counts[precision] / total if total else 0.0 for precision in PRECISIONS}

@@ -1,0 +1,165 @@
+"""Engines for CPUs: OpenVINO, with the precision that this processor has, told apart from the one asked for."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from qanet.errors import QanetError
+from qanet.export.engines.built import BuiltEngine, Report
+from qanet.export.engines.census import EngineLayer, take_census
+from qanet.export.engines.multiply_adds import compute_nodes
+from qanet.export.engines.source_graph import load_graph
+
+_DEVICE = "CPU"
+_HINT = "INFERENCE_PRECISION_HINT"
+_PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+_TYPES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": "int8"}
+_HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+_NOT_LAYERS = {"Const", "Input", "Output"}
+_COMPUTES = {"Convolution", "Deconvolution", "FullyConnected", "MatMul"}
+_BYTES = {"Transpose", "Convert"}
+_MOVES = {"Reorder", *_BYTES}
+
+
+def deliverable(precision: str) -> str:
+    """The precision in which a graph typed `precision` computes on this CPU, by what the CPU has.
+
+    Args:
+        precision: of the graph: "fp32", "fp16", "bf16" or "int8".
+
+    Returns:
+        The same, or "bf16", "fp16" or "fp32" for a 16-bit type that this CPU does not have.
+
+    Raises:
+        QanetError: unknown precision, or OpenVINO is not installed.
+    """
+    if precision not in _PRECISIONS:
+        raise QanetError("unknown precision", expected=f"one of {', '.join(_PRECISIONS)}", got=precision)
+    return precision if precision in ("fp32", "int8") else _floating(_core(), precision)
+
+
+def build(
+    onnx_path: str | Path,
+    *,
+    precision: str,
+    outputs: Sequence[str] | None = None,
+    report: Report | None = None,
+) -> BuiltEngine:
+    """Compile a typed ONNX graph for the CPU of this machine.
+
+    FP32 graphs run in FP32 even where BF16 would be faster; the layers of an INT8 graph that are not quantised, and
+    FP16 and BF16 graphs, run in the 16-bit type this CPU has, or in FP32 when it has none: the census tells. The
+    blob holds code choices for this processor's instruction set and fits no other OpenVINO version; the loader
+    compiles the ONNX graph again, with `options`, where the blob does not fit (`options["RUNTIME_REQUIREMENTS"]`).
+
+    Args:
+        onnx_path: graph with the inputs `crops` uint8 (N, H, W, 3) and `box_scores` float32 (N,).
+        precision: of the graph: "fp32", "fp16", "bf16" or "int8".
+        outputs: the graph's outputs to keep; None keeps all.
+        report: called with one line at each step.
+
+    Raises:
+        QanetError: OpenVINO is missing, unknown precision, or a graph it cannot compile.
+    """
+    import openvino
+
+    started = time.perf_counter()
+    say = report or (lambda line: None)
+    expected = deliverable(precision)
+    core = _core()
+    model = load_graph(onnx_path, outputs)
+    nodes = compute_nodes(model)
+    aliases = _aliases(model)
+    hint = _HINTS[_floating(core, "bf16") if precision == "int8" else expected]
+    say(f"compiling {Path(onnx_path).name} with OpenVINO {openvino.__version__} in {hint}")
+    try:
+        network = core.read_model(model.SerializeToString())
+        compiled = core.compile_model(network, _DEVICE, {_HINT: hint})
+        data = compiled.export_model().getvalue()
+    except RuntimeError as error:
+        raise QanetError(f"OpenVINO cannot compile {Path(onnx_path).name}", got=str(error)[-600:]) from error
+    note = f"{precision} was asked for, this CPU has none: it computes in {expected}" if expected != precision else ""
+    quantized = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+    census = take_census(_layers(compiled.get_runtime_model(), aliases, quantized), nodes, note)
+    seconds = time.perf_counter() - started
+    say(f"built {len(data) / (1 << 20):.1f} MiB in {seconds:.1f} s")
+    return BuiltEngine(
+        data=data,
+        runtime="openvino",
+        version=openvino.__version__.split("-")[0],
+        targets=(f"cpu-{core.get_property(_DEVICE, 'DEVICE_ARCHITECTURE')}",),
+        census=census,
+        seconds=seconds,
+        messages=(note,) if note else (),
+        inputs=tuple(value.name for value in model.graph.input),
+        outputs=tuple(value.name for value in model.graph.output),
+        options={_HINT: hint, **_requirements(compiled)},
+    )
+
+
+def _core() -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise QanetError("OpenVINO is not installed", got=str(error), next_command="pip install openvino") from error
+    return openvino.Core()
+
+
+def _floating(core: Any, precision: str) -> str:
+    """The floating-point precision nearest to the one asked for that this CPU has in hardware."""
+    if precision == "fp32":
+        return precision
+    # BF16 is listed for processors that only emulate it, slowly; there the plugin's own choice is f32.
+    if core.get_property(_DEVICE, _HINT).to_string() == "f32":
+        return "fp32"
+    has = {name.lower() for name in core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")} & {"fp16", "bf16"}
+    return precision if precision in has else min(has, default="fp32")
+
+
+def _aliases(model: Any) -> dict[str, str]:
+    """What OpenVINO may call an ONNX node -> the node's name; renames nodes it would confuse with an output.
+
+    OpenVINO calls a node that writes an output after the output (and then gives up another node's equal name), the
+    product inside a Gemm after both, and a node whose type conversion became pointless after the conversion.
+    """
+    outputs = {value.name for value in model.graph.output}
+    names: dict[str, str] = {}
+    for node in model.graph.node:  # in topological order: what a conversion reads is named before it
+        origin = names.get(node.input[0], node.name) if node.op_type in ("Cast", "Identity") else node.name
+        if node.name in outputs and node.name != node.output[0]:
+            node.name += f".{node.op_type.lower()}"
+        names |= {node.output[0]: origin, f"{node.name}/WithoutBiases": origin, node.name: origin}
+    return names
+
+
+def _layers(runtime_model: Any, aliases: dict[str, str], quantized: bool) -> list[EngineLayer]:
+    """The executed graph, node by node; OpenVINO keeps what each node ran as in its rt_info."""
+    layers = []
+    for node in runtime_model.get_ordered_ops():
+        info = {key: str(value.astype(str)) for key, value in node.get_rt_info().items()}
+        kind = info["layerType"]
+        if kind in _NOT_LAYERS:
+            continue
+        precision = _TYPES.get(info["runtimePrecision"], "other")
+        if precision == "int8" and (kind in _BYTES or not quantized):
+            precision = "other"  # bytes of the image, of labels and of truth values are no INT8 arithmetic
+        origins = [aliases.get(name, name) for name in info["originalLayersNames"].split(",") if name]
+        layers.append(
+            EngineLayer(
+                name=node.get_friendly_name(),
+                nodes=tuple(dict.fromkeys(origins)),
+                precision=precision,
+                computes=kind in _COMPUTES,
+                moves=kind in _MOVES,
+                quantizes=kind == "FakeQuantize",
+            )
+        )
+    return layers
+
+
+def _requirements(compiled: Any) -> dict[str, str]:
+    """What the blob says it needs: OpenVINO's version and the instruction set. Older versions do not say."""
+    name = "RUNTIME_REQUIREMENTS"
+    known = compiled.get_property("SUPPORTED_PROPERTIES")
+    return {name: str(compiled.get_property(name))} if name in known else {}

@@ -1,0 +1,51 @@
+"""Does the exported graph compute what the network computes? PyTorch against ONNX Runtime, output by output."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from qanet.errors import QanetError
+from qanet.export.graph import INPUTS, OUTPUTS, ParsingGraph
+from qanet.train.networks.parser import ParsingNetwork
+
+_TOLERANCE = 2e-3  # logits of some tens, float32, another order of summation
+_MAX_LABELS_DIFFERENT = 1e-3
+
+
+def check_parity(network: ParsingNetwork, input_hw: tuple[int, int], path: Path, seed: int = 0) -> dict[str, float]:
+    """Run one smooth random batch of two through both; the greatest absolute difference of each output.
+
+    Labels report the share of pixels that differ.
+
+    Raises:
+        QanetError: an output departs by more than rounding explains.
+    """
+    import onnxruntime
+
+    crops = _smooth_crops(2, input_hw, seed)
+    boxes = np.array([1.0, 0.5], np.float32)
+    with torch.inference_mode():
+        expected = ParsingGraph(network).eval()(torch.from_numpy(crops), torch.from_numpy(boxes))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    got = session.run(list(OUTPUTS), dict(zip(INPUTS, (crops, boxes))))
+    differences: dict[str, float] = {}
+    for name, ours, theirs in zip(OUTPUTS, expected, got):
+        a, b = ours.numpy(), np.asarray(theirs)
+        if name == "labels":
+            differences[name], limit = float((a != b).mean()), _MAX_LABELS_DIFFERENT
+        else:
+            differences[name], limit = float(np.abs(a - b).max()), _TOLERANCE * max(1.0, float(np.abs(a).max()))
+        if not differences[name] <= limit:
+            raise QanetError(f"the exported graph departs from the network at {name}", expected=limit, got=differences)
+    return differences
+
+
+def _smooth_crops(count: int, hw: tuple[int, int], seed: int) -> np.ndarray:
+    """uint8 (count, H, W, 3) of soft blobs: noise would make every label a near-tie."""
+    rng = np.random.default_rng(seed)
+    coarse = torch.from_numpy(rng.uniform(0, 255, (count, 3, hw[0] // 32, hw[1] // 32)).astype(np.float32))
+    fine = torch.nn.functional.interpolate(coarse, size=hw, mode="bicubic", align_corners=False)
+    return np.ascontiguousarray(fine.clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy())

@@ -1,0 +1,107 @@
+"""The command: a table of names to functions, each imported only when it is called."""
+
+import difflib
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from qanet._version import __version__
+from qanet.errors import QanetError
+
+
+@dataclass(frozen=True)
+class Command:
+    """Where a subcommand lives, and the callables of other rooms that it is handed: rooms do not import each other."""
+
+    target: str  # "module:function"
+    summary: str
+    uses: dict[str, str] = field(default_factory=dict)  # keyword argument -> "module:function"
+
+
+COMMANDS = {
+    "doctor": Command("qanet.doctor:main", "what this machine can run, and the command for what is missing"),
+    "train": Command("qanet.train.command:main", "train a recipe; resumes where it stopped"),
+    "val": Command(
+        "qanet.benchmarks.val:main", "accuracy of a bundle or a checkpoint on a data set",
+        {"open_checkpoint": "qanet.export.command:bundle_of_checkpoint"},
+    ),
+    "export": Command("qanet.export.command:main", "checkpoint to a bundle with one ONNX graph"),
+    "calibrate": Command(
+        "qanet.calib.command:main", "INT8 scales from images of people",
+        {"open_crops": "qanet.runtime.crops:people_crops"},
+    ),
+    "build": Command(
+        "qanet.export.build:main", "typed graphs and engines for a target",
+        {"quantize": "qanet.calib.command:quantize_bundle"},
+    ),
+    "parse": Command("qanet.runtime.command:main", "parse the people of a video, an image or a folder"),
+    "benchmark": Command("qanet.benchmarks.command:main", "latency against accuracy, with an HTML report"),
+    "inspect": Command("qanet.inspect:main", "a bundle's manifest and census, and what it runs on"),
+}  # fmt: skip
+
+
+def resolve(target: str) -> Callable[..., Any]:
+    """Import "module:function"."""
+    module, _, name = target.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def _lazily(target: str) -> Callable[..., Any]:
+    """A callable that imports its target when it is called, not before."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return resolve(target)(*args, **kwargs)
+
+    return call
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand; 0, or 2 for a user's mistake, or 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(f"qanet-edge {__version__}")
+        return 0
+    try:
+        command = COMMANDS.get(arguments[0])
+        if command is None:
+            near = difflib.get_close_matches(arguments[0], COMMANDS, 1)
+            raise QanetError(
+                f"no command {arguments[0]!r}", expected=f"one of {', '.join(COMMANDS)}",
+                next_command=f"qanet {near[0] if near else '--help'}",
+            )  # fmt: skip
+        uses = {name: _lazily(target) for name, target in command.uses.items()}
+        return int(resolve(command.target)(arguments[1:], **uses) or 0)
+    except QanetError as error:
+        print(f"error: {error.line()}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("qanet"):
+            raise
+        print(f"error: {error.name} is not installed; next: {_install_hint(arguments[0])}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+def _install_hint(command: str) -> str:
+    extra = {"train": "train", "export": "export", "val": "export", "calibrate": "calib"}.get(command)
+    return f"pip install 'qanet-edge[{extra}]'" if extra else "pip install --upgrade qanet-edge"
+
+
+def _help() -> str:
+    lines = ["qanet: quality-aware human parsing on the edge", "", "usage: qanet COMMAND [ARGUMENTS]", ""]
+    lines += [f"  {name:<10} {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join([*lines, "", "qanet COMMAND --help tells the arguments of each."])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""What every subcommand shares: an argument parser with --json, and how results are printed."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from qanet.errors import QanetError
+
+
+class CommandParser(argparse.ArgumentParser):
+    """argparse whose mistakes are QanetErrors, so that they look like every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage and exiting."""
+        raise QanetError(message, next_command=f"{self.prog} --help")
+
+
+def command_parser(name: str, description: str, **options: Any) -> CommandParser:
+    """A parser for `qanet NAME` with --json."""
+    parser = CommandParser(prog=f"qanet {name}", description=description, allow_abbrev=False, **options)
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout instead of text")
+    return parser
+
+
+def emit(as_json: bool, document: Any, text: str) -> None:
+    """Print the document or the text."""
+    print(json.dumps(document, indent=2, default=_plain) if as_json else text)
+
+
+def note(text: str) -> None:
+    """A line for a person, on stderr, so that stdout stays parseable."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def table(rows: Sequence[Sequence[object]], header: Sequence[str]) -> str:
+    """Rows in aligned columns; numbers to the right."""
+    cells = [[str(c) for c in header], *([_cell(c) for c in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    lines = []
+    for number, row in enumerate(cells):
+        source = rows[number - 1] if number else header
+        lines.append(
+            "  ".join(
+                c.rjust(w) if isinstance(v, (int, float)) else c.ljust(w) for c, w, v in zip(row, widths, source)
+            ).rstrip()
+        )
+        if number == 0:
+            lines.append("  ".join("-" * w for w in widths))
+    return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return str(value)

@@ -1,0 +1,122 @@
+"""`qanet doctor`: what this machine can run, and the command for what is missing. Imports nothing heavy."""
+
+import ctypes
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from qanet._version import __version__
+from qanet.commandline import command_parser, emit, table
+
+# module, distributions that may provide it, what it is for, the command that installs it
+_PACKAGES = (
+    ("numpy", ("numpy",), "everything", "pip install numpy"),
+    ("cv2", ("opencv-python-headless", "opencv-python", "opencv-contrib-python"), "images and video",
+     "pip install 'opencv-python-headless<5'"),
+    ("openvino", ("openvino",), "engines on CPUs", "pip install openvino"),
+    ("onnx", ("onnx",), "typed graphs", "pip install onnx"),
+    ("onnxruntime", ("onnxruntime", "onnxruntime-gpu"), "calibration, numerical oracle", "pip install 'qanet-edge[calib]'"),
+    ("torch", ("torch",), "training and export", "pip install 'qanet-edge[train,export]'"),
+    ("tensorrt", ("tensorrt",), "engines on NVIDIA GPUs", "pip install 'qanet-edge[tensorrt]' (JetPack brings its own)"),
+    ("pycuda", ("pycuda",), "the CUDA driver layer", "pip install 'qanet-edge[tensorrt]'"),
+    ("tensorrt_rtx", ("tensorrt_rtx",), "engines for RTX GPUs, built without one", "pip install 'qanet-edge[rtx]'"),
+)  # fmt: skip
+
+
+def package_versions() -> dict[str, str | None]:
+    """Module name -> installed version, None where it is missing."""
+    found: dict[str, str | None] = {}
+    for module, distributions, _, _ in _PACKAGES:
+        found[module] = None
+        if importlib.util.find_spec(module) is None:
+            continue
+        found[module] = "unknown version"
+        for name in distributions:
+            try:
+                found[module] = importlib.metadata.version(name)
+                break
+            except importlib.metadata.PackageNotFoundError:
+                continue
+    return found
+
+
+def gpus() -> list[str]:
+    """Names of the NVIDIA GPUs that nvidia-smi or a Jetson's device tree tells of."""
+    if smi := shutil.which("nvidia-smi"):
+        asked = [smi, "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"]
+        answer = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=False)
+        if answer.returncode == 0 and answer.stdout.strip():
+            return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
+    try:
+        with open("/proc/device-tree/model", encoding="utf-8", errors="replace") as file:
+            model = file.read().strip("\0 \n")
+        return [model] if "jetson" in model.lower() or "orin" in model.lower() else []
+    except OSError:
+        return []
+
+
+def has_driver() -> bool:
+    """Whether the CUDA driver library loads and starts."""
+    try:
+        return bool(ctypes.CDLL("libcuda.so.1").cuInit(0) == 0)
+    except OSError:
+        return False
+
+
+def cpu_features() -> list[str]:
+    """Instruction sets that decide which precision pays on this CPU."""
+    wanted = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm", "bf16")
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            flags = next((line for line in file if line.startswith(("flags", "Features"))), "").split()
+    except OSError:
+        return []
+    return [name for name in wanted if name in flags]
+
+
+def examine() -> dict[str, Any]:
+    """Everything the command prints, as plain data."""
+    packages = package_versions()
+    driver = has_driver()
+    return {
+        "qanet_edge": __version__, "python": platform.python_version(), "machine": platform.machine(),
+        "system": platform.platform(), "cpu_cores": os.cpu_count(), "cpu_features": cpu_features(),
+        "gpus": gpus(), "cuda_driver": driver, "packages": packages,
+        "can": {
+            "parse on the CPU": bool(packages["openvino"] and packages["cv2"]),
+            "parse on a GPU": bool(driver and packages["tensorrt"] and packages["pycuda"]),
+            "train and export": bool(packages["torch"]), "calibrate INT8": bool(packages["onnxruntime"]),
+            "build TensorRT engines": bool(driver and packages["tensorrt"]),
+            "build TensorRT-RTX engines ahead of time": bool(packages["tensorrt_rtx"]),
+        },
+    }  # fmt: skip
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point; 0 when people can be parsed on this machine, 1 otherwise."""
+    args = command_parser("doctor", "What this machine can run, and what is missing.").parse_args(argv)
+    facts = examine()
+    rows = []
+    for module, _, purpose, command in _PACKAGES:
+        version = facts["packages"][module]
+        rows.append((module, version or "missing", purpose, "" if version else command))
+    can = [("yes" if able else "no", task) for task, able in facts["can"].items()]
+    text = "\n\n".join([
+        f"qanet-edge {__version__}, Python {facts['python']} on {facts['system']}\n"
+        f"CPU: {facts['cpu_cores']} cores, {', '.join(facts['cpu_features']) or 'no known extensions'}\n"
+        f"GPU: {'; '.join(facts['gpus']) or 'none'} (CUDA driver: {'yes' if facts['cuda_driver'] else 'no'})",
+        table(rows, ("package", "version", "for", "next")),
+        table(can, ("can", "what")),
+    ])  # fmt: skip
+    emit(args.json, facts, text)
+    return 0 if facts["can"]["parse on the CPU"] or facts["can"]["parse on a GPU"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

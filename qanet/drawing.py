@@ -1,0 +1,92 @@
+"""Overlays: part colours, contours, boxes with scores, and a legend of the classes that are there."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qanet.labels import LabelSet
+
+if TYPE_CHECKING:
+    from qanet.results import ParsingResult, PersonParsing
+
+_INK, _PAPER = (32, 32, 32), (250, 250, 250)
+
+
+def draw_result(result: "ParsingResult", alpha: float, boxes: bool, legend: bool) -> NDArray[np.uint8]:
+    """See `ParsingResult.draw`."""
+    canvas = result.image.copy()
+    labels = result.labels
+    blend_labels(canvas, labels, result.label_set, alpha)
+    scale = max(0.45, min(canvas.shape[:2]) / 1000)
+    if boxes:
+        for person in reversed(result.people):
+            _draw_box(canvas, person, scale)
+    if legend:
+        _draw_legend(canvas, labels, result.label_set, scale)
+    return canvas
+
+
+def blend_labels(canvas: NDArray[np.uint8], labels: NDArray[np.uint8], label_set: LabelSet, alpha: float) -> None:
+    """Blend the classes' colours over a BGR image in place; background stays as it is. Only the labelled box is
+    touched, so a small person in a large frame costs little."""
+    import cv2
+
+    rows, columns = np.flatnonzero(labels.any(1)), np.flatnonzero(labels.any(0))
+    if len(rows) == 0:
+        return
+    area = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    table = np.zeros((256, 3), np.uint8)
+    table[: label_set.num_classes] = label_set.colours_rgb[:, ::-1]
+    inside = labels[area]
+    region = canvas[area]
+    mixed = cv2.addWeighted(region, 1 - alpha, table[inside], alpha, 0)
+    np.copyto(region, mixed, where=(inside > 0)[..., None])
+
+
+def _draw_box(canvas: NDArray[np.uint8], person: "PersonParsing", scale: float) -> None:
+    import cv2
+
+    x0, y0, x1, y1 = (int(v) for v in np.round(person.box))
+    thickness = max(1, round(2 * scale))
+    cv2.rectangle(canvas, (x0, y0), (x1, y1), _PAPER, thickness + 2, cv2.LINE_AA)
+    cv2.rectangle(canvas, (x0, y0), (x1, y1), _INK, thickness, cv2.LINE_AA)
+    name = f"#{person.track_id} " if person.track_id is not None else ""
+    text = f"{name}Q {person.quality:.2f}  iou {person.iou_score:.2f}  pix {person.pixel_score:.2f}"
+    _draw_text(canvas, text, x0, y0, scale)
+
+
+def _draw_text(canvas: NDArray[np.uint8], text: str, x: int, y: int, scale: float) -> None:
+    """A line of text on a plate whose lower left corner is (x, y), moved inside the image where it would leave it."""
+    import cv2
+
+    font, size, weight = cv2.FONT_HERSHEY_SIMPLEX, 0.55 * scale, max(1, round(1.2 * scale))
+    (width, height), drop = cv2.getTextSize(text, font, size, weight)
+    pad = max(2, round(4 * scale))
+    x = max(0, min(x, canvas.shape[1] - width - 2 * pad))
+    y = max(height + drop + 2 * pad, min(y, canvas.shape[0]))
+    cv2.rectangle(canvas, (x, y - height - drop - 2 * pad), (x + width + 2 * pad, y), _PAPER, -1)
+    cv2.putText(canvas, text, (x + pad, y - drop - pad), font, size, _INK, weight, cv2.LINE_AA)
+
+
+def _draw_legend(canvas: NDArray[np.uint8], labels: NDArray[np.uint8], label_set: LabelSet, scale: float) -> None:
+    import cv2
+
+    present = [c for c in range(1, label_set.num_classes) if (labels == c).any()]
+    if not present:
+        return
+    font, size, weight = cv2.FONT_HERSHEY_SIMPLEX, 0.5 * scale, max(1, round(scale))
+    line, pad = round(22 * scale), round(8 * scale)
+    width = max(cv2.getTextSize(label_set.classes[c], font, size, weight)[0][0] for c in present)
+    right, bottom = 3 * pad + line + width, 2 * pad + line * len(present)
+    if right > canvas.shape[1] or bottom > canvas.shape[0]:
+        return  # an image smaller than its legend
+    plate = canvas[:bottom, :right]
+    cv2.addWeighted(plate, 0.25, np.full_like(plate, 250), 0.75, 0, plate)
+    for row, class_id in enumerate(present):
+        y = pad + row * line
+        colour = tuple(int(v) for v in label_set.colours_rgb[class_id, ::-1])
+        cv2.rectangle(canvas, (pad, y + 2), (pad + line - 4, y + line - 4), colour, -1)
+        cv2.rectangle(canvas, (pad, y + 2), (pad + line - 4, y + line - 4), _INK, 1)
+        baseline = (2 * pad + line, y + round(line * 0.7))
+        cv2.putText(canvas, label_set.classes[class_id], baseline, font, size, _INK, weight, cv2.LINE_AA)

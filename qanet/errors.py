@@ -1,0 +1,28 @@
+"""Errors a user can act on: the fact, expected against got, and the next command."""
+
+
+class QanetError(Exception):
+    """A user's mistake or a broken input: printed as one line, never as a traceback; the command exits with 2.
+
+    Args:
+        fact: what is wrong, with the name of the thing it is about.
+        expected: what would have been right.
+        got: what was found instead.
+        next_command: what to type or do to mend it.
+    """
+
+    def __init__(self, fact: str, *, expected: object = None, got: object = None, next_command: str | None = None):
+        self.fact = fact
+        self.expected = expected
+        self.got = got
+        self.next_command = next_command
+        super().__init__(self.line())
+
+    def line(self) -> str:
+        """The whole error on one line."""
+        text = self.fact
+        if self.expected is not None or self.got is not None:
+            text += f" (expected {self.expected}, got {self.got})"
+        if self.next_command:
+            text += f"; next: {self.next_command}"
+        return " ".join(text.split())

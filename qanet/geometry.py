@@ -1,0 +1,142 @@
+"""Box -> crop and back: the one definition that training, calibration and the runtime share.
+
+Coordinates are continuous image pixels: pixel i covers [i, i + 1), so its centre is i + 0.5. Boxes are xyxy
+float32. A crop box is a person's box grown to the crop's aspect and then by CROP_SCALE about its centre
+(method: ground-truth box grown to the W/H aspect, x1.25).
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from qanet.errors import QanetError
+
+CROP_SCALE = 1.25
+_MAX_SUBSAMPLES = 8  # per axis; a person 8 x the crop's size loses nothing visible and stays bounded in time
+
+
+def check_boxes(boxes: ArrayLike, image_hw: tuple[int, int] | None = None) -> NDArray[np.float32]:
+    """Validate boxes: (N, 4) float32 xyxy, finite, positive area, touching the image where its size is given.
+
+    Raises:
+        QanetError: naming the first box that is inverted, empty, NaN, or wholly outside the image.
+    """
+    array = np.asarray(boxes, np.float32)
+    if array.size == 0:
+        return np.zeros((0, 4), np.float32)
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise QanetError("boxes have the wrong shape", expected="(N, 4) as x0 y0 x1 y1", got=array.shape)
+    for index, (x0, y0, x1, y1) in enumerate(array.tolist()):
+        if not all(map(math.isfinite, (x0, y0, x1, y1))):
+            raise QanetError(f"box {index} is not finite", expected="numbers in pixels", got=[x0, y0, x1, y1])
+        if x1 <= x0 or y1 <= y0:
+            raise QanetError(f"box {index} is empty", expected="x0 < x1 and y0 < y1", got=[x0, y0, x1, y1])
+        if image_hw is not None:
+            height, width = image_hw
+            if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
+                raise QanetError(
+                    f"box {index} lies wholly outside the image",
+                    expected=f"a box touching {width}x{height} pixels", got=[x0, y0, x1, y1],
+                    next_command="give boxes as x0 y0 x1 y1 in pixels of this image",
+                )  # fmt: skip
+    return array
+
+
+def crop_boxes(boxes: ArrayLike, crop_hw: tuple[int, int], scale: float = CROP_SCALE) -> NDArray[np.float32]:
+    """Grow person boxes to the crop's aspect, then by `scale` about the centre.
+
+    Args:
+        boxes: (N, 4) xyxy pixels.
+        crop_hw: network input (H, W) pixels; only its aspect matters.
+    Returns:
+        (N, 4) float32 xyxy pixels; may reach outside the image.
+    """
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    width, height = (boxes[:, 2:] - boxes[:, :2]).T
+    aspect = crop_hw[1] / crop_hw[0]  # W / H
+    width, height = np.maximum(width, height * aspect), np.maximum(height, width / aspect)
+    half = np.stack([width, height], 1) * (scale / 2)
+    return np.concatenate([centre - half, centre + half], 1).astype(np.float32)
+
+
+def box_to_image(box: ArrayLike, crop_hw: tuple[int, int]) -> NDArray[np.float64]:
+    """(2, 3) affine: continuous crop coordinates (x, y) -> continuous image coordinates, for an upright box."""
+    x0, y0, x1, y1 = np.asarray(box, np.float64)
+    return np.array([[(x1 - x0) / crop_hw[1], 0, x0], [0, (y1 - y0) / crop_hw[0], y0]])
+
+
+def subsamples(crop_to_image: NDArray[np.float64]) -> tuple[int, int]:
+    """Samples per crop pixel and axis (nx, ny): ceil of the shrink factor, as RoIAlign's adaptive sampling."""
+    factor = np.hypot(crop_to_image[0, :2], crop_to_image[1, :2])  # image pixels per crop pixel, along x and y
+    nx, ny = (int(min(max(math.ceil(f - 1e-6), 1), _MAX_SUBSAMPLES)) for f in factor)
+    return nx, ny
+
+
+def resample(image: NDArray, crop_to_image: NDArray[np.float64], crop_hw: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resample an image to a crop: bilinear, box-averaged where it shrinks, zero outside the image.
+
+    The mean of nx x ny bilinear samples a crop pixel, like RoIAlign with adaptive sampling. cv2 does both steps:
+    a bilinear warp to the sample grid, then an exact box mean (INTER_AREA by a whole factor).
+
+    Args:
+        image: (H, W, 3) uint8.
+        crop_to_image: (2, 3) affine of continuous coordinates, e.g. from `box_to_image`.
+        crop_hw: (h, w) pixels of the crop.
+    Returns:
+        (h, w, 3) uint8.
+    """
+    import cv2
+
+    nx, ny = subsamples(crop_to_image)
+    grid_hw = (crop_hw[0] * ny, crop_hw[1] * nx)
+    warped = cv2.warpAffine(
+        image, _index_affine(crop_to_image, nx, ny), (grid_hw[1], grid_hw[0]),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT, borderValue=0,
+    )  # fmt: skip
+    if (nx, ny) == (1, 1):
+        return warped
+    return cv2.resize(warped, (crop_hw[1], crop_hw[0]), interpolation=cv2.INTER_AREA)
+
+
+def resample_labels(
+    labels: NDArray[np.uint8], crop_to_image: NDArray[np.float64], crop_hw: tuple[int, int], outside: int = 0
+) -> NDArray[np.uint8]:
+    """Nearest-neighbour counterpart of `resample` for a label map (H, W) uint8; `outside` fills beyond the image."""
+    import cv2
+
+    return cv2.warpAffine(
+        labels, _index_affine(crop_to_image, 1, 1), (crop_hw[1], crop_hw[0]),
+        flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT, borderValue=outside,
+    )  # fmt: skip
+
+
+def crop_people(image: NDArray[np.uint8], boxes: NDArray[np.float32], crop_hw: tuple[int, int]) -> NDArray[np.uint8]:
+    """All crops of one frame, resampled from crop boxes (N, 4): (N, h, w, 3) uint8, channels as in the image."""
+    crops = np.empty((len(boxes), *crop_hw, 3), np.uint8)
+    for crop, box in zip(crops, boxes):
+        crop[:] = resample(image, box_to_image(box, crop_hw), crop_hw)
+    return crops
+
+
+def region_of_interest(box: ArrayLike, image_hw: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Whole pixels whose sampling point can see a crop pasted into `box`: x0, y0, x1, y1 (exclusive), clipped.
+
+    Bilinear sampling with zero padding reaches half a crop pixel beyond the box; the box itself, rounded
+    outward by one image pixel, is where a pasted probability may differ from zero for crops that are shrunk;
+    enlarged crops reach further, which is accounted for by the caller through `reach_box`.
+    """
+    x0, y0, x1, y1 = (float(v) for v in np.asarray(box, np.float64))
+    height, width = image_hw
+    left, top = max(math.floor(x0), 0), max(math.floor(y0), 0)
+    return left, top, max(min(math.ceil(x1), width), left), max(min(math.ceil(y1), height), top)
+
+
+def _index_affine(crop_to_image: NDArray[np.float64], nx: int, ny: int) -> NDArray[np.float64]:
+    """cv2 works on pixel indices (centre of pixel i is i): shift the continuous affine by half a sample."""
+    affine = crop_to_image.copy()
+    affine[:, 0] /= nx
+    affine[:, 1] /= ny
+    affine[:, 2] += 0.5 * (affine[:, 0] + affine[:, 1]) - 0.5
+    return affine

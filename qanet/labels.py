@@ -1,0 +1,304 @@
+"""Label sets: class names, colours, left/right pairs, and the grouping of CCP's 59 labels into 13 classes.
+
+A label set is data, not behaviour: every room looks a class up here and nowhere else. Sources: the official
+data sets' class lists (CIHP, LIP, ATR, MHP-v2, Pascal-Person-Part), Clothing Co-Parsing (arXiv 1502.00739),
+CelebAMask-HQ. `left` and `right` are the person's own.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qanet.errors import QanetError
+
+IGNORE = 255  # void: no loss, no metric
+
+# Okabe-Ito's colour-blind-safe hues first (RGB), then lighter and darker tints of them.
+_PALETTE = (
+    (0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
+    (204, 121, 167), (153, 153, 153), (148, 52, 110), (255, 201, 160), (0, 73, 73), (176, 224, 230),
+)  # fmt: skip
+
+
+def _colours(count: int) -> NDArray[np.uint8]:
+    table = np.zeros((count, 3), np.uint8)
+    for index in range(count):
+        base = np.array(_PALETTE[index if index < len(_PALETTE) else 1 + (index - 1) % (len(_PALETTE) - 1)], float)
+        turn = 0 if index < len(_PALETTE) else 1 + (index - len(_PALETTE)) // (len(_PALETTE) - 1)
+        if turn:  # beyond the palette: alternate darker and lighter tints of the same hues
+            base = base * 0.75**turn if turn % 2 else base + (255 - base) * (1 - 0.7**turn)
+        table[index] = np.clip(base, 0, 255)
+    return table
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The classes of one data set; index = class id, 0 = background."""
+
+    name: str
+    classes: tuple[str, ...]
+    flip_pairs: tuple[tuple[int, int], ...] = ()
+    source_map: tuple[int, ...] = field(default=(), repr=False)  # raw id in the label PNG -> class id or IGNORE
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes C, background included."""
+        return len(self.classes)
+
+    @cached_property
+    def colours_rgb(self) -> NDArray[np.uint8]:
+        """(C, 3) uint8 RGB, distinguishable to colour-blind readers for the first 13 classes."""
+        return _colours(self.num_classes)
+
+    @cached_property
+    def flip_map(self) -> NDArray[np.uint8]:
+        """(256,) uint8: class id -> class id after a horizontal flip; ids outside the set map to themselves."""
+        table = np.arange(256, dtype=np.uint8)
+        for left, right in self.flip_pairs:
+            table[left], table[right] = right, left
+        return table
+
+    @cached_property
+    def lookup(self) -> NDArray[np.uint8]:
+        """(256,) uint8: raw id in the label file -> class id or IGNORE. Ids outside the set become IGNORE."""
+        table = np.full(256, IGNORE, np.uint8)
+        source = self.source_map or tuple(range(self.num_classes))
+        table[: len(source)] = source
+        return table
+
+
+CCP59 = LabelSet(
+    "ccp59",
+    tuple(
+        [
+            "background",
+            "accessories",
+            "bag",
+            "belt",
+            "blazer",
+            "blouse",
+            "bodysuit",
+            "boots",
+            "bra",
+            "bracelet",
+            "cape",
+            "cardigan",
+            "clogs",
+            "coat",
+            "dress",
+            "earrings",
+            "flats",
+            "glasses",
+            "gloves",
+            "hair",
+            "hat",
+            "heels",
+            "hoodie",
+            "intimate",
+            "jacket",
+            "jeans",
+            "jumper",
+            "leggings",
+            "loafers",
+            "necklace",
+            "panties",
+            "pants",
+            "pumps",
+            "purse",
+            "ring",
+            "romper",
+            "sandals",
+            "scarf",
+            "shirt",
+            "shoes",
+            "shorts",
+            "skin",
+            "skirt",
+            "sneakers",
+            "socks",
+            "stockings",
+            "suit",
+            "sunglasses",
+            "sweater",
+            "sweatshirt",
+            "swimwear",
+            "t-shirt",
+            "tie",
+            "tights",
+            "top",
+            "vest",
+            "wallet",
+            "watch",
+            "wedges",
+        ]
+    ),
+)
+
+# What each of CCP's 59 labels becomes. Labels left out are ambiguous between two of the 13 classes (a suit is
+# jacket and trousers in one mask; rompers and jumpers are top and bottom in one; hosiery is neither garment
+# class nor bare skin) or too small to learn (rings, watches): IGNORE, in the loss and in the metric.
+CCP13_GROUPS: dict[str, tuple[str, ...]] = {
+    "background": ("background",),
+    "hat": ("hat",),
+    "hair": ("hair",),
+    "glasses": ("sunglasses", "glasses"),
+    "upper-clothes": (
+        "blazer", "blouse", "cape", "cardigan", "coat", "hoodie", "jacket", "shirt", "sweater", "sweatshirt",
+        "t-shirt", "top", "vest",
+    ),
+    "skirt": ("skirt",),
+    "pants": ("pants", "jeans", "leggings", "shorts"),
+    "dress": ("dress",),
+    "belt": ("belt",),
+    "shoes": ("shoes", "boots", "clogs", "flats", "heels", "loafers", "pumps", "sandals", "sneakers", "wedges"),
+    "skin": ("skin",),
+    "bag": ("bag", "purse", "wallet"),
+    "scarf": ("scarf",),
+}  # fmt: skip
+
+
+def _group(fine: LabelSet, groups: dict[str, tuple[str, ...]]) -> tuple[int, ...]:
+    member_of = {member: index for index, members in enumerate(groups.values()) for member in members}
+    return tuple(member_of.get(name, IGNORE) for name in fine.classes)
+
+
+CCP13 = LabelSet("ccp13", tuple(CCP13_GROUPS), source_map=_group(CCP59, CCP13_GROUPS))
+
+_CIHP = (
+    "background hat hair glove sunglasses upper-clothes dress coat socks pants {ten} scarf skirt face left-arm "
+    "right-arm left-leg right-leg left-shoe right-shoe"
+)
+CIHP20 = LabelSet("cihp20", tuple(_CIHP.format(ten="torso-skin").split()), ((14, 15), (16, 17), (18, 19)))
+LIP20 = LabelSet("lip20", tuple(_CIHP.format(ten="jumpsuits").split()), ((14, 15), (16, 17), (18, 19)))
+ATR18 = LabelSet(
+    "atr18",
+    tuple(
+        [
+            "background",
+            "hat",
+            "hair",
+            "sunglasses",
+            "upper-clothes",
+            "skirt",
+            "pants",
+            "dress",
+            "belt",
+            "left-shoe",
+            "right-shoe",
+            "face",
+            "left-leg",
+            "right-leg",
+            "left-arm",
+            "right-arm",
+            "bag",
+            "scarf",
+        ]
+    ),
+    ((9, 10), (12, 13), (14, 15)),
+)
+MHP59 = LabelSet(
+    "mhp59",
+    tuple(
+        [
+            "background",
+            "cap/hat",
+            "helmet",
+            "face",
+            "hair",
+            "left-arm",
+            "right-arm",
+            "left-hand",
+            "right-hand",
+            "protector",
+            "bikini/bra",
+            "jacket",
+            "t-shirt",
+            "polo",
+            "sweater",
+            "singlet",
+            "torso-skin",
+            "pants",
+            "shorts",
+            "skirt",
+            "stockings",
+            "socks",
+            "left-boot",
+            "right-boot",
+            "left-shoe",
+            "right-shoe",
+            "left-highheel",
+            "right-highheel",
+            "left-sandal",
+            "right-sandal",
+            "left-leg",
+            "right-leg",
+            "left-foot",
+            "right-foot",
+            "coat",
+            "dress",
+            "robe",
+            "jumpsuit",
+            "other-full",
+            "headwear",
+            "backpack",
+            "ball",
+            "bats",
+            "belt",
+            "bottle",
+            "carrybag",
+            "cases",
+            "sunglasses",
+            "eyewear",
+            "glove",
+            "scarf",
+            "umbrella",
+            "wallet",
+            "watch",
+            "wristband",
+            "tie",
+            "other-accessory",
+            "other-upper",
+            "other-lower",
+        ]
+    ),
+    ((5, 6), (7, 8), (22, 23), (24, 25), (26, 27), (28, 29), (30, 31), (32, 33)),
+)
+PPP7 = LabelSet("ppp7", ("background", "head", "torso", "upper-arms", "lower-arms", "upper-legs", "lower-legs"))
+CELEBAMASK19 = LabelSet(
+    "celebamask19",
+    tuple(
+        [
+            "background",
+            "skin",
+            "nose",
+            "eyeglasses",
+            "left-eye",
+            "right-eye",
+            "left-brow",
+            "right-brow",
+            "left-ear",
+            "right-ear",
+            "mouth",
+            "upper-lip",
+            "lower-lip",
+            "hair",
+            "hat",
+            "earring",
+            "necklace",
+            "neck",
+            "cloth",
+        ]
+    ),
+    ((4, 5), (6, 7), (8, 9)),
+)
+
+LABEL_SETS = {s.name: s for s in (CCP13, CCP59, CIHP20, LIP20, ATR18, MHP59, PPP7, CELEBAMASK19)}
+
+
+def label_set(name: str) -> LabelSet:
+    """The label set of that name; QanetError with the known names otherwise."""
+    if name not in LABEL_SETS:
+        raise QanetError(f"unknown label set {name!r}", expected=f"one of {', '.join(LABEL_SETS)}", got=name)
+    return LABEL_SETS[name]

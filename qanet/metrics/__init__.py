@@ -1,0 +1,13 @@
+"""Human-parsing metrics: mIoU, AP^p, PCP, AP^r, AP^h, boundary IoU, and how far the quality scores can be trusted.
+
+    from qanet.metrics import Prediction, Truth, evaluate_parsing
+    report = evaluate_parsing(truths, predictions, num_classes=20, protocol="official", weights=(1, 0.5, 3))
+
+`ParsingEvaluator` is the same image by image. `PROTOCOLS` says what each protocol does and what it mends.
+"""
+
+from qanet.metrics.evaluator import ParsingEvaluator, evaluate_parsing
+from qanet.metrics.protocol import PROTOCOLS, Protocol
+from qanet.metrics.records import Prediction, Truth
+
+__all__ = ["PROTOCOLS", "ParsingEvaluator", "Prediction", "Protocol", "Truth", "evaluate_parsing"]

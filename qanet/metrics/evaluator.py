@@ -1,0 +1,231 @@
+"""The evaluation itself: one image at a time, a few numbers kept per person and region.
+
+Definitions: method, section Metrics; the published code (soeaver/QANet) under the official protocol.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qanet.errors import QanetError
+from qanet.metrics.curves import Detections
+from qanet.metrics.overlap import Person, TruthTable, class_iou, crop_person, index_truth
+from qanet.metrics.painting import Painted, ascending, paint_instances, paint_semantic, parsing_nms
+from qanet.metrics.protocol import Protocol, find_protocol
+from qanet.metrics.records import Prediction, Truth, check_prediction, check_truth
+from qanet.metrics.regions import match_regions, overlaps, truth_parts
+from qanet.metrics.report import (
+    SCORE_NAMES,
+    THRESHOLDS,
+    Report,
+    report_humans,
+    report_maps,
+    report_people,
+    report_quality,
+    report_regions,
+)
+from qanet.metrics.semantic import boundary_counts, confusion
+from qanet.quality import QAM_WEIGHTS, fuse_quality
+
+
+class ParsingEvaluator:
+    """Accumulates an evaluation image by image; what it keeps grows with people and regions, not with pixels.
+
+    Args:
+        num_classes: C, background included; 2..255.
+        protocol: "official" (the published code, quirks and all) or "strict" (each quirk mended).
+        weights: QAM exponents of box, IoU and pixel score.
+        nms_threshold: mean class IoU from which parsing NMS drops the worse of two people; 1 switches it off.
+        score_threshold: people with a lower quality take no part in AP^p, AP^r and AP^h.
+        paint_threshold: people with a lower box score are not painted into the semantic map.
+    Raises:
+        QanetError: an unknown protocol, a number of classes out of range.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        protocol: str = "official",
+        weights: tuple[float, float, float] = QAM_WEIGHTS,
+        *,
+        nms_threshold: float = 0.6,
+        score_threshold: float = 0.01,
+        paint_threshold: float = 0.3,
+    ) -> None:
+        if not 2 <= num_classes <= 255:
+            raise QanetError("number of classes out of range", expected="2..255 with background", got=num_classes)
+        self.num_classes = num_classes
+        self.protocol: Protocol = find_protocol(protocol)
+        self.weights = weights
+        self.nms_threshold = nms_threshold
+        self.score_threshold = score_threshold
+        self.paint_threshold = paint_threshold
+        self._images = 0
+        self._unpredicted = 0
+        self._predictions = 0
+        self._histogram = np.zeros((num_classes, num_classes), np.int64)
+        self._boundary = np.zeros((2, num_classes), np.int64)  # intersections, unions
+        self._people = Detections(np.zeros(1, np.int64))
+        self._pcp: list[NDArray[np.float64]] = []  # (K, T) share of the matched person's parts above t
+        self._regions = Detections(np.zeros(num_classes, np.int64))
+        self._humans = Detections(np.zeros(1, np.int64))
+        self._scores: list[NDArray[np.float64]] = []  # (N, 4) SCORE_NAMES
+        self._true_iou: list[NDArray[np.float64]] = []  # (N,) mean class IoU with the best ground truth
+
+    def add(self, truth: Truth, predictions: Sequence[Prediction]) -> None:
+        """Add one image.
+
+        Args:
+            truth: the image's ground truth.
+            predictions: its predicted people in any order; may be empty.
+        Raises:
+            QanetError: shapes that differ, wrong dtypes, labels outside [0, C), part scores of the wrong length.
+        """
+        check_truth(truth, self._images)
+        hw = (int(truth.category.shape[0]), int(truth.category.shape[1]))
+        for index, prediction in enumerate(predictions):
+            where = f"prediction {index} of image {self._images}"
+            check_prediction(prediction, hw, self.num_classes, where)
+        people = [crop_person(prediction, self.num_classes) for prediction in predictions]
+        scores, part_quality = self._fuse(predictions)
+        table = index_truth(truth, self.num_classes, void_people=self.protocol.void_is_error)
+
+        skip = self.protocol.skip_unpredicted and not people
+        if not skip:
+            canvas = paint_semantic(people, scores[:, 0], hw, self.paint_threshold, self.protocol)
+            self._histogram += confusion(truth.category, canvas, self.num_classes)
+            self._boundary += boundary_counts(truth.category, canvas, self.num_classes)
+
+        kept = parsing_nms(people, scores[:, 3], hw[0] * hw[1], self.nms_threshold, self.protocol)
+        kept = kept[~(scores[kept, 3] < self.score_threshold)]  # NaN stays
+        self._add_people(table, people, scores, kept)
+        if not skip:
+            order = kept[ascending(scores[kept, 3], self.protocol)]
+            painted = paint_instances(people, order, hw, self.num_classes, self.protocol)
+            self._add_regions(truth, painted, part_quality)
+            self._add_humans(truth, painted, scores[:, 3])
+        self._images += 1
+        self._unpredicted += not people
+        self._predictions += len(people)
+
+    def _fuse(self, predictions: Sequence[Prediction]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(N, 4) box, IoU, pixel and fused score of each person, and (N, C-1) fused part scores."""
+        rows = [(p.box_score, p.iou_score, p.pixel_score) for p in predictions]
+        raw = np.array(rows, np.float64).reshape(-1, 3)
+        parts = np.array([p.part_pixel_scores for p in predictions], np.float64).reshape(-1, self.num_classes - 1)
+        quality = fuse_quality(raw[:, 0], raw[:, 1], raw[:, 2], self.weights)
+        part_quality = fuse_quality(raw[:, :1], raw[:, 1:2], parts, self.weights)
+        return np.column_stack([raw, quality]), np.asarray(part_quality, np.float64)
+
+    def _add_people(
+        self, table: TruthTable, people: list[Person], scores: NDArray[np.float64], kept: NDArray[np.int64]
+    ) -> None:
+        """Match every person with the ground truth of greatest mean class IoU: AP^p, PCP and the scores' worth."""
+        truths = len(table.ids)
+        best = np.full(len(people), -1.0)
+        target = np.full(len(people), -1, np.int64)
+        pcp = np.zeros((len(people), len(THRESHOLDS)))
+        for index, person in enumerate(people):
+            if not truths:
+                break
+            iou = class_iou(table, person)  # (G, C)
+            defined = ~np.isnan(iou)
+            mean = np.where(defined, iou, 0).sum(1) / np.maximum(defined.sum(1), 1)
+            mean[~defined.any(1)] = -1.0
+            match = int(mean.argmax())
+            best[index], target[index] = mean[match], match
+            parts = np.count_nonzero(table.counts[match, 1 : self.num_classes])
+            correct = (iou[match, 1:, None] > np.array(THRESHOLDS)).sum(0)
+            pcp[index] = correct / parts if parts else 0.0
+        one_class = np.zeros(len(kept), np.int64)
+        self._people.add(scores[kept, 3], best[kept], target[kept], one_class, np.zeros(truths, np.int64))
+        self._pcp.append(pcp[kept])
+        if truths:
+            self._scores.append(scores)
+            self._true_iou.append(np.where(best < 0, np.nan, best))
+
+    def _add_regions(self, truth: Truth, painted: Painted, part_quality: NDArray[np.float64]) -> None:
+        """Match every visible (person, class) region with the ground-truth part of its class of greatest IoU."""
+        ids, part_classes, parts = truth_parts(truth, self.num_classes)
+        found = overlaps(painted.regions, parts, self._counted(truth))
+        present = np.isin(ids, found.truth_ids)  # a part that is listed but has no pixel is none
+        part_classes = part_classes[present]
+        columns = np.searchsorted(found.truth_ids, ids[present])
+        classes = painted.region_class[found.ids - 1]
+        ious, target = match_regions(found, classes, columns, part_classes)
+        quality = part_quality[painted.region_instance[found.ids - 1], classes - 1]
+        self._regions.add(quality, ious, target, classes, part_classes)
+
+    def _add_humans(self, truth: Truth, painted: Painted, quality: NDArray[np.float64]) -> None:
+        """Match every visible person's mask with the ground-truth mask of greatest IoU."""
+        found = overlaps(painted.instance_map, truth.human, self._counted(truth))
+        zeros, truth_zeros = np.zeros(len(found.ids), np.int64), np.zeros(len(found.truth_ids), np.int64)
+        ious, target = match_regions(found, zeros, np.arange(len(truth_zeros)), truth_zeros)
+        self._humans.add(quality[painted.instances[found.ids - 1]], ious, target, zeros, truth_zeros)
+
+    def _counted(self, truth: Truth) -> NDArray[np.bool_] | None:
+        """(H, W) the pixels that AP^r and AP^h look at; None: all of them."""
+        return None if self.protocol.void_is_error else truth.category < self.num_classes
+
+    def report(self) -> Report:
+        """The metrics over the images added so far, as fractions; the keys are those of `qanet.metrics.report`."""
+        report: Report = {
+            "protocol": self.protocol.name,
+            "num_classes": self.num_classes,
+            "weights": tuple(float(weight) for weight in self.weights),
+            "images": self._images,
+            "images_without_prediction": self._unpredicted,
+            "persons": int(self._people.truths[0]),
+            "predictions": self._predictions,
+        }
+        report.update(report_maps(self._histogram, self._boundary, self.protocol))
+        shares = np.concatenate([np.zeros((0, len(THRESHOLDS))), *self._pcp])
+        report.update(report_people(self._people, shares))
+        report.update(report_regions(self._regions, self.protocol))
+        report.update(report_humans(self._humans, self.protocol))
+        scores = np.concatenate([np.zeros((0, len(SCORE_NAMES))), *self._scores])
+        report.update(report_quality(scores, np.concatenate([np.zeros(0), *self._true_iou])))
+        return report
+
+
+def evaluate_parsing(
+    truths: Iterable[Truth],
+    predictions: Iterable[Sequence[Prediction]],
+    num_classes: int,
+    protocol: str = "official",
+    weights: tuple[float, float, float] = QAM_WEIGHTS,
+    *,
+    nms_threshold: float = 0.6,
+    score_threshold: float = 0.01,
+    paint_threshold: float = 0.3,
+) -> Report:
+    """Evaluate a data set: `ParsingEvaluator` over pairs of a ground truth and its list of predictions.
+
+    Both may be generators; one image is held at a time. Arguments and errors are those of `ParsingEvaluator`
+    and its `add`, the result that of `report`.
+
+    Raises:
+        QanetError: also where the two differ in length.
+    """
+    evaluator = ParsingEvaluator(
+        num_classes,
+        protocol,
+        weights,
+        nms_threshold=nms_threshold,
+        score_threshold=score_threshold,
+        paint_threshold=paint_threshold,
+    )
+    missing = object()
+    for count, (truth, people) in enumerate(zip_longest(truths, predictions, fillvalue=missing)):
+        if truth is missing or people is missing:
+            short = "ground truth" if truth is missing else "list of predictions"
+            raise QanetError(
+                f"image {count} has no {short}",
+                expected="a Truth and a list of Prediction for every image",
+                got=f"{count} of the one and more of the other",
+                next_command="pass an empty list for an image without a prediction",
+            )
+        evaluator.add(truth, people)  # type: ignore[arg-type]
+    return evaluator.report()

@@ -1,0 +1,126 @@
+"""What goes into an evaluation: the ground truth of an image and the people predicted in it, checked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qanet.errors import QanetError
+
+MAX_PART_ID = 65535  # an Instance_ids PNG has 8 or 16 bits
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """The ground truth of one image.
+
+    Attributes:
+        category: (H, W) uint8 class ids (Category_ids); an id outside [0, C), by habit 255, is void.
+        human: (H, W) uint8 person ids (Human_ids); 0 = nobody.
+        parts: (H, W) integer part ids (Instance_ids), 0 = none; None: one part per class of each person.
+        part_table: (L, 3) integers: part id, class, human id (the text file beside Instance_ids).
+    """
+
+    category: NDArray[np.uint8]
+    human: NDArray[np.uint8]
+    parts: NDArray[np.integer] | None = None
+    part_table: NDArray[np.integer] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """One predicted person.
+
+    Attributes:
+        labels: (H, W) uint8 class ids of the whole image, 0 = background; with `roi` only of that window.
+        box_score: the detector's score.
+        iou_score: the IoU head's output; unbounded.
+        pixel_score: instance pixel score.
+        part_pixel_scores: (C-1,) pixel scores of the classes 1..C-1.
+        roi: x0, y0, x1, y1 in whole pixels of the image; None: `labels` covers the image.
+    """
+
+    labels: NDArray[np.uint8]
+    box_score: float
+    iou_score: float
+    pixel_score: float
+    part_pixel_scores: NDArray[np.floating]
+    roi: Sequence[int] | None = None
+
+
+def check_truth(truth: Truth, image: int) -> None:
+    """Check one image's ground truth.
+
+    Args:
+        truth: the ground truth.
+        image: number of the image, for the message.
+    Raises:
+        QanetError: a dtype other than uint8, shapes that differ, parts without their table, a misshapen table.
+    """
+    where = f"ground truth of image {image}"
+    for name in ("category", "human"):
+        array = np.asarray(getattr(truth, name))
+        if array.dtype != np.uint8:
+            raise QanetError(f"{where}: {name} has the wrong dtype", expected="uint8", got=array.dtype)
+        if array.ndim != 2:
+            raise QanetError(f"{where}: {name} has the wrong shape", expected="(H, W)", got=array.shape)
+    shape = truth.category.shape
+    if truth.human.shape != shape:
+        raise QanetError(f"{where}: category and human differ in shape", expected=shape, got=truth.human.shape)
+    if truth.parts is None:
+        return
+    if truth.parts.shape != shape:
+        raise QanetError(f"{where}: category and parts differ in shape", expected=shape, got=truth.parts.shape)
+    if not np.issubdtype(truth.parts.dtype, np.integer):
+        raise QanetError(f"{where}: parts has the wrong dtype", expected="an integer dtype", got=truth.parts.dtype)
+    if truth.parts.size and not 0 <= int(truth.parts.min()) <= int(truth.parts.max()) <= MAX_PART_ID:
+        ids = f"{truth.parts.min()}..{truth.parts.max()}"
+        raise QanetError(f"{where}: a part id is out of range", expected=f"0..{MAX_PART_ID}", got=ids)
+    table = None if truth.part_table is None else np.asarray(truth.part_table)
+    if table is None or (table.size and (table.ndim != 2 or table.shape[1] != 3)):
+        raise QanetError(
+            f"{where}: parts need a part_table",
+            expected="(L, 3): part id, class, human id",
+            got=None if table is None else table.shape,
+            next_command="read the .txt beside the Instance_ids PNG, or leave parts out",
+        )
+
+
+def check_prediction(prediction: Prediction, hw: tuple[int, int], num_classes: int, where: str) -> None:
+    """Check one predicted person against the image's size and the number of classes.
+
+    Args:
+        prediction: the person.
+        hw: (H, W) pixels of the image.
+        num_classes: C, background included.
+        where: the name of the prediction, for the message.
+    Raises:
+        QanetError: wrong dtype or shape, a roi outside the image, a label >= C, part scores of the wrong length.
+    """
+    labels = np.asarray(prediction.labels)
+    if labels.dtype != np.uint8:
+        raise QanetError(f"{where}: labels have the wrong dtype", expected="uint8", got=labels.dtype)
+    expected = tuple(hw)
+    if prediction.roi is not None:
+        x0, y0, x1, y1 = (int(edge) for edge in prediction.roi)
+        if not (0 <= x0 <= x1 <= hw[1] and 0 <= y0 <= y1 <= hw[0]):
+            size = f"x0 y0 x1 y1 within {hw[1]}x{hw[0]} pixels"
+            raise QanetError(f"{where}: roi leaves the image", expected=size, got=[x0, y0, x1, y1])
+        expected = (y1 - y0, x1 - x0)
+    if labels.shape != expected:
+        raise QanetError(
+            f"{where}: labels and ground truth differ in shape",
+            expected=expected,
+            got=labels.shape,
+            next_command="paste the labels to the image's size, or pass the roi that they cover",
+        )
+    if labels.size and int(labels.max()) >= num_classes:
+        raise QanetError(f"{where}: a label is not a class", expected=f"0..{num_classes - 1}", got=int(labels.max()))
+    part_shape = np.shape(prediction.part_pixel_scores)
+    if part_shape != (num_classes - 1,):
+        raise QanetError(
+            f"{where}: part_pixel_scores have the wrong length",
+            expected=f"({num_classes - 1},), one for each class but the background",
+            got=part_shape,
+        )

@@ -1,0 +1,94 @@
+"""Whole-map metrics: the confusion histogram with mIoU and accuracies, and boundary IoU."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qanet.metrics.curves import mean_defined
+
+BOUNDARY_FRACTION = 0.02  # of the image's diagonal, as in arXiv 2103.16562
+_EPSILON = 1e-10  # the published code's, so that an absent class counts 0
+
+
+def confusion(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], num_classes: int) -> NDArray[np.int64]:
+    """(C, C) pixels by true class (row) and predicted class (column); ground truth outside [0, C) is dropped."""
+    counted = truth < num_classes
+    codes = truth[counted].astype(np.int32) * num_classes + predicted[counted]
+    return np.bincount(codes, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def summarize(histogram: NDArray[np.int64], *, absent_is_zero: bool) -> dict[str, float | NDArray[np.float64]]:
+    """IoU per class, mIoU, pixel accuracy and mean class accuracy.
+
+    Args:
+        histogram: (C, C) from `confusion`, summed over the images.
+        absent_is_zero: count a class that does not occur as 0; otherwise it is nan and skipped. (Mean accuracy
+            runs over the classes of the ground truth then, mIoU also over those that are only predicted.)
+    """
+    hits, rows, columns = np.diag(histogram), histogram.sum(1), histogram.sum(0)
+    epsilon = _EPSILON if absent_is_zero else 0.0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        iou = hits / (rows + columns - hits + epsilon)
+        accuracy = hits / (rows + epsilon)
+        pixel_accuracy = float(hits.sum() / histogram.sum())
+    return {
+        "miou": mean_defined(iou),
+        "pixel_accuracy": pixel_accuracy,
+        "mean_accuracy": mean_defined(accuracy),
+        "iou": iou,
+        "accuracy": accuracy,
+    }
+
+
+def boundary_band(labels: NDArray[np.uint8], radius: int, known: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
+    """Pixels with a change of label inside the square of `radius` pixels around them.
+
+    Args:
+        labels: (H, W) class ids.
+        radius: pixels.
+        known: (H, W); a change to or from a pixel outside it does not count.
+    Returns:
+        (H, W) bool.
+    """
+    across, down = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
+    if known is not None:
+        across, down = across & known[:, 1:] & known[:, :-1], down & known[1:] & known[:-1]
+    height, width = labels.shape
+    # edge x lies between the columns x and x + 1: the square around x0 holds the edges x0 - r .. x0 + r - 1
+    return (_window_sum(across, (height, width), radius, edge_axis=1) > 0) | (
+        _window_sum(down, (height, width), radius, edge_axis=0) > 0
+    )
+
+
+def _window_sum(edges: NDArray[np.bool_], hw: tuple[int, int], radius: int, edge_axis: int) -> NDArray[np.int32]:
+    """(H, W) number of edges in the square around every pixel, by an integral image."""
+    total = np.zeros((edges.shape[0] + 1, edges.shape[1] + 1), np.int32)
+    np.cumsum(edges, axis=0, dtype=np.int32, out=total[1:, 1:])
+    np.cumsum(total[1:, 1:], axis=1, out=total[1:, 1:])
+    limits = []
+    for axis, length in enumerate(hw):
+        centre = np.arange(length)
+        high = centre + radius + (0 if axis == edge_axis else 1)
+        limits.append((np.clip(centre - radius, 0, edges.shape[axis]), np.clip(high, 0, edges.shape[axis])))
+    (top, bottom), (left, right) = limits
+    inside = total[bottom] - total[top]
+    return inside[:, right] - inside[:, left]
+
+
+def boundary_counts(
+    truth: NDArray[np.uint8], predicted: NDArray[np.uint8], num_classes: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Intersection and union per class of the two maps' inner boundaries (arXiv 2103.16562, boundary IoU).
+
+    A pixel is on the inner boundary of its class when another class lies within 2 % of the diagonal. The image's
+    border is no boundary (people are cut there), and void is left out.
+
+    Returns:
+        (C,) intersections and (C,) unions in pixels, to be summed over the images.
+    """
+    radius = max(1, round(BOUNDARY_FRACTION * float(np.hypot(*truth.shape))))
+    known = truth < num_classes
+    true_band = boundary_band(truth, radius, known) & known
+    predicted_band = boundary_band(predicted, radius) & known
+    hits = np.bincount(truth[true_band & predicted_band & (truth == predicted)], minlength=num_classes)
+    true = np.bincount(truth[true_band], minlength=num_classes)
+    return hits, true + np.bincount(predicted[predicted_band], minlength=num_classes) - hits

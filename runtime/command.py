@@ -1,0 +1,116 @@
+"""`qanet parse`: people of a video, an image or a folder, to an overlay and to JSON lines."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from qanet.commandline import command_parser, emit, note, table
+from qanet.runtime.detectors.base import Detector
+from qanet.runtime.engines.select import DEVICES
+from qanet.runtime.parser import TAILS, load
+from qanet.runtime.video.pipeline import Summary, run
+from qanet.runtime.video.sink import open_sinks
+from qanet.runtime.video.source import Source, open_source
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = command_parser("parse", "Parse the people of a video, an image or a folder of images.")
+    parser.add_argument("input", metavar="INPUT_URI", help="a video, an image, or a folder of images")
+    parser.add_argument("output", metavar="OUTPUT_URI", nargs="?", help="overlay: .webm/.mp4/.avi, a folder, or .png")
+    parser.add_argument("--model", default="ccp13-lite0", help="bundle: a shipped name or a NAME.qanet folder")
+    people = parser.add_mutually_exclusive_group()
+    people.add_argument("--detector", metavar="ONNX", help="person detector (YOLOX); default: OpenCV's HOG")
+    people.add_argument("--boxes", metavar="JSON", help="boxes from a file instead of a detector")
+    people.add_argument("--whole-image", action="store_true", help="one person who fills the image")
+    parser.add_argument("--results", metavar="JSONL", help="a line of JSON a frame: boxes, scores, RLE of the parts")
+    parser.add_argument("--precision", default="auto", help="fp32, fp16, int8; auto: the fastest the bundle has")
+    parser.add_argument("--device", default="auto", choices=DEVICES)
+    parser.add_argument("--tail", default="kernel", choices=TAILS, help="labels at image or at crop resolution")
+    parser.add_argument("--detect-every", type=int, metavar="K", help="detect on every K-th frame (HOG: 3, else 1)")
+    parser.add_argument("--no-carry", action="store_true", help="do not look for the last frame's people again")
+    parser.add_argument("--max-width", type=int, default=0, metavar="PX", help="shrink the overlay video to this width")
+    parser.add_argument("--threads", type=int, help="CPU threads of the engine")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--progress", action="store_true", help="a progress bar even with --json")
+    return parser
+
+
+def open_detector(args: argparse.Namespace) -> Detector:
+    """The detector that the arguments ask for; QanetError where it cannot be had."""
+    if args.whole_image:
+        from qanet.runtime.detectors.fixed import WholeImage
+
+        return WholeImage()
+    if args.boxes:
+        from qanet.runtime.detectors.fixed import BoxesFile
+
+        return BoxesFile(Path(args.boxes))
+    if args.detector:
+        from qanet.runtime.detectors.yolox import YoloxDetector
+
+        return YoloxDetector(Path(args.detector), threads=args.threads)
+    from qanet.runtime.detectors.hog import HogDetector
+
+    note("note: people are found by OpenCV's HOG detector; --detector yolox_nano.onnx finds more of them")
+    return HogDetector()
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point; exit code 0, or 130 after Ctrl-C."""
+    args = _arguments().parse_args(argv)
+    source = open_source(args.input)
+    detector = open_detector(args)
+    sinks = open_sinks(args.output, args.results, source.kind, source.fps, args.max_width)
+    parser = load(args.model, args.device, args.precision, args.tail, detector, args.threads)
+    default_every = 1 if (args.detector or args.boxes or args.whole_image) else 3
+    every = max(1, args.detect_every or default_every)
+    carry = not (args.no_carry or args.boxes or args.whole_image)
+    with _Progress(source, args.quiet or (args.json and not args.progress)) as bar:
+        summary = run(
+            source, parser, sinks, detect_every=every if carry else 1, carry=carry,
+            on_frame=lambda frame, result: bar.update_people(len(result)),
+        )  # fmt: skip
+    for warning in summary.warnings:
+        note(f"warning: {warning}")
+    document = {"input": args.input, "model": parser.bundle.name, "runtime": parser.engine.runtime}
+    document |= {"precision": parser.engine.precision, "detector": detector.name, **summary.to_json()}
+    document |= {"output": args.output, "results": args.results}
+    emit(args.json, document, _text(document, summary))
+    return 130 if summary.interrupted else 0
+
+
+class _Progress:
+    """tqdm with the number of people, or nothing when quiet."""
+
+    def __init__(self, source: Source, quiet: bool):
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=source.expected_frames or None, unit="frame", disable=quiet or None, desc="parse")
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def update_people(self, count: int) -> None:
+        """One frame done, with so many people."""
+        self._bar.set_postfix(people=count, refresh=False)
+        self._bar.update()
+
+
+def _text(document: dict, summary: Summary) -> str:
+    stages = document["stages_ms"]
+    rows = [(name, s["p50"], s["p90"], s["p99"], s["n"]) for name, s in stages.items()]
+    people = summary.people / max(summary.frames, 1)
+    head = (
+        f"{summary.frames} frames, {people:.2f} people a frame, {document['frames_per_second']} frames/s "
+        f"({document['model']} {document['precision']} on {document['runtime']}, detector: {document['detector']})"
+    )
+    written = [f"wrote {path}" for path in (document["output"], document["results"]) if path]
+    parts = [head, *written]
+    if rows:
+        parts.append(table(rows, ("stage", "p50 ms", "p90 ms", "p99 ms", "samples")))
+    if summary.interrupted:
+        parts.append("interrupted: what was parsed so far is kept")
+    return "\n".join(parts)

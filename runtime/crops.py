@@ -1,0 +1,86 @@
+"""Crops of people from anything that shows people: what calibration looks at is what the engine will see."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qanet.datasets import PhotoFolder
+from qanet.errors import QanetError
+from qanet.geometry import crop_boxes, crop_people
+from qanet.labels import LabelSet
+from qanet.runtime.detectors.base import Detector
+from qanet.runtime.video.source import open_source
+
+
+class PeopleCrops:
+    """Iterates batches (B, H, W, 3) uint8 BGR; `digest` is the sha256 of all crops given out so far."""
+
+    def __init__(self, batches: Iterator[NDArray[np.uint8]], expected: int):
+        self._batches = batches
+        self.expected = expected
+        self._hash = hashlib.sha256()
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        for batch in self._batches:
+            self._hash.update(batch.tobytes())
+            yield batch
+
+    @property
+    def digest(self) -> str:
+        """Hex sha256 of the crops' pixels."""
+        return self._hash.hexdigest()
+
+
+def people_crops(
+    data: Path, labels: LabelSet, crop_hw: tuple[int, int], limit: int, detector: Detector | None = None
+) -> PeopleCrops:
+    """Up to `limit` crops, spread evenly over the data.
+
+    Args:
+        data: a data set folder (photos/ and labels/: boxes from the labels, split `train` where there is one), or a
+            video, an image or a folder of images (boxes from the detector).
+        detector: None: OpenCV's people detector.
+    Raises:
+        QanetError: nothing there, or nobody found.
+    """
+    if (data / "photos").is_dir() and (data / "labels").is_dir():
+        split = "train" if (data / "train.txt").exists() else None
+        folder = PhotoFolder(data, labels, split)
+        return PeopleCrops(_of_folder(folder, crop_hw, limit), min(limit, len(folder)))
+    return PeopleCrops(_of_frames(data, crop_hw, limit, detector), limit)
+
+
+def _of_folder(folder: PhotoFolder, crop_hw: tuple[int, int], limit: int) -> Iterator[NDArray[np.uint8]]:
+    for index in np.unique(np.linspace(0, len(folder) - 1, min(limit, len(folder))).round().astype(int)):
+        sample = folder[int(index)]
+        yield crop_people(sample.image, crop_boxes(sample.box[None], crop_hw), crop_hw)
+
+
+def _of_frames(
+    data: Path, crop_hw: tuple[int, int], limit: int, detector: Detector | None
+) -> Iterator[NDArray[np.uint8]]:
+    if detector is None:
+        from qanet.runtime.detectors.hog import HogDetector
+
+        detector = HogDetector()
+    source = open_source(str(data))
+    step = max(1, source.expected_frames // limit)
+    given = 0
+    for frame in source:
+        if frame.index % step:
+            continue
+        found = detector.detect(frame.image, frame.index)
+        if len(found):
+            crops = crop_people(frame.image, crop_boxes(found.boxes, crop_hw), crop_hw)[: limit - given]
+            given += len(crops)
+            yield crops
+        if given >= limit:
+            return
+    if given == 0:
+        raise QanetError(
+            f"nobody was found in {data}", expected="people to calibrate on", got=f"{source.expected_frames} frames",
+            next_command="give --detector ONNX, or a data set folder",
+        )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Where the people are: an image in, boxes and scores out."""

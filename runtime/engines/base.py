@@ -1,0 +1,30 @@
+"""What the parser asks of an engine, whatever runs it."""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+KERNEL_TAIL_OUTPUTS = ("logits", "iou_scores")
+GRAPH_TAIL_OUTPUTS = ("labels", "pixel_scores", "part_scores", "iou_scores", "quality", "part_quality")
+
+Outputs = dict[str, NDArray]
+
+
+class Engine(Protocol):
+    """A loaded network. Not safe across threads: one engine a thread."""
+
+    runtime: str  # "openvino", "tensorrt", ...
+    precision: str  # "fp32", "fp16", "int8"
+    outputs: tuple[str, ...]
+
+    def run(self, crops: NDArray[np.uint8], box_scores: NDArray[np.float32]) -> Outputs:
+        """One batch through the network.
+
+        Args:
+            crops: (N, H, W, 3) uint8 BGR, N of 1 or more.
+            box_scores: (N,) float32.
+        Returns:
+            The engine's outputs by name, owned by the caller.
+        """
+        ...

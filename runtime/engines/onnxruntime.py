@@ -1,0 +1,46 @@
+"""ONNX Runtime on the CPU: the numerical oracle the other engines are compared with."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qanet.errors import QanetError
+from qanet.runtime.engines.base import Outputs
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+class OnnxRuntimeEngine:
+    """A session on the CPU provider."""
+
+    runtime = "onnxruntime"
+
+    def __init__(self, session: "onnxruntime.InferenceSession", precision: str, outputs: tuple[str, ...]):
+        self.session, self.precision, self.outputs = session, precision, outputs
+
+    def run(self, crops: NDArray[np.uint8], box_scores: NDArray[np.float32]) -> Outputs:
+        """See `Engine.run`."""
+        feed = {"crops": crops, "box_scores": np.asarray(box_scores, np.float32)}
+        return dict(zip(self.outputs, self.session.run(list(self.outputs), feed)))
+
+
+def engine_from_graph(
+    graph: bytes, precision: str, outputs: tuple[str, ...] | None = None, threads: int | None = None
+) -> OnnxRuntimeEngine:
+    """Load an ONNX graph; QanetError where ONNX Runtime is missing or refuses the graph."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise QanetError("ONNX Runtime is not installed", next_command="pip install onnxruntime") from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads:
+        options.intra_op_num_threads = threads
+    try:
+        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions share no base of their own
+        raise QanetError("ONNX Runtime refuses the graph", got=str(error).splitlines()[0]) from error
+    names = tuple(output.name for output in session.get_outputs())
+    return OnnxRuntimeEngine(session, precision, names if outputs is None else outputs)

@@ -1,0 +1,116 @@
+"""OpenVINO on the CPU: the embedded default."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qanet.errors import QanetError
+from qanet.runtime.engines.base import Outputs
+
+if TYPE_CHECKING:
+    import openvino
+
+
+class OpenVinoEngine:
+    """A compiled network for this CPU."""
+
+    runtime = "openvino"
+
+    def __init__(self, compiled: "openvino.CompiledModel", precision: str):
+        self.precision = precision
+        self.compiled = compiled
+        self.outputs = tuple(port.get_any_name() for port in compiled.outputs)
+        self._inputs = [port.get_any_name() for port in compiled.inputs]
+        self._request = compiled.create_infer_request()
+
+    def run(self, crops: NDArray[np.uint8], box_scores: NDArray[np.float32]) -> Outputs:
+        """See `Engine.run`."""
+        feed = {"crops": crops, "box_scores": np.asarray(box_scores, np.float32)}
+        result = self._request.infer({name: feed[name] for name in self._inputs}, share_inputs=True)
+        return {name: result[index] for index, name in enumerate(self.outputs)}
+
+
+def engine_from_graph(
+    graph: bytes, precision: str, outputs: tuple[str, ...] | None = None, hint: str = "f32", threads: int | None = None,
+) -> OpenVinoEngine:  # fmt: skip
+    """Compile an ONNX graph for this CPU.
+
+    Args:
+        graph: ONNX file contents.
+        precision: what to call it.
+        outputs: keep only these; what feeds nothing else is not computed.
+        hint: OpenVINO's INFERENCE_PRECISION_HINT for what the graph leaves in floating point: f32, bf16, f16.
+        threads: CPU threads; None lets OpenVINO choose.
+    Raises:
+        QanetError: not a graph OpenVINO reads.
+    """
+    import openvino
+
+    core = openvino.Core()
+    try:
+        model = core.read_model(graph)
+        if outputs is not None:
+            model = select_outputs(model, outputs)
+        return OpenVinoEngine(core.compile_model(model, "CPU", _config(hint, threads)), precision)
+    except RuntimeError as error:
+        raise QanetError("OpenVINO cannot compile the graph", got=str(error).splitlines()[-1]) from error
+
+
+def engine_from_file(blob: bytes, precision: str, threads: int | None = None) -> OpenVinoEngine:
+    """Load a compiled model that `qanet build` wrote on this CPU with this version of OpenVINO."""
+    import openvino
+
+    config = {"INFERENCE_NUM_THREADS": threads} if threads else {}
+    try:
+        return OpenVinoEngine(openvino.Core().import_model(blob, "CPU", config), precision)
+    except RuntimeError as error:
+        raise QanetError(
+            "OpenVINO refuses the engine file", expected="one built by this version on this CPU",
+            got=str(error).splitlines()[-1], next_command="qanet build NAME.qanet --runtime openvino",
+        ) from error  # fmt: skip
+
+
+def select_outputs(model: "openvino.Model", outputs: tuple[str, ...]) -> "openvino.Model":
+    """A model with only these outputs and the inputs they need."""
+    import openvino
+
+    known = {port.get_any_name(): port for port in model.outputs}
+    missing = [name for name in outputs if name not in known]
+    if missing:
+        raise QanetError(f"the graph has no output {missing[0]}", expected=", ".join(outputs), got=", ".join(known))
+    results = [known[name] for name in outputs]
+    needed = _reachable_parameters([port.node for port in results])
+    parameters = [p for p in model.get_parameters() if p.get_friendly_name() in needed]
+    return openvino.Model(results, parameters, model.get_friendly_name())
+
+
+def _reachable_parameters(nodes: list[Any]) -> set[str]:
+    found: set[str] = set()
+    seen: set[str] = set()
+    stack = list(nodes)
+    while stack:
+        node = stack.pop()
+        name = node.get_friendly_name()
+        if name in seen:
+            continue
+        seen.add(name)
+        if node.get_type_name() == "Parameter":
+            found.add(name)
+        stack += [port.get_source_output().get_node() for port in node.inputs()]
+    return found
+
+
+def _config(hint: str, threads: int | None) -> dict[str, Any]:
+    config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
+    if threads:
+        config["INFERENCE_NUM_THREADS"] = threads
+    return config
+
+
+def read_graph_file(path: Path) -> bytes:
+    """An ONNX file's bytes; QanetError when it is missing or empty."""
+    if not path.is_file() or path.stat().st_size == 0:
+        raise QanetError(f"no model at {path}", expected="an ONNX file", got="empty" if path.is_file() else "nothing")
+    return path.read_bytes()

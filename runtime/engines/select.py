@@ -1,0 +1,65 @@
+"""Which engine runs a bundle on this machine."""
+
+import importlib.util
+import sys
+from typing import Any
+
+from qanet.bundle import PRECISIONS, Bundle
+from qanet.errors import QanetError
+from qanet.runtime.engines.base import Engine
+
+DEVICES = ("auto", "cpu", "cuda", "onnxruntime")
+_FASTEST_FIRST = ("int8", "fp16", "fp32")
+
+
+def open_engine(
+    bundle: Bundle, device: str, precision: str, outputs: tuple[str, ...], threads: int | None = None
+) -> Engine:
+    """Open or compile the engine for a device and a precision; see `qanet.runtime.parser.load`."""
+    if device not in DEVICES:
+        raise QanetError("unknown device", expected=f"one of {', '.join(DEVICES)}", got=device)
+    if precision not in ("auto", *PRECISIONS):
+        raise QanetError("unknown precision", expected=f"auto or one of {', '.join(PRECISIONS)}", got=precision)
+    if device == "auto":
+        device = "cuda" if has_cuda() else "cpu"
+    if precision == "auto":
+        precision = next(p for p in _FASTEST_FIRST if p in bundle.manifest["graphs"])
+    if device == "cuda":
+        from qanet.runtime.engines.tensorrt import engine_from_bundle
+
+        return engine_from_bundle(bundle, precision, outputs)
+    graph = bundle.graph(precision)
+    if device == "onnxruntime":
+        from qanet.runtime.engines import onnxruntime
+
+        return onnxruntime.engine_from_graph(graph, precision, outputs, threads)
+    from qanet.runtime.engines import openvino
+
+    return openvino.engine_from_graph(graph, precision, outputs, _hint(bundle, precision), threads)
+
+
+def _hint(bundle: Bundle, precision: str) -> str:
+    """OpenVINO's execution type for the floating-point part, as the build found it deliverable."""
+    entry = built_entry(bundle, "openvino", precision)
+    return str(entry["hint"]) if entry and "hint" in entry else "f32"
+
+
+def built_entry(bundle: Bundle, runtime: str, precision: str) -> dict[str, Any] | None:
+    """The manifest's entry of a built engine, None where there is none."""
+    return next((e for e in bundle.engines if e["runtime"] == runtime and e["precision"] == precision), None)
+
+
+def has_cuda() -> bool:
+    """Whether TensorRT and PyCUDA are installed and the NVIDIA driver answers."""
+    if not sys.platform.startswith("linux"):
+        return False
+    if any(importlib.util.find_spec(name) is None for name in ("tensorrt", "pycuda")):
+        return False
+    import ctypes
+
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    count = ctypes.c_int(0)
+    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0

@@ -1,0 +1,168 @@
+"""Image in, people out: detector, crop, network, tail, quality, suppression."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from qanet.bundle import Bundle, open_bundle
+from qanet.errors import QanetError
+from qanet.geometry import box_to_image, check_boxes, crop_boxes, crop_people
+from qanet.images import as_bgr
+from qanet.quality import clamp_iou, fuse_quality
+from qanet.results import ParsingResult, PersonParsing
+from qanet.runtime.detectors.base import Detections, Detector
+from qanet.runtime.engines.base import GRAPH_TAIL_OUTPUTS, KERNEL_TAIL_OUTPUTS, Engine, Outputs
+from qanet.runtime.pixel_score import pixel_score
+from qanet.runtime.suppress import parsing_nms
+from qanet.runtime.timing import StageTimes
+
+TAILS = ("kernel", "graph")
+MAX_BATCH = 16
+
+
+def load(
+    name_or_path: str | Path, device: str = "auto", precision: str = "auto", tail: str = "kernel",
+    detector: Detector | None = None, threads: int | None = None,
+) -> "Parser":  # fmt: skip
+    """Load a bundle and compile or load its engine.
+
+    Args:
+        name_or_path: a shipped bundle's name or a NAME.qanet folder.
+        device: "auto" (TensorRT where there is a GPU and it is installed, else OpenVINO), "cpu", "onnxruntime",
+            "cuda".
+        precision: "fp32", "fp16", "int8", or "auto": the fastest the bundle has a graph for.
+        tail: "kernel" (labels and scores at image resolution) or "graph" (at crop resolution, inside the network).
+        detector: finds the people when a call gives no boxes; None: OpenCV's people detector, on first use.
+        threads: CPU threads of the engine; None leaves the choice to the runtime.
+    Raises:
+        QanetError: the bundle, the device or the precision is not to be had.
+    """
+    from qanet.runtime.engines.select import open_engine
+
+    if tail not in TAILS:
+        raise QanetError("unknown tail", expected=f"one of {', '.join(TAILS)}", got=tail)
+    bundle = open_bundle(name_or_path)
+    outputs = KERNEL_TAIL_OUTPUTS if tail == "kernel" else GRAPH_TAIL_OUTPUTS
+    return Parser(bundle, open_engine(bundle, device, precision, outputs, threads), tail, detector)
+
+
+class Parser:
+    """Parses the people of an image. One parser a thread."""
+
+    def __init__(self, bundle: Bundle, engine: Engine, tail: str = "kernel", detector: Detector | None = None):
+        self.bundle, self.engine, self.tail = bundle, engine, tail
+        self.detector = detector
+        self.times = StageTimes()
+        self._tail: Callable[..., list[PersonParsing]] = self._kernel_tail if tail == "kernel" else self._graph_tail
+
+    def __call__(
+        self, image: ArrayLike, boxes: ArrayLike | None = None, box_scores: ArrayLike | None = None
+    ) -> ParsingResult:
+        """Parse one image.
+
+        Args:
+            image: (H, W), (H, W, 1..4); uint8, uint16, bool or float in 0..1; colour as BGR.
+            boxes: (N, 4) xyxy pixels of the people; None runs the detector.
+            box_scores: (N,) in [0, 1]; None means 1, as for ground truth.
+        Raises:
+            QanetError: not an image, or boxes that do not fit it.
+        """
+        frame = as_bgr(np.asarray(image))
+        if boxes is None:
+            found = self.detect(frame)
+        else:
+            where = check_boxes(boxes, frame.shape[:2])
+            scores = np.ones(len(where), np.float32) if box_scores is None else np.asarray(box_scores, np.float32)
+            if scores.shape != (len(where),):
+                raise QanetError("box_scores do not fit the boxes", expected=(len(where),), got=scores.shape)
+            found = Detections(where, scores)
+        return self.parse(frame, found)
+
+    def detect(self, image: NDArray[np.uint8], frame: int | str = 0) -> Detections:
+        """The people of a BGR image, by the parser's detector."""
+        if self.detector is None:
+            from qanet.runtime.detectors.hog import HogDetector
+
+            self.detector = HogDetector()
+        with self.times.stage("detect"):
+            return self.detector.detect(image, frame)
+
+    def parse(self, image: NDArray[np.uint8], found: Detections) -> ParsingResult:
+        """The people at given boxes of a BGR image."""
+        people: list[PersonParsing] = []
+        for start in range(0, len(found), MAX_BATCH):
+            people += self._parse_batch(image, found.take(slice(start, start + MAX_BATCH)))
+        with self.times.stage("suppress"):
+            people = parsing_nms(people, self.bundle.labels.num_classes)
+        return ParsingResult(image, self.bundle.labels, people)
+
+    def _parse_batch(self, image: NDArray[np.uint8], found: Detections) -> list[PersonParsing]:
+        grown = crop_boxes(found.boxes, self.bundle.input_hw)
+        with self.times.stage("crop"):
+            crops = crop_people(image, grown, self.bundle.input_hw)
+        with self.times.stage("engine"):
+            outputs = self.engine.run(crops, found.scores)
+        with self.times.stage("tail"):
+            people = self._tail(outputs, found, grown, image.shape[:2])
+        if found.track_ids is not None:
+            for person, track_id in zip(people, found.track_ids):
+                person.track_id = int(track_id)
+        return people
+
+    def _kernel_tail(
+        self, outputs: Outputs, found: Detections, grown: NDArray[np.float32], image_hw: tuple[int, int]
+    ) -> list[PersonParsing]:
+        """Labels and scores at image resolution, from the logits."""
+        scored = pixel_score(outputs["logits"], grown, image_hw, self.bundle.threshold)
+        iou = clamp_iou(outputs["iou_scores"])
+        box = np.clip(found.scores, 0, 1)
+        weights = self.bundle.qam_weights
+        quality = fuse_quality(box, iou, scored.pixel_scores, weights)
+        part_quality = fuse_quality(box[:, None], iou[:, None], scored.part_scores, weights)
+        return [
+            PersonParsing(
+                found.boxes[i], float(found.scores[i]), float(iou[i]), float(scored.pixel_scores[i]), float(quality[i]),
+                scored.part_scores[i], part_quality[i], scored.labels[i], _roi(scored.rois[i]),
+            )
+            for i in range(len(found))
+        ]  # fmt: skip
+
+    def _graph_tail(
+        self, outputs: Outputs, found: Detections, grown: NDArray[np.float32], image_hw: tuple[int, int]
+    ) -> list[PersonParsing]:
+        """Labels and scores that the graph computed at crop resolution; the labels are pasted nearest."""
+        people = []
+        for i, box in enumerate(grown):
+            labels, roi = paste_labels(outputs["labels"][i], box, image_hw)
+            people.append(
+                PersonParsing(
+                    found.boxes[i], float(found.scores[i]), float(outputs["iou_scores"][i]),
+                    float(outputs["pixel_scores"][i]), float(outputs["quality"][i]), outputs["part_scores"][i],
+                    outputs["part_quality"][i], labels, roi,
+                )
+            )  # fmt: skip
+        return people
+
+
+def paste_labels(
+    labels: NDArray[np.uint8], box: NDArray[np.float32], image_hw: tuple[int, int]
+) -> tuple[NDArray[np.uint8], tuple[int, int, int, int]]:
+    """A crop's label map at image resolution: the nearest crop pixel for every image pixel whose centre is inside."""
+    affine = box_to_image(box, labels.shape)  # crop -> image
+    steps, origin = np.diag(affine[:, :2]), affine[:, 2]
+    limit = np.array([image_hw[1], image_hw[0]])
+    low = np.clip(np.ceil(origin - 0.5), 0, limit).astype(int)
+    high = np.clip(np.ceil(box[2:] - 0.5), low, limit).astype(int)
+    columns, rows = (
+        np.clip(((np.arange(low[k], high[k]) + 0.5 - origin[k]) / steps[k]).astype(int), 0, labels.shape[1 - k] - 1)
+        for k in (0, 1)
+    )
+    return labels[rows[:, None], columns[None]], (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
+
+
+def _roi(values: Any) -> tuple[int, int, int, int]:
+    x0, y0, x1, y1 = (int(v) for v in values)
+    return x0, y0, x1, y1

@@ -1,0 +1,1 @@
+"""Frames from somewhere, results to somewhere, threads between."""

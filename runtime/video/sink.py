@@ -1,0 +1,184 @@
+"""Where results go: a video, a folder of PNGs, one image, JSON lines. Each file appears whole or not at all."""
+
+import contextlib
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qanet.errors import QanetError
+from qanet.files import check_room, written_aside
+from qanet.images import IMAGE_SUFFIXES
+from qanet.results import ParsingResult
+from qanet.runtime.video.source import Frame
+
+if TYPE_CHECKING:
+    import cv2
+
+_CODECS = {".webm": "VP80", ".mp4": "mp4v", ".avi": "MJPG"}
+_FREE_BYTES = 16 * 2**20  # below this a disk counts as full: encoders fail silently when it runs out
+
+
+class Sink(Protocol):
+    """Takes results in order; entered once, closed once."""
+
+    def __enter__(self) -> "Sink": ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def write(self, frame: Frame, result: ParsingResult) -> None:
+        """One frame's result."""
+        ...
+
+
+class _FileSink:
+    """Writes aside; the file gets its name when the run ends, by its end or by Ctrl-C, and vanishes on an error."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> "_FileSink":
+        self._aside = self._stack.enter_context(written_aside(self.path))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+
+class JsonLines(_FileSink):
+    """A line of JSON a frame."""
+
+    def __enter__(self) -> "JsonLines":
+        super().__enter__()
+        self._file = self._stack.enter_context(self._aside.open("w"))
+        return self
+
+    def write(self, frame: Frame, result: ParsingResult) -> None:
+        """See `Sink.write`."""
+        record = {"frame": frame.index, "name": frame.name, **result.to_json()}
+        try:
+            self._file.write(json.dumps(record, separators=(",", ":")) + "\n")
+        except OSError as error:
+            raise QanetError(
+                f"could not write {self.path}", got=error.strerror, next_command="free some space"
+            ) from error
+
+
+class VideoFileSink(_FileSink):
+    """An overlay video; .webm (VP8) plays in every browser."""
+
+    def __init__(self, path: Path, fps: float, max_width: int = 0):
+        super().__init__(path)
+        if path.suffix.lower() not in _CODECS:
+            raise QanetError(f"unknown video format {path.name}", expected=", ".join(_CODECS), got=path.suffix)
+        self.fps, self.max_width = fps, max_width
+        self._writer: cv2.VideoWriter | None = None
+        self._size = (0, 0)
+
+    def write(self, frame: Frame, result: ParsingResult) -> None:
+        """See `Sink.write`."""
+        import cv2
+
+        picture = result.draw()
+        if self._writer is None:
+            self._open(picture)
+        assert self._writer is not None
+        if (picture.shape[1], picture.shape[0]) != self._size:
+            picture = cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)
+        if frame.index % 32 == 0:
+            check_room(self.path.parent, _FREE_BYTES)
+        self._writer.write(picture)
+
+    def _open(self, picture: NDArray[np.uint8]) -> None:
+        import cv2
+
+        height, width = picture.shape[:2]
+        scale = min(1.0, self.max_width / width) if self.max_width else 1.0
+        self._size = (max(2, int(width * scale) // 2 * 2), max(2, int(height * scale) // 2 * 2))
+        codec = cv2.VideoWriter.fourcc(*_CODECS[self.path.suffix.lower()])
+        with _quiet_opencv():
+            self._writer = cv2.VideoWriter(str(self._aside), codec, self.fps, self._size)
+        if not self._writer.isOpened():
+            raise QanetError(f"cannot encode {self.path}", expected="an OpenCV with this codec", got=self.path.suffix)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._writer is not None:
+            self._writer.release()
+        if kind is None and self._writer is None:
+            kind = QanetError  # not one frame: leave no empty video behind
+        super().__exit__(kind, error, trace)
+
+
+class Pictures:
+    """PNG overlays in a folder, one a frame, or one picture for one image."""
+
+    def __init__(self, path: Path, single: bool):
+        self.path, self.single = path, single
+
+    def __enter__(self) -> "Pictures":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def write(self, frame: Frame, result: ParsingResult) -> None:
+        """See `Sink.write`."""
+        import cv2
+
+        number = f"{frame.index:06d}" if frame.name == str(frame.index) else Path(frame.name).stem
+        target = self.path if self.single else self.path / f"{number}.png"
+        with written_aside(target) as aside:
+            if not cv2.imwrite(str(aside), result.draw()):
+                raise QanetError(f"could not write {target}", next_command="free some space")
+
+
+@contextlib.contextmanager
+def _quiet_opencv():  # type: ignore[no-untyped-def]
+    """OpenCV prints FFmpeg's remarks about codec tags to stderr; none of them matters to a user."""
+    import cv2
+
+    before = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(0)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(before)
+
+
+def open_sinks(output: str | None, results: str | None, source_kind: str, fps: float, max_width: int = 0) -> list[Sink]:
+    """The sinks a command line asks for.
+
+    Raises:
+        QanetError: an output whose kind does not fit the input.
+    """
+    sinks: list[Sink] = []
+    if results:
+        sinks.append(JsonLines(Path(results)))
+    if output:
+        path = Path(output)
+        suffix = path.suffix.lower()
+        if suffix in _CODECS:
+            sinks.append(VideoFileSink(path, fps, max_width))
+        elif suffix in IMAGE_SUFFIXES:
+            if source_kind != "image":
+                raise QanetError(
+                    f"{output} holds one picture, the input is a {source_kind}", expected="a folder or a .webm file",
+                    got=suffix, next_command=f"qanet parse INPUT {path.with_suffix('.webm')}",
+                )  # fmt: skip
+            sinks.append(Pictures(path, single=True))
+        elif suffix == "" or path.is_dir():
+            sinks.append(Pictures(path, single=False))
+        else:
+            known = ", ".join((*_CODECS, *IMAGE_SUFFIXES))
+            raise QanetError(f"unknown output format {output}", expected=f"a folder or {known}", got=suffix)
+    return sinks

@@ -1,0 +1,56 @@
+"""Augmentation: scale, rotation, shift, flip and colour, in one resampling of the original pixels."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qanet.datasets import Sample
+from qanet.geometry import crop_boxes, resample, resample_labels
+from qanet.labels import LabelSet
+from qanet.train.recipes import Recipe
+
+
+def random_affine(
+    box: NDArray[np.float32], recipe: Recipe, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], bool]:
+    """(2, 3) crop -> image affine of a jittered person box, and whether the crop is mirrored.
+
+    Source: method, Losses and recipe: scale clip(1 + s N, range), rotation clip(r N, +-2r) with probability,
+    flip with probability; one isotropic scale.
+    """
+    height, width = recipe.input_hw
+    x0, y0, x1, y1 = crop_boxes(box, recipe.input_hw)[0].astype(np.float64)
+    scale = np.clip(1 + recipe.scale_std * rng.standard_normal(), *recipe.scale_range) * (x1 - x0) / width
+    spin = recipe.rotation_std_deg * rng.standard_normal()
+    limit = 2 * recipe.rotation_std_deg
+    angle = np.deg2rad(np.clip(spin, -limit, limit)) if rng.random() < recipe.rotation_probability else 0.0
+    shift = recipe.shift_std * rng.standard_normal(2) * (x1 - x0, y1 - y0)
+    flip = bool(rng.random() < recipe.flip_probability)
+    linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    if flip:
+        linear[:, 0] *= -1
+    centre = np.array([(x0 + x1) / 2, (y0 + y1) / 2]) + shift
+    offset = centre - linear @ (width / 2, height / 2)
+    return np.column_stack([linear, offset]), flip
+
+
+def jitter_colours(crop: NDArray[np.uint8], strength: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Brightness, contrast and saturation, each a factor in 1 +- strength; (H, W, 3) uint8 in and out."""
+    brightness, contrast, saturation = 1 + strength * rng.uniform(-1, 1, 3)
+    pixels = crop.astype(np.float32)
+    grey = pixels @ np.array([0.114, 0.587, 0.299], np.float32)  # BGR
+    pixels = grey[..., None] + saturation * (pixels - grey[..., None])
+    mean = float(grey.mean())
+    pixels = (mean + contrast * (pixels - mean)) * brightness
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+def training_crop(
+    sample: Sample, recipe: Recipe, labels: LabelSet, rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """An augmented crop (H, W, 3) uint8 BGR and its labels (H, W) uint8."""
+    affine, flip = random_affine(sample.box, recipe, rng)
+    crop = resample(sample.image, affine, recipe.input_hw)
+    target = resample_labels(sample.labels, affine, recipe.input_hw)
+    if flip and labels.flip_pairs:
+        target = labels.flip_map[target]
+    return jitter_colours(crop, recipe.colour_jitter, rng), target

@@ -1,0 +1,1 @@
+"""Networks as plain torch modules: backbone, panoptic FPN, parsing head, IoU head."""
