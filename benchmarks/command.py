@@ -10,6 +10,7 @@ from qanet.benchmarks import document as documents
 from qanet.benchmarks import harness, machine, output
 from qanet.benchmarks.agreement import compare
 from qanet.benchmarks.check import Checked, check_precisions
+from qanet.benchmarks.execution import describe_execution, execution_warning
 from qanet.benchmarks.report.page import write_report
 from qanet.benchmarks.report.pictures import Pictures, gather_pictures
 from qanet.benchmarks.samples import SampleSet, collect
@@ -39,7 +40,9 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--duration", type=float, default=20.0, metavar="S", help="seconds of timed rounds (20)")
     parser.add_argument("--rounds", type=int, metavar="N", help="stop after so many rounds, if that comes first")
     parser.add_argument("--threads", type=int, help="CPU threads of the engines")
-    parser.add_argument("--output", default="benchmark", metavar="DIR", help="for report.html, results.json, results.csv")
+    parser.add_argument(
+        "--output", default="benchmark", metavar="DIR", help="for report.html, results.json, results.csv"
+    )
     parser.add_argument("--parse-summary", metavar="JSON", help="what `qanet parse --json` printed, for the report")
     parser.add_argument("--overlay", metavar="VIDEO", help="take the sample frames from a video `qanet parse` wrote")
     return parser
@@ -52,7 +55,9 @@ def main(argv: Sequence[str]) -> int:
     parse_summary = _parse_summary(args.parse_summary)
     facts = machine.describe()
     samples = collect(open_source(args.input), open_detector(args), bundle.input_hw, args.frames)
-    note(f"{samples.people} people in {len(samples.samples)} of {samples.frames} frames; checking {', '.join(precisions)}")
+    note(
+        f"{samples.people} people in {len(samples.samples)} of {samples.frames} frames; checks: {', '.join(precisions)}"
+    )
     checked = check_precisions(bundle, args.device, precisions, args.threads, *samples.crops(_CHECK_CROPS))
     for precision, check in checked.checks.items():
         if not check.passed:
@@ -125,13 +130,18 @@ def _document(
         for precision in checked.engines
         if checked.reference is not None and checked.parsings[precision] is not checked.reference
     }
-    busy = machine.busy_warning(facts)
-    return documents.build(
-        documents.describe_bundle(bundle), documents.describe_input(samples, Path(args.input).name), facts,
-        {precision: check.to_json() for precision, check in checked.checks.items()}, agreement, session,
-        {precision: parser.times.samples_ms for precision, parser in parsers.items()},
-        [*([busy] if busy else []), *samples.warnings],
-    )  # fmt: skip
+    executions = {precision: describe_execution(bundle, engine) for precision, engine in checked.engines.items()}
+    parts = {
+        "bundle": documents.describe_bundle(bundle),
+        "input": documents.describe_input(samples, Path(args.input).name),
+        "machine": facts,
+        "checks": {precision: check.to_json() for precision, check in checked.checks.items()},
+        "agreement": agreement,
+        "executions": executions,
+    }
+    found = [machine.busy_warning(facts), *(execution_warning(p, e, args.model) for p, e in executions.items())]
+    stages_ms = {precision: parser.times.samples_ms for precision, parser in parsers.items()}
+    return documents.build(parts, session, stages_ms, [line for line in found if line] + samples.warnings)
 
 
 def _pictures(args: argparse.Namespace, bundle: Bundle, samples: SampleSet, checked: Checked) -> Pictures:

@@ -95,6 +95,7 @@ def _compared(document: dict[str, Any], precision: str, check: dict[str, Any]) -
         entry[f"{kind}_speed_up"] = round(fp32["p50"] / mine["p50"], 4) if known else None  # type: ignore[index]
     card = document["bundle"]["accuracy"].get(precision)
     card = card if isinstance(card, dict) else {}
+    entry["execution"] = document["executions"].get(precision)
     entry["accuracy"] = {key: card.get(key) for key in SCORE_KEYS}
     entry["accuracy_note"] = accuracy_note(card)
     entry["agreement"] = document["agreement"].get(precision)
@@ -125,16 +126,21 @@ _NOTES = {"boxes": "boxes: ", "protocol": "protocol: ", "runtime": "on ", "note"
 
 
 def build(
-    bundle: dict[str, Any], source: dict[str, Any], machine: dict[str, Any], checks: dict[str, Any],
-    agreement: dict[str, Any], session: Session, stages_ms: dict[str, dict[str, list[float]]], warnings: list[str],
-) -> dict[str, Any]:  # fmt: skip
-    """Put the whole document together from its described parts."""
-    refused = [refused_target(p, check["reason"]) for p, check in checks.items() if not check["passed"]]
+    parts: dict[str, Any], session: Session, stages_ms: dict[str, dict[str, list[float]]], warnings: list[str]
+) -> dict[str, Any]:
+    """Put the whole document together.
+
+    Args:
+        parts: bundle, input, machine, and by precision: checks, agreement, executions; all described already.
+        stages_ms: precision -> stage -> samples in milliseconds.
+        warnings: sentences known before the timing.
+    """
+    refused = [refused_target(p, check["reason"]) for p, check in parts["checks"].items() if not check["passed"]]
     document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION, "kind": "qanet benchmark", "qanet_edge": __version__,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "bundle": bundle, "input": source, "machine": machine, "timing": describe_timing(session), "checks": checks,
-        "agreement": agreement, "targets": [describe_target(m) for m in session.measurements] + refused,
+        **parts, "timing": describe_timing(session),
+        "targets": [describe_target(m) for m in session.measurements] + refused,
         "stages": {
             precision: {stage: summarize(samples) for stage, samples in stages.items()}
             for precision, stages in stages_ms.items()

@@ -12,8 +12,8 @@ ISA_FLAGS = (
     "asimddp", "asimdhp", "i8mm", "bf16", "sve",
 )  # fmt: skip
 PACKAGES = (
-    "numpy", "opencv-python-headless", "opencv-python", "openvino", "onnxruntime", "onnxruntime-gpu", "onnx", "tensorrt",
-    "tensorrt-cu12", "tensorrt-cu13", "tensorrt_rtx", "pycuda", "cuda-python",
+    "numpy", "opencv-python-headless", "opencv-python", "openvino", "onnxruntime", "onnxruntime-gpu", "onnx",
+    "tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt_rtx", "pycuda", "cuda-python",
 )  # fmt: skip
 _BUSY_SHARE = 0.3  # of the CPUs occupied by others before the first measurement
 _GPU_FIELDS = ("name", "driver_version", "memory.total", "clocks.sm", "clocks.max.sm", "power.limit", "compute_cap")

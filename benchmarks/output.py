@@ -40,7 +40,9 @@ def text(document: dict[str, Any], folder: Path) -> str:
         f"frames of {source['name']}"
     )
     parts = [head, _target_table(document), _comparison_table(document), _scope(timing)]
-    return "\n\n".join(parts) + f"\n\nwrote {folder / 'report.html'}, {folder / 'results.json'}, {folder / 'results.csv'}"
+    return (
+        "\n\n".join(parts) + f"\n\nwrote {folder / 'report.html'}, {folder / 'results.json'}, {folder / 'results.csv'}"
+    )
 
 
 def summary_line(document: dict[str, Any], folder: Path) -> str:

@@ -45,7 +45,9 @@ def batches(samples: SampleSet, size: int) -> list[Batch]:
     return [(crops[part], scores[part]) for part in order.reshape(-1, size)]
 
 
-def build_targets(bundle: Bundle, engines: dict[str, Engine], samples: SampleSet) -> tuple[list[Target], dict[str, Parser]]:
+def build_targets(
+    bundle: Bundle, engines: dict[str, Engine], samples: SampleSet
+) -> tuple[list[Target], dict[str, Parser]]:
     """The null target, and per precision the engine alone (one crop; the mean people count), tail, whole parser.
 
     Returns:

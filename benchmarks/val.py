@@ -35,12 +35,12 @@ def truth_of(sample: Sample) -> Truth:
 
 def predictions_of(result: ParsingResult) -> list[Prediction]:
     """A parser's people as the metrics take them."""
-    return [
-        Prediction(p.labels, p.box_score, p.iou_score, p.pixel_score, p.part_scores, p.roi) for p in result.people
-    ]
+    return [Prediction(p.labels, p.box_score, p.iou_score, p.pixel_score, p.part_scores, p.roi) for p in result.people]
 
 
-def evaluate(parser: Parser, data: PhotoFolder, protocol: str, progress: Callable[[], None] | None = None) -> dict[str, Any]:
+def evaluate(
+    parser: Parser, data: PhotoFolder, protocol: str, progress: Callable[[], None] | None = None
+) -> dict[str, Any]:
     """The report of `qanet.metrics` for a parser on a data set."""
     bundle = parser.bundle
     if data.label_set.num_classes != bundle.labels.num_classes:
@@ -127,7 +127,8 @@ def _text(document: dict[str, Any], bundle: Bundle) -> str:
         value = document.get(key)
         rows.append((name, "undefined" if value is None else f"{100 * value:.2f}"))
     classes = [
-        (name, "absent" if iou is None else f"{100 * iou:.2f}") for name, iou in zip(bundle.labels.classes, document["iou"])
+        (name, "absent" if iou is None else f"{100 * iou:.2f}")
+        for name, iou in zip(bundle.labels.classes, document["iou"])
     ]
     head = (
         f"{document['model']}, {document['precision']} on {document['runtime']}, {document['tail']} tail, "

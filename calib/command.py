@@ -71,5 +71,6 @@ def main(argv: Sequence[str], *, open_crops: Callable[..., Any]) -> int:
         scales = calibrate_bundle(bundle, crops, args.method, lambda _: bar.update() and None)
     note(f"scales by {args.method} over {scales.crops} crops")
     document = {"bundle": str(bundle.path), "method": args.method, "crops": scales.crops, "data_sha256": crops.digest}
-    emit(args.json, document, f"wrote scales.json and model.int8.onnx into {bundle.path}\nnext: qanet build {bundle.path}")
+    written = f"wrote scales.json and model.int8.onnx into {bundle.path}"
+    emit(args.json, document, f"{written}\nnext: qanet build {bundle.path}")
     return 0

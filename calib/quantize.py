@@ -17,8 +17,9 @@ from qanet.calib.ranges import INT8_LEVELS
 from qanet.calib.scales import Scales
 from qanet.errors import QanetError
 
-# A scale below FP16's smallest normal number would lose its digits in a typed FP16 graph, so none is written: a
-# channel whose largest weight is under 0.0078 keeps a step of 6.1e-5, and both graphs hold the same int8 weights.
+# A runtime may turn a float bias into int32 steps of activation scale x weight scale (ONNX Runtime does, on its own),
+# and with a tiny weight scale those overflow. A channel whose largest weight is under 0.0078 keeps this step: 230 of
+# the CCP network's 21,021 channels, 81 of which are zero.
 SMALLEST_SCALE = 2.0**-14
 _ZERO_POINT = "int8.zero_point"
 

@@ -114,7 +114,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--fp16", dest="precision", action="store_const", const="fp16", help="sugar for --precision")
     parser.add_argument("--int8", dest="precision", action="store_const", const="int8", help="sugar for --precision")
     parser.add_argument("--runtime", default="auto", help="openvino, tensorrt, tensorrt-rtx; auto: what is here")
-    parser.add_argument("--target", metavar="SM", help="GPU generations, e.g. sm_86,sm_120 (TensorRT-RTX, no GPU needed)")
+    parser.add_argument("--target", metavar="SM", help="GPUs, e.g. sm_86,sm_120 (TensorRT-RTX: none needed here)")
     parser.add_argument("--tail", default="kernel", choices=("kernel", "graph"), help="outputs the engine keeps")
     parser.add_argument("--max-batch", type=int, default=16, metavar="N")
     parser.add_argument("--static-buckets", action="store_true", help="one profile a batch size 1, 2, 4, 8, 16")

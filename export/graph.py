@@ -109,7 +109,7 @@ def _tidy(model: Any) -> None:
     taken = {*INPUTS, *OUTPUTS, *new_names.values()}
     for node in graph.node:
         node.doc_string = ""
-        for index, output in enumerate(node.output):
+        for output in node.output:
             if output in OUTPUTS:
                 continue
             name = _tensor_name(node, new_names)

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -72,11 +73,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if command is None:
             near = difflib.get_close_matches(arguments[0], COMMANDS, 1)
             raise QanetError(
-                f"no command {arguments[0]!r}", expected=f"one of {', '.join(COMMANDS)}",
-                next_command=f"qanet {near[0] if near else '--help'}",
+                f"no command {arguments[0]!r}{f', did you mean {near[0]!r}?' if near else ''}",
+                expected=f"one of {', '.join(COMMANDS)}", next_command=f"qanet {near[0] if near else '--help'}",
             )  # fmt: skip
         uses = {name: _lazily(target) for name, target in command.uses.items()}
-        return int(resolve(command.target)(arguments[1:], **uses) or 0)
+        code = int(resolve(command.target)(arguments[1:], **uses) or 0)
+        sys.stdout.flush()  # a reader that went away (qanet ... | head) is noticed here, not when Python exits
+        return code
     except QanetError as error:
         print(f"error: {error.line()}", file=sys.stderr)
         return 2
@@ -89,7 +92,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a file or a folder that cannot be used; whoever knows more has told it above
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
 
 
 def _install_hint(command: str) -> str:

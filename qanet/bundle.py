@@ -99,7 +99,7 @@ class Bundle:
         if precision not in graphs:
             raise QanetError(
                 f"{self.path} has no {precision} graph", expected=f"one of {', '.join(graphs)}", got=precision,
-                next_command=f"qanet build {self.name} --precision {precision}",
+                next_command=f"qanet build {self.name if self.is_shipped else self.path} --precision {precision}",
             )  # fmt: skip
         return self.read(graphs[precision])
 
@@ -165,7 +165,41 @@ def open_bundle(name_or_path: str | Path) -> Bundle:
             got = type(manifest.get(key)).__name__
             raise QanetError(f"{path}/manifest.json: bad field {key}", expected=kind.__name__, got=got)
     defaults = {"engines": [], "accuracy": {}, "made": {}, "qam_weights": [1, 0.5, 3], "pixel_score_threshold": 0.2}
-    return Bundle(path, defaults | manifest)
+    manifest = defaults | manifest
+    _check_values(path, manifest)
+    return Bundle(path, manifest)
+
+
+def _check_values(path: Path, manifest: dict[str, Any]) -> None:
+    """QanetError naming the first field whose content could not be used later."""
+
+    def numbers(value: Any, kind: type | tuple[type, ...], count: int) -> bool:
+        return isinstance(value, list) and len(value) == count and all(isinstance(v, kind) and v >= 0 for v in value)
+
+    files, engines, threshold = manifest["files"], manifest["engines"], manifest["pixel_score_threshold"]
+    entries = files.values()
+    checks = {
+        "input_hw": ("two sizes in pixels", numbers(manifest["input_hw"], int, 2) and min(manifest["input_hw"]) > 0),
+        "files": (
+            "sha256 and bytes of each",
+            all(isinstance(e, dict) and {"sha256", "bytes"} <= e.keys() for e in entries),
+        ),
+        "graphs": ("files of the bundle", all(isinstance(f, str) and f in files for f in manifest["graphs"].values())),
+        "qam_weights": ("three numbers", numbers(manifest["qam_weights"], (int, float), 3)),
+        "pixel_score_threshold": ("0 <= T < 1", isinstance(threshold, (int, float)) and 0 <= threshold < 1),
+        "engines": (
+            "file, runtime and precision of each",
+            isinstance(engines, list)
+            and all(isinstance(e, dict) and {"file", "runtime", "precision"} <= e.keys() for e in engines),
+        ),
+        "accuracy": ("an object", isinstance(manifest["accuracy"], dict)),
+        "made": ("an object", isinstance(manifest["made"], dict)),
+    }
+    for key, (expected, right) in checks.items():
+        if not right:
+            got = json.dumps(manifest[key])
+            raise QanetError(f"{path}/manifest.json: bad field {key}", expected=expected, got=got[:120])
+    label_set(manifest["labels"])
 
 
 def _find(name_or_path: str) -> Path:
@@ -182,7 +216,8 @@ def _find(name_or_path: str) -> Path:
     known = sorted(p.name.removesuffix(SUFFIX) for p in SHIPPED.glob(f"*{SUFFIX}"))
     raise QanetError(
         f"no bundle {name_or_path!r}", expected=f"a folder with a manifest.json, or one of: {', '.join(known)}",
-        got="something else" if given.exists() else "nothing", next_command=f"qanet inspect {known[0]}" if known else None,
+        got="something else" if given.exists() else "nothing",
+        next_command=f"qanet inspect {known[0]}" if known else None,
     )  # fmt: skip
 
 
@@ -204,7 +239,8 @@ def writable_copy(bundle: Bundle, output: Path | None = None) -> Bundle:
 
 def copy_bundle(bundle: Bundle, target: Path) -> None:
     """Copy the manifest and every file it names (hashes checked) into `target`, replacing what lies there."""
-    if target.exists() and not (target / "manifest.json").exists() and any(target.iterdir()):
+    foreign = target.exists() and not (target / "manifest.json").exists()
+    if foreign and (not target.is_dir() or any(target.iterdir())):
         raise QanetError(f"{target} exists and is not a bundle", next_command="choose another --output")
     aside = target.with_name(f".{target.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)

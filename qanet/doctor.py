@@ -21,9 +21,11 @@ _PACKAGES = (
      "pip install 'opencv-python-headless<5'"),
     ("openvino", ("openvino",), "engines on CPUs", "pip install openvino"),
     ("onnx", ("onnx",), "typed graphs", "pip install onnx"),
-    ("onnxruntime", ("onnxruntime", "onnxruntime-gpu"), "calibration, numerical oracle", "pip install 'qanet-edge[calib]'"),
+    ("onnxruntime", ("onnxruntime", "onnxruntime-gpu"), "calibration, numerical oracle",
+     "pip install 'qanet-edge[calib]'"),
     ("torch", ("torch",), "training and export", "pip install 'qanet-edge[train,export]'"),
-    ("tensorrt", ("tensorrt",), "engines on NVIDIA GPUs", "pip install 'qanet-edge[tensorrt]' (JetPack brings its own)"),
+    ("tensorrt", ("tensorrt",), "engines on NVIDIA GPUs",
+     "pip install 'qanet-edge[tensorrt]' (JetPack brings its own)"),
     ("pycuda", ("pycuda",), "the CUDA driver layer", "pip install 'qanet-edge[tensorrt]'"),
     ("tensorrt_rtx", ("tensorrt_rtx",), "engines for RTX GPUs, built without one", "pip install 'qanet-edge[rtx]'"),
 )  # fmt: skip
@@ -50,9 +52,12 @@ def gpus() -> list[str]:
     """Names of the NVIDIA GPUs that nvidia-smi or a Jetson's device tree tells of."""
     if smi := shutil.which("nvidia-smi"):
         asked = [smi, "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"]
-        answer = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=False)
-        if answer.returncode == 0 and answer.stdout.strip():
-            return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
+        try:
+            answer = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=False)
+            if answer.returncode == 0 and answer.stdout.strip():
+                return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
+        except (OSError, subprocess.SubprocessError):
+            pass  # a driver that hangs or a broken nvidia-smi: as if there were none
     try:
         with open("/proc/device-tree/model", encoding="utf-8", errors="replace") as file:
             model = file.read().strip("\0 \n")
@@ -71,7 +76,8 @@ def has_driver() -> bool:
 
 def cpu_features() -> list[str]:
     """Instruction sets that decide which precision pays on this CPU."""
-    wanted = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm", "bf16")
+    wanted = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
+              "asimddp", "i8mm", "bf16")  # fmt: skip
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             flags = next((line for line in file if line.startswith(("flags", "Features"))), "").split()

@@ -13,18 +13,33 @@ if TYPE_CHECKING:
 _INK, _PAPER = (32, 32, 32), (250, 250, 250)
 
 
-def draw_result(result: "ParsingResult", alpha: float, boxes: bool, legend: bool) -> NDArray[np.uint8]:
+def draw_result(
+    result: "ParsingResult", alpha: float, boxes: bool, legend: bool, max_width: int = 0
+) -> NDArray[np.uint8]:
     """See `ParsingResult.draw`."""
-    canvas = result.image.copy()
-    labels = result.labels
+    canvas, labels, shrink = result.image.copy(), result.labels, 1.0
+    if 0 < max_width < canvas.shape[1]:
+        # Shrunk before anything is drawn: the text stays readable and the blending is cheaper.
+        shrink = max_width / canvas.shape[1]
+        canvas, labels = _shrunk(canvas, labels, shrink)
     blend_labels(canvas, labels, result.label_set, alpha)
-    scale = max(0.45, min(canvas.shape[:2]) / 1000)
+    scale = max(0.7, min(canvas.shape[:2]) / 900)
     if boxes:
         for person in reversed(result.people):
-            _draw_box(canvas, person, scale)
+            _draw_box(canvas, person, scale, shrink)
     if legend:
         _draw_legend(canvas, labels, result.label_set, scale)
     return canvas
+
+
+def _shrunk(
+    image: NDArray[np.uint8], labels: NDArray[np.uint8], shrink: float
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    import cv2
+
+    size = (max(1, round(image.shape[1] * shrink)), max(1, round(image.shape[0] * shrink)))
+    smaller = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return smaller, cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
 
 
 def blend_labels(canvas: NDArray[np.uint8], labels: NDArray[np.uint8], label_set: LabelSet, alpha: float) -> None:
@@ -44,10 +59,11 @@ def blend_labels(canvas: NDArray[np.uint8], labels: NDArray[np.uint8], label_set
     np.copyto(region, mixed, where=(inside > 0)[..., None])
 
 
-def _draw_box(canvas: NDArray[np.uint8], person: "PersonParsing", scale: float) -> None:
+def _draw_box(canvas: NDArray[np.uint8], person: "PersonParsing", scale: float, shrink: float) -> None:
     import cv2
 
-    x0, y0, x1, y1 = (int(v) for v in np.round(person.box))
+    height, width = canvas.shape[:2]
+    x0, y0, x1, y1 = (int(v) for v in np.clip(np.round(person.box * shrink), -8, [width + 8, height + 8] * 2))
     thickness = max(1, round(2 * scale))
     cv2.rectangle(canvas, (x0, y0), (x1, y1), _PAPER, thickness + 2, cv2.LINE_AA)
     cv2.rectangle(canvas, (x0, y0), (x1, y1), _INK, thickness, cv2.LINE_AA)

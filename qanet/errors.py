@@ -21,8 +21,10 @@ class QanetError(Exception):
     def line(self) -> str:
         """The whole error on one line."""
         text = self.fact
-        if self.expected is not None or self.got is not None:
-            text += f" (expected {self.expected}, got {self.got})"
+        facts = (("expected", self.expected), ("got", self.got))
+        told = ", ".join(f"{name} {value}" for name, value in facts if value is not None)
+        if told:
+            text += f" ({told})"
         if self.next_command:
             text += f"; next: {self.next_command}"
         return " ".join(text.split())

@@ -22,7 +22,10 @@ def check_boxes(boxes: ArrayLike, image_hw: tuple[int, int] | None = None) -> ND
     Raises:
         QanetError: naming the first box that is inverted, empty, NaN, or wholly outside the image.
     """
-    array = np.asarray(boxes, np.float32)
+    try:
+        array = np.asarray(boxes, np.float32)
+    except (TypeError, ValueError) as error:
+        raise QanetError("boxes are not numbers", expected="(N, 4) as x0 y0 x1 y1", got=boxes) from error
     if array.size == 0:
         return np.zeros((0, 4), np.float32)
     if array.ndim != 2 or array.shape[1] != 4:
@@ -118,19 +121,6 @@ def crop_people(image: NDArray[np.uint8], boxes: NDArray[np.float32], crop_hw: t
     for crop, box in zip(crops, boxes):
         crop[:] = resample(image, box_to_image(box, crop_hw), crop_hw)
     return crops
-
-
-def region_of_interest(box: ArrayLike, image_hw: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Whole pixels whose sampling point can see a crop pasted into `box`: x0, y0, x1, y1 (exclusive), clipped.
-
-    Bilinear sampling with zero padding reaches half a crop pixel beyond the box; the box itself, rounded
-    outward by one image pixel, is where a pasted probability may differ from zero for crops that are shrunk;
-    enlarged crops reach further, which is accounted for by the caller through `reach_box`.
-    """
-    x0, y0, x1, y1 = (float(v) for v in np.asarray(box, np.float64))
-    height, width = image_hw
-    left, top = max(math.floor(x0), 0), max(math.floor(y0), 0)
-    return left, top, max(min(math.ceil(x1), width), left), max(min(math.ceil(y1), height), top)
 
 
 def _index_affine(crop_to_image: NDArray[np.float64], nx: int, ny: int) -> NDArray[np.float64]:

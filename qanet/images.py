@@ -1,5 +1,9 @@
 """Images of any kind -> (H, W, 3) uint8 BGR, and readable errors for files that are none."""
 
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +12,8 @@ from numpy.typing import NDArray
 from qanet.errors import QanetError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+MAX_SIDE_PX = 32766  # OpenCV warps no larger image
+_LOG_LEVEL = threading.Lock()  # OpenCV's log level belongs to the process; decoding and encoding have threads
 
 
 def as_bgr(image: NDArray) -> NDArray[np.uint8]:
@@ -23,6 +29,8 @@ def as_bgr(image: NDArray) -> NDArray[np.uint8]:
         array = array[:, :, None]
     if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4) or 0 in array.shape:
         raise QanetError("this is not an image", expected="(H, W), or (H, W, 1..4)", got=np.shape(image))
+    if max(array.shape[:2]) > MAX_SIDE_PX:
+        raise QanetError("the image is too large", expected=f"sides up to {MAX_SIDE_PX} pixels", got=array.shape[:2])
     if array.dtype == np.uint16:
         array = (array >> 8).astype(np.uint8)
     elif array.dtype == np.bool_:
@@ -46,15 +54,49 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
     if not path.is_file():
         raise QanetError(f"no file {path}", next_command="qanet parse INPUT [OUTPUT] --model NAME")
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise QanetError(f"{path} cannot be read", got=error.strerror) from error
     if not data:
         raise QanetError(f"{path} is empty", expected="a picture", got="0 bytes")
-    if path.suffix.lower() in (".jpg", ".jpeg") and b"\xff\xd9" not in data[-4096:]:
-        raise QanetError(f"{path} is truncated", expected="a JPEG with its end marker", got=f"{len(data)} bytes")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if is_truncated(data):
+        raise QanetError(f"{path} is truncated", expected="a picture with its end marker", got=f"{len(data)} bytes")
+    try:
+        with quiet_opencv():  # the colour flag turns the picture as its EXIF orientation says
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    except cv2.error as error:
+        raise QanetError(f"{path} cannot be decoded", got=str(error).strip().splitlines()[-1]) from error
     if image is None:
         raise QanetError(
             f"{path} cannot be decoded", expected=f"a picture ({', '.join(s[1:] for s in IMAGE_SUFFIXES)})",
             got=f"{len(data)} bytes that start with {data[:4]!r}",
         )  # fmt: skip
     return as_bgr(image)
+
+
+def is_truncated(data: bytes) -> bool:
+    """Whether a JPEG or PNG lacks its end: decoders fill the rest with grey, or print to stderr themselves."""
+    if data.startswith(b"\x89PNG"):
+        return b"IEND" not in data
+    if not data.startswith(b"\xff\xd8"):
+        return False
+    start = 2  # skip the segments before the picture: a thumbnail among them has an end marker of its own
+    while start + 4 <= len(data) and data[start] == 0xFF and data[start + 1] != 0xDA:
+        start += 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+    return data.find(b"\xff\xd9", start) < 0
+
+
+@contextlib.contextmanager
+def quiet_opencv() -> Iterator[None]:
+    """Neither OpenCV nor its FFmpeg prints to stderr: what went wrong is told in one line by whoever asked."""
+    import cv2
+
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when FFmpeg is first used
+    with _LOG_LEVEL:
+        before = cv2.utils.logging.getLogLevel()
+        cv2.utils.logging.setLogLevel(0)
+        try:
+            yield
+        finally:
+            cv2.utils.logging.setLogLevel(before)

@@ -28,7 +28,7 @@ def _text(bundle: Bundle) -> str:
         f"recipe {recipe.get('name', 'unknown')}, QAM exponents box {a:g} IoU {b:g} pixel {g:g}",
         f"classes: {', '.join(bundle.labels.classes)}",
         table(
-            [(name, f"{entry['bytes'] / 2**20:.2f}", entry["sha256"][:16], "whole") for name, entry in manifest["files"].items()],
+            [(n, f"{f['bytes'] / 2**20:.2f}", f["sha256"][:16], "whole") for n, f in manifest["files"].items()],
             ("file", "MiB", "sha256", "check"),
         ),
     ]

@@ -69,70 +69,18 @@ class LabelSet:
         return table
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 CCP59 = LabelSet(
     "ccp59",
-    tuple(
-        [
-            "background",
-            "accessories",
-            "bag",
-            "belt",
-            "blazer",
-            "blouse",
-            "bodysuit",
-            "boots",
-            "bra",
-            "bracelet",
-            "cape",
-            "cardigan",
-            "clogs",
-            "coat",
-            "dress",
-            "earrings",
-            "flats",
-            "glasses",
-            "gloves",
-            "hair",
-            "hat",
-            "heels",
-            "hoodie",
-            "intimate",
-            "jacket",
-            "jeans",
-            "jumper",
-            "leggings",
-            "loafers",
-            "necklace",
-            "panties",
-            "pants",
-            "pumps",
-            "purse",
-            "ring",
-            "romper",
-            "sandals",
-            "scarf",
-            "shirt",
-            "shoes",
-            "shorts",
-            "skin",
-            "skirt",
-            "sneakers",
-            "socks",
-            "stockings",
-            "suit",
-            "sunglasses",
-            "sweater",
-            "sweatshirt",
-            "swimwear",
-            "t-shirt",
-            "tie",
-            "tights",
-            "top",
-            "vest",
-            "wallet",
-            "watch",
-            "wedges",
-        ]
+    _names(
+        "background accessories bag belt blazer blouse bodysuit boots bra bracelet cape cardigan clogs coat "
+        "dress earrings flats glasses gloves hair hat heels hoodie intimate jacket jeans jumper leggings "
+        "loafers necklace panties pants pumps purse ring romper sandals scarf shirt shoes shorts skin skirt "
+        "sneakers socks stockings suit sunglasses sweater sweatshirt swimwear t-shirt tie tights top vest "
+        "wallet watch wedges"
     ),
 )
 
@@ -170,126 +118,34 @@ _CIHP = (
     "background hat hair glove sunglasses upper-clothes dress coat socks pants {ten} scarf skirt face left-arm "
     "right-arm left-leg right-leg left-shoe right-shoe"
 )
-CIHP20 = LabelSet("cihp20", tuple(_CIHP.format(ten="torso-skin").split()), ((14, 15), (16, 17), (18, 19)))
-LIP20 = LabelSet("lip20", tuple(_CIHP.format(ten="jumpsuits").split()), ((14, 15), (16, 17), (18, 19)))
+CIHP20 = LabelSet("cihp20", _names(_CIHP.format(ten="torso-skin")), ((14, 15), (16, 17), (18, 19)))
+LIP20 = LabelSet("lip20", _names(_CIHP.format(ten="jumpsuits")), ((14, 15), (16, 17), (18, 19)))
 ATR18 = LabelSet(
     "atr18",
-    tuple(
-        [
-            "background",
-            "hat",
-            "hair",
-            "sunglasses",
-            "upper-clothes",
-            "skirt",
-            "pants",
-            "dress",
-            "belt",
-            "left-shoe",
-            "right-shoe",
-            "face",
-            "left-leg",
-            "right-leg",
-            "left-arm",
-            "right-arm",
-            "bag",
-            "scarf",
-        ]
+    _names(
+        "background hat hair sunglasses upper-clothes skirt pants dress belt left-shoe right-shoe face left-leg "
+        "right-leg left-arm right-arm bag scarf"
     ),
     ((9, 10), (12, 13), (14, 15)),
 )
 MHP59 = LabelSet(
     "mhp59",
-    tuple(
-        [
-            "background",
-            "cap/hat",
-            "helmet",
-            "face",
-            "hair",
-            "left-arm",
-            "right-arm",
-            "left-hand",
-            "right-hand",
-            "protector",
-            "bikini/bra",
-            "jacket",
-            "t-shirt",
-            "polo",
-            "sweater",
-            "singlet",
-            "torso-skin",
-            "pants",
-            "shorts",
-            "skirt",
-            "stockings",
-            "socks",
-            "left-boot",
-            "right-boot",
-            "left-shoe",
-            "right-shoe",
-            "left-highheel",
-            "right-highheel",
-            "left-sandal",
-            "right-sandal",
-            "left-leg",
-            "right-leg",
-            "left-foot",
-            "right-foot",
-            "coat",
-            "dress",
-            "robe",
-            "jumpsuit",
-            "other-full",
-            "headwear",
-            "backpack",
-            "ball",
-            "bats",
-            "belt",
-            "bottle",
-            "carrybag",
-            "cases",
-            "sunglasses",
-            "eyewear",
-            "glove",
-            "scarf",
-            "umbrella",
-            "wallet",
-            "watch",
-            "wristband",
-            "tie",
-            "other-accessory",
-            "other-upper",
-            "other-lower",
-        ]
+    _names(
+        "background cap/hat helmet face hair left-arm right-arm left-hand right-hand protector bikini/bra "
+        "jacket t-shirt polo sweater singlet torso-skin pants shorts skirt stockings socks left-boot "
+        "right-boot left-shoe right-shoe left-highheel right-highheel left-sandal right-sandal left-leg right-leg "
+        "left-foot right-foot coat dress robe jumpsuit other-full headwear backpack ball bats belt bottle "
+        "carrybag cases sunglasses eyewear glove scarf umbrella wallet watch wristband tie other-accessory "
+        "other-upper other-lower"
     ),
     ((5, 6), (7, 8), (22, 23), (24, 25), (26, 27), (28, 29), (30, 31), (32, 33)),
 )
 PPP7 = LabelSet("ppp7", ("background", "head", "torso", "upper-arms", "lower-arms", "upper-legs", "lower-legs"))
 CELEBAMASK19 = LabelSet(
     "celebamask19",
-    tuple(
-        [
-            "background",
-            "skin",
-            "nose",
-            "eyeglasses",
-            "left-eye",
-            "right-eye",
-            "left-brow",
-            "right-brow",
-            "left-ear",
-            "right-ear",
-            "mouth",
-            "upper-lip",
-            "lower-lip",
-            "hair",
-            "hat",
-            "earring",
-            "necklace",
-            "neck",
-            "cloth",
-        ]
+    _names(
+        "background skin nose eyeglasses left-eye right-eye left-brow right-brow left-ear right-ear mouth "
+        "upper-lip lower-lip hair hat earring necklace neck cloth"
     ),
     ((4, 5), (6, 7), (8, 9)),
 )

@@ -82,7 +82,12 @@ def check_arguments(
         raise QanetError("logits have a bad number of classes", expected="2 to 256", got=maps.shape[1])
     if min(maps.shape[2:]) < 1:
         raise QanetError("logits have an empty map", expected="h and w of 1 or more", got=maps.shape[2:])
-    where = np.asarray(boxes, np.float32)
+    try:
+        where = np.asarray(boxes, np.float32)
+    except (TypeError, ValueError) as error:
+        raise QanetError("boxes are not numbers", expected=(len(maps), 4), got=boxes) from error
+    if where.size == 0:
+        where = where.reshape(-1, 4)
     if where.shape != (len(maps), 4):
         raise QanetError("boxes do not fit the logits", expected=(len(maps), 4), got=where.shape)
     if not np.isfinite(where).all() or (where[:, 2:] <= where[:, :2]).any():

@@ -95,11 +95,18 @@ class ParsingResult:
         people = [person.to_json(self.label_set, self.image_size, masks) for person in self.people]
         return {"image_size": list(self.image_size), "label_set": self.label_set.name, "people": people}
 
-    def draw(self, alpha: float = 0.55, boxes: bool = True, legend: bool = True) -> NDArray[np.uint8]:
-        """The image with parts, boxes, scores and a legend over it; (H, W, 3) uint8 BGR."""
+    def draw(
+        self, alpha: float = 0.55, boxes: bool = True, legend: bool = True, max_width: int = 0
+    ) -> NDArray[np.uint8]:
+        """The image with parts, boxes, scores and a legend over it; (H, W, 3) uint8 BGR.
+
+        Args:
+            alpha: how much of the part colours covers the image, 0..1.
+            max_width: shrink to this many pixels of width first; 0 keeps the size.
+        """
         from qanet.drawing import draw_result
 
-        return draw_result(self, alpha=alpha, boxes=boxes, legend=legend)
+        return draw_result(self, alpha=alpha, boxes=boxes, legend=legend, max_width=max_width)
 
 
 def _rounded(value: float, digits: int = 4) -> float:

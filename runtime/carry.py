@@ -79,6 +79,8 @@ def labelled_box(person: PersonParsing) -> NDArray[np.float32] | None:
     """Tight xyxy box of a person's labelled pixels, stray specks left out; None where too little is left."""
     import cv2
 
+    if person.labels.size == 0:
+        return None
     mask = (person.labels > 0).astype(np.uint8)
     count, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     if count < 2:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qanet.commandline import command_parser, emit, note, table
+from qanet.errors import QanetError
 from qanet.runtime.detectors.base import Detector
 from qanet.runtime.engines.select import DEVICES
 from qanet.runtime.parser import TAILS, load
@@ -26,13 +27,34 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--precision", default="auto", help="fp32, fp16, int8; auto: the fastest the bundle has")
     parser.add_argument("--device", default="auto", choices=DEVICES)
     parser.add_argument("--tail", default="kernel", choices=TAILS, help="labels at image or at crop resolution")
-    parser.add_argument("--detect-every", type=int, metavar="K", help="detect on every K-th frame (HOG: 3, else 1)")
+    parser.add_argument("--detect-every", type=_count, metavar="K", help="detect on every K-th frame (HOG: 3, else 1)")
     parser.add_argument("--no-carry", action="store_true", help="do not look for the last frame's people again")
-    parser.add_argument("--max-width", type=int, default=0, metavar="PX", help="shrink the overlay video to this width")
-    parser.add_argument("--threads", type=int, help="CPU threads of the engine")
+    parser.add_argument(
+        "--max-width", type=_count, default=0, metavar="PX", help="shrink the overlay video to this width"
+    )
+    parser.add_argument("--threads", type=_count, help="CPU threads of the engine")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument("--progress", action="store_true", help="a progress bar even with --json")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
+    return int(text)
+
+
+def _check_overwrites(args: argparse.Namespace) -> None:
+    """QanetError when what is written would replace what is read, or one output the other."""
+    read = {Path(p).resolve(): p for p in (args.input.removeprefix("file://"), args.boxes, args.detector) if p}
+    written = [Path(p).resolve() for p in (args.output, args.results) if p]
+    for path in written:
+        if path in read:
+            raise QanetError(
+                f"{path.name} would be overwritten", expected="an output other than the input", got=read[path]
+            )
+    if len(written) != len(set(written)):
+        raise QanetError("OUTPUT_URI and --results are one file", expected="two names", got=args.output)
 
 
 def open_detector(args: argparse.Namespace) -> Detector:
@@ -58,6 +80,7 @@ def open_detector(args: argparse.Namespace) -> Detector:
 def main(argv: Sequence[str]) -> int:
     """Entry point; exit code 0, or 130 after Ctrl-C."""
     args = _arguments().parse_args(argv)
+    _check_overwrites(args)
     source = open_source(args.input)
     detector = open_detector(args)
     sinks = open_sinks(args.output, args.results, source.kind, source.fps, args.max_width)
@@ -70,6 +93,9 @@ def main(argv: Sequence[str]) -> int:
             source, parser, sinks, detect_every=every if carry else 1, carry=carry,
             on_frame=lambda frame, result: bar.update_people(len(result)),
         )  # fmt: skip
+    if not summary.interrupted and (unused := getattr(detector, "unused", [])):
+        names = ", ".join(unused[:3])
+        summary.warnings.append(f"{args.boxes} has boxes for {len(unused)} frames that never came, such as {names}")
     for warning in summary.warnings:
         note(f"warning: {warning}")
     document = {"input": args.input, "model": parser.bundle.name, "runtime": parser.engine.runtime}

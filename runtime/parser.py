@@ -71,14 +71,13 @@ class Parser:
             QanetError: not an image, or boxes that do not fit it.
         """
         frame = as_bgr(np.asarray(image))
+        if boxes is None and box_scores is not None:
+            raise QanetError("box_scores came without boxes", expected="both, or neither: the detector has its own")
         if boxes is None:
             found = self.detect(frame)
         else:
             where = check_boxes(boxes, frame.shape[:2])
-            scores = np.ones(len(where), np.float32) if box_scores is None else np.asarray(box_scores, np.float32)
-            if scores.shape != (len(where),):
-                raise QanetError("box_scores do not fit the boxes", expected=(len(where),), got=scores.shape)
-            found = Detections(where, scores)
+            found = Detections(where, _check_scores(box_scores, len(where)))
         return self.parse(frame, found)
 
     def detect(self, image: NDArray[np.uint8], frame: int | str = 0) -> Detections:
@@ -145,6 +144,21 @@ class Parser:
                 )
             )  # fmt: skip
         return people
+
+
+def _check_scores(box_scores: ArrayLike | None, count: int) -> NDArray[np.float32]:
+    """(count,) float32 of finite scores, ones for None; QanetError for anything else."""
+    if box_scores is None:
+        return np.ones(count, np.float32)
+    try:
+        scores = np.asarray(box_scores, np.float32)
+    except (TypeError, ValueError) as error:
+        raise QanetError("box_scores are not numbers", expected=(count,), got=box_scores) from error
+    if scores.shape != (count,):
+        raise QanetError("box_scores do not fit the boxes", expected=(count,), got=scores.shape)
+    if not np.isfinite(scores).all():
+        raise QanetError("a box score is not finite", expected="numbers in [0, 1]", got=scores.tolist())
+    return scores
 
 
 def paste_labels(

@@ -115,7 +115,8 @@ class Trainer:
 
         self.model.train()
         sums: dict[str, float] = {}
-        bar = tqdm(self.loader.epoch(self.epoch), total=len(self.loader), desc=f"epoch {self.epoch + 1}", leave=False)
+        batches = self.loader.epoch(self.epoch)
+        bar = tqdm(batches, total=len(self.loader), desc=f"epoch {self.epoch + 1}", leave=False, disable=None)
         for step, (crops, labels) in enumerate(bar):
             terms = self._step(crops.to(self.device), labels.to(self.device), step)
             for key, value in terms.items():

@@ -52,7 +52,7 @@ def iou_targets(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean IoU of each crop's argmax over the classes present in prediction or truth, background included; (N,)."""
     num_classes = logits.shape[1]
     predicted = logits.argmax(1)
-    targets = logits.new_zeros(len(logits), dtype=torch.float32)
+    targets = logits.new_zeros(len(logits))
     for index, (guess, truth) in enumerate(zip(predicted, labels)):
         valid = truth != IGNORE
         pair = truth[valid].long() * num_classes + guess[valid]
@@ -87,11 +87,12 @@ def parsing_losses(
         {"ce", "lovasz" (if asked), "iou"}: () float32 each.
     """
     labels = labels.long()
-    full = F.interpolate(logits.float(), size=labels.shape[1:], mode="bilinear", align_corners=False)
+    exact = torch.promote_types(logits.dtype, torch.float32)  # half precision is lifted, double stays
+    full = F.interpolate(logits.to(exact), size=labels.shape[1:], mode="bilinear", align_corners=False)
     valid = (labels != IGNORE).sum().clamp(min=1)
     losses = {"ce": F.cross_entropy(full, labels, ignore_index=IGNORE, reduction="sum") / valid}
     if with_lovasz:
         rows, columns = (slice(p, None, lovasz_stride) for p in phase)
         losses["lovasz"] = lovasz_softmax(full[:, :, rows, columns].softmax(1), labels[:, rows, columns])
-    losses["iou"] = iou_loss(iou_predicted.float(), iou_targets(full, labels))
+    losses["iou"] = iou_loss(iou_predicted.to(exact), iou_targets(full, labels).to(exact))
     return losses

@@ -23,6 +23,7 @@ class BuiltEngine:
         inputs: names of the inputs the engine kept; one that no kept output needs is gone.
         outputs: names of the outputs, in the graph's order or the order asked for.
         options: properties the loader must set to get this precision again, by the runtime's own names.
+        requires: what the library itself says the data needs, its version and an instruction set; "" if nothing.
     """
 
     data: bytes = field(repr=False)
@@ -35,3 +36,4 @@ class BuiltEngine:
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     options: dict[str, str] = field(default_factory=dict)
+    requires: str = ""

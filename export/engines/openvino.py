@@ -51,7 +51,7 @@ def build(
     FP32 graphs run in FP32 even where BF16 would be faster; the layers of an INT8 graph that are not quantised, and
     FP16 and BF16 graphs, run in the 16-bit type this CPU has, or in FP32 when it has none: the census tells. The
     blob holds code choices for this processor's instruction set and fits no other OpenVINO version; the loader
-    compiles the ONNX graph again, with `options`, where the blob does not fit (`options["RUNTIME_REQUIREMENTS"]`).
+    compiles the ONNX graph again, with `options`, where the blob does not fit.
 
     Args:
         onnx_path: graph with the inputs `crops` uint8 (N, H, W, 3) and `box_scores` float32 (N,).
@@ -62,17 +62,16 @@ def build(
     Raises:
         QanetError: OpenVINO is missing, unknown precision, or a graph it cannot compile.
     """
-    import openvino
-
     started = time.perf_counter()
     say = report or (lambda line: None)
-    expected = deliverable(precision)
     core = _core()
+    expected = deliverable(precision)
+    version = _version()
     model = load_graph(onnx_path, outputs)
     nodes = compute_nodes(model)
     aliases = _aliases(model)
     hint = _HINTS[_floating(core, "bf16") if precision == "int8" else expected]
-    say(f"compiling {Path(onnx_path).name} with OpenVINO {openvino.__version__} in {hint}")
+    say(f"compiling {Path(onnx_path).name} with OpenVINO {version} in {hint}")
     try:
         network = core.read_model(model.SerializeToString())
         compiled = core.compile_model(network, _DEVICE, {_HINT: hint})
@@ -80,21 +79,22 @@ def build(
     except RuntimeError as error:
         raise QanetError(f"OpenVINO cannot compile {Path(onnx_path).name}", got=str(error)[-600:]) from error
     note = f"{precision} was asked for, this CPU has none: it computes in {expected}" if expected != precision else ""
-    quantized = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
-    census = take_census(_layers(compiled.get_runtime_model(), aliases, quantized), nodes, note)
+    layers = _layers(compiled.get_runtime_model(), aliases, quantized=precision == "int8")
+    census = take_census(layers, nodes, note)
     seconds = time.perf_counter() - started
     say(f"built {len(data) / (1 << 20):.1f} MiB in {seconds:.1f} s")
     return BuiltEngine(
         data=data,
         runtime="openvino",
-        version=openvino.__version__.split("-")[0],
+        version=version,
         targets=(f"cpu-{core.get_property(_DEVICE, 'DEVICE_ARCHITECTURE')}",),
         census=census,
         seconds=seconds,
         messages=(note,) if note else (),
         inputs=tuple(value.name for value in model.graph.input),
         outputs=tuple(value.name for value in model.graph.output),
-        options={_HINT: hint, **_requirements(compiled)},
+        options={_HINT: hint},
+        requires=_requirements(compiled),
     )
 
 
@@ -106,11 +106,17 @@ def _core() -> Any:
     return openvino.Core()
 
 
+def _version() -> str:
+    import openvino
+
+    return openvino.__version__.split("-")[0]  # without the build's number and branch
+
+
 def _floating(core: Any, precision: str) -> str:
     """The floating-point precision nearest to the one asked for that this CPU has in hardware."""
     if precision == "fp32":
         return precision
-    # BF16 is listed for processors that only emulate it, slowly; there the plugin's own choice is f32.
+    # Where 16-bit types can only be emulated, slowly, the plugin's own choice is f32.
     if core.get_property(_DEVICE, _HINT).to_string() == "f32":
         return "fp32"
     has = {name.lower() for name in core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")} & {"fp16", "bf16"}
@@ -158,8 +164,7 @@ def _layers(runtime_model: Any, aliases: dict[str, str], quantized: bool) -> lis
     return layers
 
 
-def _requirements(compiled: Any) -> dict[str, str]:
+def _requirements(compiled: Any) -> str:
     """What the blob says it needs: OpenVINO's version and the instruction set. Older versions do not say."""
     name = "RUNTIME_REQUIREMENTS"
-    known = compiled.get_property("SUPPORTED_PROPERTIES")
-    return {name: str(compiled.get_property(name))} if name in known else {}
+    return str(compiled.get_property(name)) if name in compiled.get_property("SUPPORTED_PROPERTIES") else ""

@@ -47,7 +47,8 @@ class BoxesFile:
         elif isinstance(raw, list) and raw and isinstance(raw[0], dict):
             groups: dict[str, list[Any]] = {}
             for entry in raw:
-                groups.setdefault(str(entry.get("image_id")), []).append(self._coco_row(entry))
+                row = self._coco_row(entry)
+                groups.setdefault(str(entry.get("image_id")), []).append(row)
             self._by_frame = {key: self._rows(rows) for key, rows in groups.items()}
         else:
             self._always = self._rows(raw)
@@ -56,17 +57,25 @@ class BoxesFile:
         try:
             x, y, width, height = (float(v) for v in entry["bbox"])
             return [x, y, x + width, y + height, float(entry.get("score", 1.0))]
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise QanetError(f"{self._path}: bad entry", expected="bbox [x, y, w, h], score", got=entry) from error
 
     def _rows(self, rows: Any) -> Detections:
         try:
+            if any(not isinstance(row, list) or len(row) not in (4, 5) for row in rows):
+                raise ValueError("a row is no list of 4 or 5 numbers")
             table = np.array([[*row, 1.0][:5] for row in rows], np.float32).reshape(-1, 5)
+            boxes = check_boxes(table[:, :4])
+            if not np.isfinite(table[:, 4]).all():
+                raise ValueError("a score is not finite")
         except (TypeError, ValueError) as error:
             raise QanetError(
-                f"{self._path}: boxes cannot be read", expected="lists of x0 y0 x1 y1 and maybe a score", got=rows
-            ) from error
-        return Detections(check_boxes(table[:, :4]), table[:, 4])
+                f"{self._path}: boxes cannot be read", expected="lists of x0 y0 x1 y1 and maybe a score",
+                got=str(rows)[:80],
+            ) from error  # fmt: skip
+        except QanetError as error:
+            raise QanetError(f"{self._path}: {error}") from error
+        return Detections(boxes, table[:, 4])
 
     def detect(self, image: NDArray[np.uint8], frame: int | str = 0) -> Detections:
         """See `Detector.detect`; QanetError for a box wholly outside the image."""

@@ -23,8 +23,12 @@ def open_engine(
     if device == "auto":
         device = "cuda" if has_cuda() else "cpu"
     if precision == "auto":
-        precision = next(p for p in _FASTEST_FIRST if p in bundle.manifest["graphs"])
+        precision = next((p for p in _FASTEST_FIRST if p in bundle.manifest["graphs"]), "fp32")
     if device == "cuda":
+        if not has_cuda():
+            raise QanetError(
+                "no GPU to run on", expected="an NVIDIA driver, TensorRT and PyCUDA", next_command="qanet doctor"
+            )
         from qanet.runtime.engines.tensorrt import engine_from_bundle
 
         return engine_from_bundle(bundle, precision, outputs)

@@ -2,6 +2,9 @@
 
 import contextlib
 import json
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
@@ -10,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.errors import QanetError
-from qanet.files import check_room, written_aside
-from qanet.images import IMAGE_SUFFIXES
+from qanet.files import check_room, write_bytes, written_aside
+from qanet.images import IMAGE_SUFFIXES, quiet_opencv
 from qanet.results import ParsingResult
 from qanet.runtime.video.source import Frame
 
@@ -44,6 +47,8 @@ class _FileSink:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> "_FileSink":
+        if self.path.is_dir():
+            raise QanetError(f"cannot write {self.path}", expected="a file's name", got="a folder of that name")
         self._aside = self._stack.enter_context(written_aside(self.path))
         return self
 
@@ -82,12 +87,13 @@ class VideoFileSink(_FileSink):
         self.fps, self.max_width = fps, max_width
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
+        self._frames = 0
 
     def write(self, frame: Frame, result: ParsingResult) -> None:
         """See `Sink.write`."""
         import cv2
 
-        picture = result.draw()
+        picture = result.draw(max_width=self.max_width)
         if self._writer is None:
             self._open(picture)
         assert self._writer is not None
@@ -95,16 +101,17 @@ class VideoFileSink(_FileSink):
             picture = cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)
         if frame.index % 32 == 0:
             check_room(self.path.parent, _FREE_BYTES)
-        self._writer.write(picture)
+        with quiet_opencv():
+            self._writer.write(picture)
+        self._frames += 1
 
     def _open(self, picture: NDArray[np.uint8]) -> None:
         import cv2
 
         height, width = picture.shape[:2]
-        scale = min(1.0, self.max_width / width) if self.max_width else 1.0
-        self._size = (max(2, int(width * scale) // 2 * 2), max(2, int(height * scale) // 2 * 2))
+        self._size = (max(2, width // 2 * 2), max(2, height // 2 * 2))  # encoders want even sides
         codec = cv2.VideoWriter.fourcc(*_CODECS[self.path.suffix.lower()])
-        with _quiet_opencv():
+        with _quiet_stderr():
             self._writer = cv2.VideoWriter(str(self._aside), codec, self.fps, self._size)
         if not self._writer.isOpened():
             raise QanetError(f"cannot encode {self.path}", expected="an OpenCV with this codec", got=self.path.suffix)
@@ -113,10 +120,31 @@ class VideoFileSink(_FileSink):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._writer is not None:
-            self._writer.release()
-        if kind is None and self._writer is None:
-            kind = QanetError  # not one frame: leave no empty video behind
+            with quiet_opencv():
+                self._writer.release()
+        if kind is None:
+            lack = QanetError(f"{self.path} has no frame") if self._writer is None else self._incomplete()
+            if lack is not None:  # leave no empty or broken video behind
+                super().__exit__(type(lack), lack, None)
+                if self._writer is None:
+                    return  # interrupted before the first frame: there is nothing to keep
+                raise lack
         super().__exit__(kind, error, trace)
+
+    def _incomplete(self) -> QanetError | None:
+        """What is wrong with the file that was written: encoders do not say that the disk is full."""
+        import cv2
+
+        with quiet_opencv():
+            capture = cv2.VideoCapture(str(self._aside))
+            found = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+            capture.release()
+        if found >= 0.98 * self._frames - 1:  # WebM's count comes from its duration
+            return None
+        return QanetError(
+            f"could not write {self.path}", expected=f"a video of {self._frames} frames",
+            got=f"{max(found, 0)} on the disk", next_command="free some space or choose another place",
+        )  # fmt: skip
 
 
 class Pictures:
@@ -124,6 +152,7 @@ class Pictures:
 
     def __init__(self, path: Path, single: bool):
         self.path, self.single = path, single
+        self._written: set[Path] = set()
 
     def __enter__(self) -> "Pictures":
         return self
@@ -137,22 +166,28 @@ class Pictures:
 
         number = f"{frame.index:06d}" if frame.name == str(frame.index) else Path(frame.name).stem
         target = self.path if self.single else self.path / f"{number}.png"
-        with written_aside(target) as aside:
-            if not cv2.imwrite(str(aside), result.draw()):
-                raise QanetError(f"could not write {target}", next_command="free some space")
+        if target in self._written:  # a.jpg and a.png in one folder
+            target = target.with_stem(f"{number}-{frame.index}")
+        self._written.add(target)
+        ok, data = cv2.imencode(target.suffix, result.draw())
+        if not ok:
+            raise QanetError(f"cannot encode {target}", expected="a format this OpenCV writes", got=target.suffix)
+        write_bytes(target, data.tobytes())
 
 
 @contextlib.contextmanager
-def _quiet_opencv():  # type: ignore[no-untyped-def]
-    """OpenCV prints FFmpeg's remarks about codec tags to stderr; none of them matters to a user."""
-    import cv2
-
-    before = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(0)
+def _quiet_stderr() -> Iterator[None]:
+    """FFmpeg inside OpenCV writes a remark about codec tags straight to file descriptor 2; no user needs it."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
+        os.dup2(nowhere, 2)
         yield
     finally:
-        cv2.utils.logging.setLogLevel(before)
+        os.dup2(kept, 2)
+        os.close(nowhere)
+        os.close(kept)
 
 
 def open_sinks(output: str | None, results: str | None, source_kind: str, fps: float, max_width: int = 0) -> list[Sink]:

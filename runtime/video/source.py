@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.errors import QanetError
-from qanet.images import IMAGE_SUFFIXES, as_bgr, read_image
+from qanet.images import IMAGE_SUFFIXES, as_bgr, quiet_opencv, read_image
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,9 @@ class VideoFile:
 
         self.path = path
         self.warnings: list[str] = []
-        capture = cv2.VideoCapture(str(path))
-        ok, first = capture.read() if capture.isOpened() else (False, None)
+        with quiet_opencv():
+            capture = cv2.VideoCapture(str(path))
+            ok, first = capture.read() if capture.isOpened() else (False, None)
         if not ok or first is None:
             size = path.stat().st_size
             raise QanetError(
@@ -93,6 +94,8 @@ class ImageFiles:
                 if self.kind == "image":
                     raise
                 self.warnings.append(f"skipped: {error}")  # one bad picture does not stop a folder
+                if len(self.warnings) == len(self.paths):
+                    raise QanetError(f"no image in {path.parent} can be read; the last: {error}") from error
                 continue
             yield Frame(index, path.name, image)
 
@@ -107,7 +110,8 @@ def open_source(uri: str) -> Source:
     if not path.exists():
         raise QanetError(f"no input {uri}", expected="a video, an image or a folder of images", got="nothing there")
     if path.is_dir():
-        images = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        names = (p for p in path.iterdir() if not p.name.startswith("."))
+        images = sorted(p for p in names if p.suffix.lower() in IMAGE_SUFFIXES)
         if not images:
             raise QanetError(f"no images in {path}", expected=f"files that end in {', '.join(IMAGE_SUFFIXES)}", got=0)
         return ImageFiles(images, "folder")

@@ -562,6 +562,13 @@ def test_openvino_keeps_the_outputs_of_a_kernel_tail(graphs):
     assert (engine.inputs, engine.outputs) == (("crops",), ("logits", "iou_scores"))
     check_delivered(engine.census, "int8")
     assert engine.options["INFERENCE_PRECISION_HINT"] in ("f32", "bf16", "f16")
+    assert engine.targets[0].startswith("cpu-") and engine.version in (engine.requires or engine.version)
+
+
+def test_openvino_missing_says_how_to_install_it(graphs, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(QanetError, match="OpenVINO is not installed.*pip install openvino"):
+        openvino.build(graphs["fp32"], precision="fp32")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""results.json and pictures in, one self-contained HTML page out."""

@@ -1,0 +1,185 @@
+"""Inline SVG: horizontal bars of percentiles, a scatter of latency against accuracy, a bar of shares.
+
+The charts are drawn 440 units wide and shown at most 560 px wide, so that their text is still read at 350 px.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qanet.benchmarks.report.markup import Safe, tag
+from qanet.benchmarks.report.values import colour_of, milliseconds
+
+_WIDTH = 440
+_INK, _GRID, _QUIET = "#1b2733", "#d9dfe5", "#52606d"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar: solid to p50, pale to p90, a line to p99; milliseconds."""
+
+    label: str
+    precision: str | None
+    p50: float
+    p90: float
+    p99: float
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of the scatter: x in milliseconds, y a fraction."""
+
+    precision: str
+    x: float
+    y: float
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """About `count` round numbers from `low` to `high`, both inside."""
+    span = high - low
+    if not span > 0:
+        return [low]
+    raw = span / max(count, 1)
+    magnitude = 10 ** math.floor(math.log10(raw))
+    step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= raw * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(k * step, 12) for k in range(first, last + 1)]
+
+
+def bars(title: str, groups: Sequence[tuple[str, Sequence[Bar]]]) -> Safe:
+    """Bars in named groups over one axis of milliseconds that starts at 0."""
+    limit = max((bar.p99 for _, members in groups for bar in members), default=0.0) or 1.0
+    left, right = 52, _WIDTH - 62
+    scale = (right - left) / limit
+    parts: list[Safe] = []
+    y = 4
+    for name, members in groups:
+        parts.append(_text(0, y + 13, name, weight="600"))
+        y += 20
+        for bar in members:
+            parts += _bar(bar, left, y, scale)
+            y += 22
+        y += 8
+    axis = [
+        join_line
+        for value in ticks(0, limit)
+        for join_line in (
+            tag("line", x1=_n(left + value * scale), x2=_n(left + value * scale), y1=0, y2=y, stroke=_GRID),
+            _text(left + value * scale, y + 16, _tick(value), anchor="middle", fill=_QUIET, size=12),
+        )
+    ]
+    parts.append(_text(_WIDTH, y + 16, "ms", anchor="end", fill=_QUIET, size=12))
+    return _svg(title, y + 24, [*axis, *parts])
+
+
+def _bar(bar: Bar, left: float, y: float, scale: float) -> list[Safe]:
+    colour = colour_of(bar.precision)
+    p50, p90, p99 = (left + value * scale for value in (bar.p50, bar.p90, bar.p99))
+    return [
+        _text(left - 6, y + 12, bar.label, anchor="end", fill=_QUIET),
+        tag("rect", x=_n(left), y=y, width=_n(max(p90 - left, 1)), height=16, fill=colour, fill_opacity="0.35"),
+        tag("rect", x=_n(left), y=y, width=_n(max(p50 - left, 1)), height=16, fill=colour),
+        tag("line", x1=_n(p90), x2=_n(p99), y1=y + 8, y2=y + 8, stroke=colour, stroke_width="2"),
+        tag("line", x1=_n(p99), x2=_n(p99), y1=y + 2, y2=y + 14, stroke=colour, stroke_width="2"),
+        _text(p99 + 6, y + 12, milliseconds(bar.p50)),
+    ]
+
+
+def scatter(title: str, points: Sequence[Point], x_name: str, y_name: str) -> Safe:
+    """Latency from 0 to the right, accuracy upwards; the accuracy axis shows the range that is needed."""
+    left, right, top, bottom = 56, _WIDTH - 14, 30, 270
+    x_limit = max(p.x for p in points) * 1.15
+    low, high = min(p.y for p in points), max(p.y for p in points)
+    room = max((high - low) * 0.4, 0.01)
+    y_low, y_high = max(0.0, low - room), min(1.0, high + room)
+
+    def at(point: Point) -> tuple[float, float]:
+        x = left + point.x / x_limit * (right - left)
+        return x, bottom - (point.y - y_low) / (y_high - y_low) * (bottom - top)
+
+    parts: list[Safe] = []
+    for value in ticks(0, x_limit):
+        x = left + value / x_limit * (right - left)
+        parts.append(tag("line", x1=_n(x), x2=_n(x), y1=top, y2=bottom, stroke=_GRID))
+        parts.append(_text(x, bottom + 18, _tick(value), anchor="middle", fill=_QUIET, size=12))
+    for value in ticks(y_low, y_high):
+        y = bottom - (value - y_low) / (y_high - y_low) * (bottom - top)
+        parts.append(tag("line", x1=left, x2=right, y1=_n(y), y2=_n(y), stroke=_GRID))
+        parts.append(_text(left - 6, y + 4, _tick(value * 100), anchor="end", fill=_QUIET, size=12))
+    parts.append(_text(0, 14, y_name, fill=_QUIET))
+    parts.append(_text(right, bottom + 40, x_name, anchor="end", fill=_QUIET))
+    placed = [(x - 8, y - 8, x + 8, y + 8) for x, y in map(at, points)]
+    for point in points:
+        x, y = at(point)
+        parts.append(_mark(point.precision, x, y))
+        parts.append(_label(point, x, y, placed, (left, top, right, bottom)))
+    return _svg(title, bottom + 48, parts)
+
+
+Box = tuple[float, float, float, float]
+
+
+def _label(point: Point, x: float, y: float, placed: list[Box], frame: Box) -> Safe:
+    """The point's name where it covers nothing that was placed before; the box taken joins `placed`."""
+    name = f"{point.precision}  {milliseconds(point.x)} ms, {point.y * 100:.1f} %"
+    width = 7.2 * len(name)
+    spots = [(x + 12, y + 5), (x - 12 - width, y + 5), *((x - width / 2, y + dy) for dy in (-14, 24, -32, 42, -50, 60))]
+    inside = [(max(frame[0] + 2, min(sx, frame[2] - width)), sy) for sx, sy in spots]
+    boxes = [(sx, sy - 13, sx + width, sy + 4) for sx, sy in inside]
+    free = [
+        i
+        for i, box in enumerate(boxes)
+        if frame[1] <= box[1] and box[3] <= frame[3] and not any(_overlap(box, other) for other in placed)
+    ]
+    chosen = free[0] if free else 0
+    placed.append(boxes[chosen])
+    return _text(inside[chosen][0], inside[chosen][1], name, weight="600")
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _mark(precision: str, x: float, y: float) -> Safe:
+    """A shape beside the colour, for readers who do not see the colour: circle, square, triangle, else a diamond."""
+    look = {"fill": colour_of(precision), "stroke": "#ffffff", "stroke_width": "1.5"}
+    if precision == "fp32":
+        return tag("circle", cx=_n(x), cy=_n(y), r=7, **look)
+    if precision == "fp16":
+        return tag("rect", x=_n(x - 6.5), y=_n(y - 6.5), width=13, height=13, **look)
+    if precision == "int8":
+        return tag("polygon", points=f"{_n(x)},{_n(y - 8)} {_n(x + 8)},{_n(y + 6)} {_n(x - 8)},{_n(y + 6)}", **look)
+    return tag(
+        "polygon", points=f"{_n(x)},{_n(y - 8)} {_n(x + 8)},{_n(y)} {_n(x)},{_n(y + 8)} {_n(x - 8)},{_n(y)}", **look
+    )
+
+
+def share_bar(title: str, shares: dict[str, float]) -> Safe:
+    """One stacked bar of fractions by precision."""
+    parts, x = [], 0.0
+    for precision, value in shares.items():
+        if value > 0:
+            parts.append(tag("rect", x=_n(x), y=0, width=_n(value * 200), height=14, fill=colour_of(precision)))
+            x += value * 200
+    return tag("svg", tag("title", title), *parts, viewBox="0 0 200 14", class_="share", role="img", aria_label=title)
+
+
+def _svg(title: str, height: float, parts: Sequence[Safe]) -> Safe:
+    return tag(
+        "svg", tag("title", title), *parts, viewBox=f"0 0 {_WIDTH} {_n(height)}", class_="chart", role="img",
+        aria_label=title,
+    )  # fmt: skip
+
+
+def _text(
+    x: float, y: float, words: str, anchor: str = "start", fill: str = _INK, size: float = 13, weight: str | None = None
+) -> Safe:
+    return tag("text", words, x=_n(x), y=_n(y), text_anchor=anchor, fill=fill, font_size=size, font_weight=weight)
+
+
+def _tick(value: float) -> str:
+    return f"{value:g}"
+
+
+def _n(value: float) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".")

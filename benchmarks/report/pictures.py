@@ -1,0 +1,164 @@
+"""The report's pictures, encoded to be carried inside the page: sample frames, and where the precisions differ."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qanet.benchmarks.check import Checked
+from qanet.benchmarks.samples import Sample
+from qanet.bundle import Bundle
+from qanet.drawing import blend_labels
+from qanet.errors import QanetError
+from qanet.labels import LabelSet
+from qanet.runtime.parser import Parser
+
+SAMPLE_FRAMES = 4
+_MAX_WIDTH = 1120
+_MAX_BYTES = 150 * 1024
+_DIFFERENCE_BGR = (0, 94, 213)  # vermillion
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An encoded picture with its words."""
+
+    data: bytes
+    mime: str
+    width: int
+    height: int
+    caption: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Sample frames; one crop through all precisions, with the classes that are in it and their RGB colours."""
+
+    frames: list[Picture] = field(default_factory=list)
+    crops: list[Picture] = field(default_factory=list)
+    crop_note: str | None = None
+    legend: list[tuple[str, tuple[int, int, int]]] = field(default_factory=list)
+
+
+def gather_pictures(
+    bundle: Bundle, checked: Checked, samples: Sequence[Sample], crops: NDArray[np.uint8], overlay: Path | None = None
+) -> Pictures:
+    """All pictures of a report.
+
+    Args:
+        samples: frames with people, to be parsed and drawn by the last engine that passed its check.
+        crops: (N, H, W, 3) uint8 BGR, those that `checked.parsings` speak of.
+        overlay: a drawn video to take the sample frames from instead.
+    Raises:
+        QanetError: the overlay cannot be decoded.
+    """
+    frames = overlay_frames(overlay) if overlay is not None else drawn_frames(bundle, checked, samples)
+    pictures, note, legend = difference_pictures(bundle.labels, checked, crops)
+    return Pictures(frames, pictures, note, legend)
+
+
+def drawn_frames(bundle: Bundle, checked: Checked, samples: Sequence[Sample]) -> list[Picture]:
+    """Up to SAMPLE_FRAMES frames, parsed and drawn; none when no engine passed its check."""
+    if not checked.engines:
+        return []
+    precision, engine = list(checked.engines.items())[-1]
+    parser = Parser(bundle, engine)
+    chosen = np.unique(np.linspace(0, len(samples) - 1, min(SAMPLE_FRAMES, len(samples))).round().astype(int))
+    pictures = []
+    for index in chosen:
+        sample = samples[index]
+        result = parser.parse(sample.image, sample.found)
+        people = "1 person" if len(result) == 1 else f"{len(result)} people"
+        pictures.append(jpeg(result.draw(), f"frame {sample.name}, {people}, parsed in {precision}"))
+    return pictures
+
+
+def overlay_frames(path: Path) -> list[Picture]:
+    """SAMPLE_FRAMES frames spread over a drawn video; the first and the last eighth are left out."""
+    import cv2
+
+    capture = cv2.VideoCapture(str(path))
+    count = 0
+    try:
+        while capture.grab():  # announced counts are not to be trusted, and seeking in VP8 is not exact
+            count += 1
+    finally:
+        capture.release()
+    if not count:
+        raise QanetError(f"{path} cannot be decoded as video", expected="an overlay that qanet parse wrote")
+    wanted = {int((k + 0.5) * count / SAMPLE_FRAMES) for k in range(SAMPLE_FRAMES)}
+    pictures = []
+    capture = cv2.VideoCapture(str(path))
+    try:
+        for index in range(count):
+            if capture.grab() and index in wanted:
+                ok, image = capture.retrieve()
+                if ok:
+                    pictures.append(jpeg(np.asarray(image, np.uint8), f"frame {index} of {path.name}"))
+    finally:
+        capture.release()
+    return pictures
+
+
+def difference_pictures(
+    labels: LabelSet, checked: Checked, crops: NDArray[np.uint8]
+) -> tuple[list[Picture], str | None, list[tuple[str, tuple[int, int, int]]]]:
+    """The crop on which any precision differs most from the reference: picture, labels, and maps of the difference."""
+    reference = checked.reference
+    others = {p: parsing for p, parsing in checked.parsings.items() if parsing is not reference and parsing.finite}
+    if reference is None or not others:
+        return [], None, []
+    differing = np.stack([(parsing.labels != reference.labels).mean((1, 2)) for parsing in others.values()])
+    index = int(differing.max(0).argmax())
+    crop, truth = crops[index], reference.labels[index]
+    pictures = [jpeg(crop, "the crop"), _label_picture(crop, truth, labels, f"labels of {checked.reference_name}")]
+    present = set(np.unique(truth).tolist())
+    for precision, parsing in others.items():
+        mine = parsing.labels[index]
+        present |= set(np.unique(mine).tolist())
+        pictures.append(_label_picture(crop, mine, labels, f"labels of {precision}"))
+        wrong = mine != truth
+        caption = f"{precision}: {wrong.mean():.2%} of the pixels differ"
+        pictures.append(_difference_picture(crop, wrong, caption))
+    note = f"Of {len(crops)} crops this is the one on which a precision differs most."
+    legend = [
+        (labels.classes[c], (int(r), int(g), int(b)))
+        for c, (r, g, b) in enumerate(labels.colours_rgb.tolist())
+        if c and c in present
+    ]
+    return pictures, note, legend
+
+
+def _label_picture(crop: NDArray[np.uint8], map_: NDArray[np.uint8], labels: LabelSet, caption: str) -> Picture:
+    canvas = crop.copy()
+    blend_labels(canvas, map_, labels, 0.8)
+    return jpeg(canvas, caption)
+
+
+def _difference_picture(crop: NDArray[np.uint8], wrong: NDArray[np.bool_], caption: str) -> Picture:
+    """Differing pixels in one strong colour over the faded crop."""
+    grey = crop.mean(2, keepdims=True)
+    canvas = np.repeat(grey * 0.35 + 255 * 0.65, 3, axis=2).astype(np.uint8)
+    canvas[wrong] = _DIFFERENCE_BGR
+    return jpeg(canvas, caption)
+
+
+def jpeg(image: NDArray[np.uint8], caption: str, max_bytes: int = _MAX_BYTES) -> Picture:
+    """An (H, W, 3) uint8 BGR image as JPEG: shrunk to 1120 px width, then coarser until it fits `max_bytes`."""
+    import cv2
+
+    scale = min(1.0, _MAX_WIDTH / image.shape[1])
+    if scale < 1:
+        size = (_MAX_WIDTH, max(1, round(image.shape[0] * scale)))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+    encoded = b""
+    for quality in (88, 80, 72, 64, 56, 48, 40):
+        ok, buffer = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        if not ok:
+            raise QanetError("a picture of the report cannot be encoded as JPEG", got=image.shape)
+        encoded = buffer.tobytes()
+        if len(encoded) <= max_bytes:
+            break
+    return Picture(encoded, "image/jpeg", image.shape[1], image.shape[0], caption)
