@@ -5,11 +5,13 @@ import copy
 import torch
 from torch import nn
 
+from qanet.train.networks.parser import ParsingNetwork
+
 
 class Ema:
     """Holds the averaged copy in `model`; early on it averages over the steps so far, so that it never lags behind."""
 
-    def __init__(self, model: nn.Module, decay: float):
+    def __init__(self, model: ParsingNetwork, decay: float):
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
         self.steps = 0

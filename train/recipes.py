@@ -61,8 +61,12 @@ class Recipe:
     @staticmethod
     def from_json(text: str) -> "Recipe":
         """Inverse of `to_json`."""
-        raw = json.loads(text)
-        return Recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()})
+        fields: dict[str, Any] = json.loads(text)
+        return Recipe(**{k: _as_tuple(v) for k, v in fields.items()})
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 RECIPES = {

@@ -121,8 +121,8 @@ Box = tuple[float, float, float, float]
 
 def _label(point: Point, x: float, y: float, placed: list[Box], frame: Box) -> Safe:
     """The point's name where it covers nothing that was placed before; the box taken joins `placed`."""
-    name = f"{point.precision}  {milliseconds(point.x)} ms, {point.y * 100:.1f} %"
-    width = 7.2 * len(name)
+    name = f"{point.precision} {milliseconds(point.x)} ms, {point.y * 100:.1f}%"
+    width = 8.1 * len(name)  # bold 13 px in a wide system font
     spots = [(x + 12, y + 5), (x - 12 - width, y + 5), *((x - width / 2, y + dy) for dy in (-14, 24, -32, 42, -50, 60))]
     inside = [(max(frame[0] + 2, min(sx, frame[2] - width)), sy) for sx, sy in spots]
     boxes = [(sx, sy - 13, sx + width, sy + 4) for sx, sy in inside]
@@ -174,7 +174,10 @@ def _svg(title: str, height: float, parts: Sequence[Safe]) -> Safe:
 def _text(
     x: float, y: float, words: str, anchor: str = "start", fill: str = _INK, size: float = 13, weight: str | None = None
 ) -> Safe:
-    return tag("text", words, x=_n(x), y=_n(y), text_anchor=anchor, fill=fill, font_size=size, font_weight=weight)
+    return tag(
+        "text", words, x=_n(x), y=_n(y), text_anchor=anchor, fill=fill, font_size=size, font_weight=weight,
+        class_="halo" if weight else None,
+    )  # fmt: skip
 
 
 def _tick(value: float) -> str:

@@ -1,67 +1,13 @@
-"""What was timed: precisions against accuracy, stages, the video pipeline, every target, and the scope of it all."""
+"""What was timed: stages, the video pipeline, every target, and the scope of it all."""
 
 from typing import Any
 
-from qanet.benchmarks.report.charts import Bar, Point, bars, scatter
+from qanet.benchmarks.report.charts import Bar, bars
 from qanet.benchmarks.report.markup import Safe, escape, paragraph, section, table, tag
-from qanet.benchmarks.report.values import NOT_MEASURED, milliseconds, rate, share, shares_in_words, times
+from qanet.benchmarks.report.values import NOT_MEASURED, milliseconds, rate
 
 _FIGURES = ("p50", "p90", "p95", "p99", "max", "mad")
 _BAR_NOTE = "Solid: p50 (the figure). Pale: to p90. Line: to p99."
-
-
-def trade_off(document: dict[str, Any]) -> Safe:
-    """Latency of the precisions against their accuracy."""
-    rows, points, notes = [], [], []
-    for entry in document.get("comparison", []):
-        rows.append(_compared(document, entry))
-        miou, p50 = (entry.get("accuracy") or {}).get("miou"), (entry.get("engine_ms") or {}).get("p50")
-        if miou is not None and p50:
-            points.append(Point(entry["precision"], p50, miou))
-        if miou is not None:
-            notes.append(
-                f"{entry['precision']}: {entry.get('accuracy_note') or 'the bundle does not say on which data'}"
-            )
-    if points:
-        title = "Accuracy against latency: " + "; ".join(f"{p.precision} {p.x:.3g} ms, {p.y:.1%}" for p in points)
-        figure: Safe = scatter(title, points, "engine latency, one crop, p50 (ms)", "val mIoU (%)")
-        note = f"Accuracy from the bundle's card: {_merged(notes)}. The accuracy axis does not start at 0."
-    else:
-        figure = paragraph(f"Accuracy of this bundle: {NOT_MEASURED}, so there is nothing to plot.", class_="quiet")
-        note = "Measure it with qanet val NAME.qanet --data DIR --save for each precision."
-    header = (
-        "precision", "multiply-adds in", "engine p50 ms", "engine p90 ms", "engine speed-up", "frame p50 ms",
-        "frame speed-up", "val mIoU", "val pixel accuracy", "mIoU with FP32 labels",
-    )  # fmt: skip
-    caption = "Engine: one crop. Frame: crop, engine, tail and suppression for all people of a frame."
-    chart = tag("figure", figure, tag("figcaption", note))
-    return section("trade-off", "Latency against accuracy", table(caption, header, rows, 2), chart)
-
-
-def _compared(document: dict[str, Any], entry: dict[str, Any]) -> list[object]:
-    """A precision's row beside the scatter."""
-    engine, parser = entry.get("engine_ms") or {}, entry.get("parser_ms") or {}
-    accuracy, agreement = entry.get("accuracy") or {}, entry.get("agreement") or {}
-    agrees = share(agreement.get("miou")) if agreement else _reference(document, entry["precision"])
-    return [
-        entry["precision"], _execution(entry.get("execution") or {}), milliseconds(engine.get("p50")),
-        milliseconds(engine.get("p90")), times(entry.get("engine_speed_up")), milliseconds(parser.get("p50")),
-        times(entry.get("parser_speed_up")), share(accuracy.get("miou")), share(accuracy.get("pixel_accuracy")), agrees,
-    ]  # fmt: skip
-
-
-def _execution(execution: dict[str, Any]) -> str:
-    """What the multiply-adds really run in; else the type of what is not INT8; else that nobody looked."""
-    if execution.get("multiply_add_shares"):
-        return shares_in_words(execution["multiply_add_shares"])
-    kind = execution.get("floating_point")
-    return f"{NOT_MEASURED} (floating point: {kind})" if kind else NOT_MEASURED
-
-
-def _merged(notes: list[str]) -> str:
-    """One note for all precisions where they say the same."""
-    said = {note.partition(": ")[2] for note in notes}
-    return said.pop() if len(said) == 1 else "; ".join(notes)
 
 
 def stages(document: dict[str, Any]) -> Safe:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from qanet.benchmarks.report import artifact, measured, shown
+from qanet.benchmarks.report import artifact, measured, shown, trade_off
 from qanet.benchmarks.report.markup import Safe, join, tag
 from qanet.benchmarks.report.pictures import Pictures
 from qanet.benchmarks.report.style import CSS
@@ -37,7 +37,7 @@ def render(document: dict[str, Any], pictures: Pictures) -> str:
     )
     sections = [
         shown.frames(pictures),
-        measured.trade_off(document),
+        trade_off.trade_off(document),
         measured.stages(document),
         shown.differences(document, pictures),
         measured.pipeline(document),

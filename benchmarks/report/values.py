@@ -23,7 +23,7 @@ def milliseconds(value: float | None) -> str:
 
 def share(value: float | None, digits: int = 2) -> str:
     """A fraction as a percentage."""
-    return NOT_MEASURED if value is None else f"{100 * value:.{digits}f} %"
+    return NOT_MEASURED if value is None else f"{100 * value:.{digits}f}%"
 
 
 def shares_in_words(shares: dict[str, float]) -> str:
@@ -44,7 +44,9 @@ def rate(value: float | None) -> str:
 
 def mebibytes(size_bytes: float | None) -> str:
     """A file's size."""
-    return NOT_MEASURED if size_bytes is None else f"{size_bytes / 2**20:.1f}"
+    if size_bytes is None:
+        return NOT_MEASURED
+    return f"{size_bytes / 2**20:.1f}" if size_bytes >= 2**20 / 10 else f"{size_bytes / 2**20:.3f}"
 
 
 def plain(value: Any) -> str:

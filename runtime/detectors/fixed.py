@@ -42,6 +42,7 @@ class BoxesFile:
         self._path = path
         self._always: Detections | None = None
         self._by_frame: dict[str, Detections] = {}
+        self._seen: set[str] = set()
         if isinstance(raw, dict):
             self._by_frame = {str(key): self._rows(rows) for key, rows in raw.items()}
         elif isinstance(raw, list) and raw and isinstance(raw[0], dict):
@@ -77,8 +78,14 @@ class BoxesFile:
             raise QanetError(f"{self._path}: {error}") from error
         return Detections(boxes, table[:, 4])
 
+    @property
+    def unused(self) -> list[str]:
+        """Frames of the file that were never asked for: a sign of wrong numbers or names."""
+        return [key for key in self._by_frame if key not in self._seen]
+
     def detect(self, image: NDArray[np.uint8], frame: int | str = 0) -> Detections:
         """See `Detector.detect`; QanetError for a box wholly outside the image."""
+        self._seen.add(str(frame))
         found = self._always if self._always is not None else self._by_frame.get(str(frame), NOBODY)
         check_boxes(found.boxes, (image.shape[0], image.shape[1]))
         return found

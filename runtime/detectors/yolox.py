@@ -5,12 +5,16 @@ size, objectness, K class scores, on grids of strides 8, 16 and 32. Class 0 of C
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qanet.errors import QanetError
 from qanet.runtime.detectors.base import NOBODY, Detections, clip_boxes, suppress
+
+if TYPE_CHECKING:
+    import openvino
 
 _STRIDES = (8, 16, 32)
 _PAD = 114
@@ -59,12 +63,9 @@ class YoloxDetector:
         return Detections(boxes[kept], scores[chosen][kept].astype(np.float32))
 
 
-def _recognise(model: object, path: Path) -> tuple[int, int]:
+def _recognise(model: "openvino.Model", path: Path) -> tuple[int, int]:
     """The input (H, W) of a YOLOX model; QanetError that lists what was seen otherwise."""
-    inputs = [list(p.get_partial_shape().to_shape()) if p.get_partial_shape().is_static else None for p in model.inputs]  # type: ignore[attr-defined]
-    outputs = [
-        list(p.get_partial_shape().to_shape()) if p.get_partial_shape().is_static else None for p in model.outputs
-    ]  # type: ignore[attr-defined]
+    inputs, outputs = ([_static_shape(port) for port in ports] for ports in (model.inputs, model.outputs))
     if len(inputs) == 1 and len(outputs) == 1 and inputs[0] and outputs[0] and len(inputs[0]) == 4:
         height, width = inputs[0][2:]
         anchors = sum((height // s) * (width // s) for s in _STRIDES)
@@ -75,6 +76,12 @@ def _recognise(model: object, path: Path) -> tuple[int, int]:
         expected="YOLOX: one input (1, 3, H, W), one output (1, H*W*21/1024, 5 + classes)",
         got=f"inputs {inputs}, outputs {outputs}", next_command="give boxes with --boxes FILE instead",
     )  # fmt: skip
+
+
+def _static_shape(port: Any) -> list[int] | None:
+    """The shape of a port, None where it is dynamic."""
+    shape = port.get_partial_shape()
+    return list(shape.to_shape()) if shape.is_static else None
 
 
 def _anchors(input_hw: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

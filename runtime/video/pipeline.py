@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -112,7 +112,7 @@ def _timed(source: Source, times: StageTimes) -> Iterator[Frame]:
         yield frame
 
 
-def prefetch(items: Iterable[_T], depth: int) -> Iterator[_T]:
+def prefetch(items: Iterable[_T], depth: int) -> Generator[_T, None, None]:
     """Iterate `items` in a thread, at most `depth` ahead; its errors are raised here; closing stops the thread."""
     waiting: queue.Queue[Any] = queue.Queue(depth)
     stop = threading.Event()

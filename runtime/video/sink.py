@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ _FREE_BYTES = 16 * 2**20  # below this a disk counts as full: encoders fail sile
 class Sink(Protocol):
     """Takes results in order; entered once, closed once."""
 
-    def __enter__(self) -> "Sink": ...
+    def __enter__(self) -> Any: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -11,7 +11,7 @@ class ParsingHead(nn.Module):
         super().__init__()
         self.classify = nn.Conv2d(width, num_classes, 1)
         nn.init.normal_(self.classify.weight, std=0.01)
-        nn.init.zeros_(self.classify.bias)
+        _zero_bias(self.classify)
 
     def forward(self, feature: Tensor) -> Tensor:
         """(N, width, h, w) -> (N, C, h, w) logits."""
@@ -29,12 +29,17 @@ class IouHead(nn.Module):
         self.iou = nn.Linear(hidden, 1)
         for conv in (self.reduce, self.fc1, self.fc2):
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(conv.bias)
+            _zero_bias(conv)
         nn.init.kaiming_uniform_(self.iou.weight, a=1)
-        nn.init.zeros_(self.iou.bias)
+        _zero_bias(self.iou)
 
     def forward(self, feature: Tensor) -> Tensor:
         """(N, width, h, w) -> (N,) predicted IoU."""
         x = torch.relu(self.reduce(feature)).mean((2, 3), keepdim=True)  # (N, width, 1, 1)
         x = torch.relu(self.fc2(torch.relu(self.fc1(x))))
         return self.iou(x.flatten(1)).squeeze(1)
+
+
+def _zero_bias(layer: nn.Conv2d | nn.Linear) -> None:
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)

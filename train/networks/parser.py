@@ -15,6 +15,9 @@ BACKBONES = {"lite0": Lite}
 class ParsingNetwork(nn.Module):
     """Normalised RGB crops (N, 3, H, W) -> logits (N, C, H/4, W/4) and predicted IoU (N,)."""
 
+    mean: Tensor
+    inverse_std: Tensor
+
     def __init__(self, recipe: Recipe):
         super().__init__()
         if recipe.backbone not in BACKBONES:

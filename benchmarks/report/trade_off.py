@@ -1,0 +1,67 @@
+"""Latency of the precisions against their accuracy: a scatter and the table beside it."""
+
+from typing import Any
+
+from qanet.benchmarks.report.charts import Point, scatter
+from qanet.benchmarks.report.markup import Safe, paragraph, section, table, tag
+from qanet.benchmarks.report.values import NOT_MEASURED, milliseconds, share, shares_in_words, times
+
+
+def trade_off(document: dict[str, Any]) -> Safe:
+    """Latency of the precisions against their accuracy."""
+    rows, points, notes = [], [], []
+    for entry in document.get("comparison", []):
+        rows.append(_compared(document, entry))
+        miou, p50 = (entry.get("accuracy") or {}).get("miou"), (entry.get("engine_ms") or {}).get("p50")
+        if miou is not None and p50:
+            points.append(Point(entry["precision"], p50, miou))
+        if miou is not None:
+            notes.append(
+                f"{entry['precision']}: {entry.get('accuracy_note') or 'the bundle does not say on which data'}"
+            )
+    if points:
+        title = "Accuracy against latency: " + "; ".join(f"{p.precision} {p.x:.3g} ms, {p.y:.1%}" for p in points)
+        figure: Safe = scatter(title, points, "engine latency, one crop, p50 (ms)", "val mIoU (%)")
+        note = f"Accuracy from the bundle's card: {_merged(notes)}. The accuracy axis does not start at 0."
+    else:
+        figure = paragraph(f"Accuracy of this bundle: {NOT_MEASURED}, so there is nothing to plot.", class_="quiet")
+        note = "Measure it with qanet val NAME.qanet --data DIR --save for each precision."
+    header = (
+        "precision", "multiply-adds in", "engine p50 ms", "engine p90 ms", "engine speed-up", "frame p50 ms",
+        "frame speed-up", "val mIoU", "val pixel accuracy", "agreement with FP32, mIoU",
+    )  # fmt: skip
+    caption = "Engine: one crop. Frame: crop, engine, tail and suppression for all people of a frame."
+    chart = tag("figure", figure, tag("figcaption", note))
+    return section("trade-off", "Latency against accuracy", table(caption, header, rows, 2), chart)
+
+
+def _compared(document: dict[str, Any], entry: dict[str, Any]) -> list[object]:
+    """A precision's row beside the scatter."""
+    engine, parser = entry.get("engine_ms") or {}, entry.get("parser_ms") or {}
+    accuracy, agreement = entry.get("accuracy") or {}, entry.get("agreement") or {}
+    agrees = share(agreement.get("miou")) if agreement else _reference(document, entry["precision"])
+    return [
+        entry["precision"], _execution(entry.get("execution") or {}), milliseconds(engine.get("p50")),
+        milliseconds(engine.get("p90")), times(entry.get("engine_speed_up")), milliseconds(parser.get("p50")),
+        times(entry.get("parser_speed_up")), share(accuracy.get("miou")), share(accuracy.get("pixel_accuracy")), agrees,
+    ]  # fmt: skip
+
+
+def _reference(document: dict[str, Any], precision: str) -> str:
+    """An FP32 engine that is itself the reference has no agreement; anything else without one was not measured."""
+    check = document.get("checks", {}).get(precision) or {}
+    return "reference" if precision == "fp32" and check.get("passed") else NOT_MEASURED
+
+
+def _execution(execution: dict[str, Any]) -> str:
+    """What the multiply-adds really run in; else the type of what is not INT8; else that nobody looked."""
+    if execution.get("multiply_add_shares"):
+        return shares_in_words(execution["multiply_add_shares"])
+    kind = execution.get("floating_point")
+    return f"{NOT_MEASURED} (floating point: {kind})" if kind else NOT_MEASURED
+
+
+def _merged(notes: list[str]) -> str:
+    """One note for all precisions where they say the same."""
+    said = {note.partition(": ")[2] for note in notes}
+    return said.pop() if len(said) == 1 else "; ".join(notes)
