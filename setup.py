@@ -15,4 +15,4 @@ for stage in STAGES:
     packages.append(f"qanet.{stage}")
     packages += [f"qanet.{stage}.{name}" for name in find_packages(stage)]
 
-setup(packages=packages, package_dir=package_dir)
+setup(packages=packages, package_dir=package_dir, package_data={"qanet": ["py.typed", "models/*/*"]})

@@ -98,7 +98,7 @@ def _weights(graph: Any, placement: Placement) -> dict[str, tuple[list[Any], lis
         if name in made:
             continue
         values, scale = quantise_weight(onnx.numpy_helper.to_array(initialisers[name]))
-        tensors = {"int8": values, "scale": scale, "zero_point": np.zeros(len(scale), np.int8)}
+        tensors: dict[str, NDArray[Any]] = {"int8": values, "scale": scale, "zero_point": np.zeros(len(scale), np.int8)}
         node = onnx.helper.make_node(
             "DequantizeLinear", [f"{name}.{part}" for part in tensors], [f"{name}.dq"], name=f"{name}.dq", axis=0
         )  # fmt: skip

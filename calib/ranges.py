@@ -95,7 +95,6 @@ def mse_range(histogram: Histogram, levels: int = INT8_LEVELS) -> float:
     used = histogram.used_bins()
     counts = histogram.counts[:used].astype(np.float64)
     centres = (np.arange(used) + 0.5) * histogram.width
-    centres[0] = 0.0  # mostly the exact zeros of a ReLU, which INT8 represents exactly
     best, best_error = used, np.inf
     for bins in _candidates(histogram, levels):
         step = bins * histogram.width / levels

@@ -11,8 +11,8 @@ since ONNX Runtime's CPU provider computes FP16 in FP32 and hides an overflow.
 
 A Q/DQ graph is taken too: layers that read a DequantizeLinear, and the activation behind them, keep FP32 scales and
 types, and what INT8 leaves in float becomes FP16. The other way, FP16 scales (opset 19), was tried and dropped: the
-graph is right (ONNX's reference evaluator: 99.7% of labels as in FP32), but ONNX Runtime 1.32 quantises biases with
-the FP16 product of two scales, which underflows: 89.9%, silently. TensorRT-RTX 1.7 makes the same 155 layers of
+graph is right (ONNX's reference evaluator: 99.7% of labels as in FP32), but ONNX Runtime 1.32 quantises biases on its
+own, bias / (scale x scale) in FP16, which overflows: 89.9%, silently. TensorRT-RTX 1.7 makes the same 155 layers of
 both. Which INT8 graph to build from, measured on the CCP network at 384x288: OpenVINO runs the same 54 of 59
 convolutions in INT8 with the same reorders and time from the FP32 one, so it takes that as it is; TensorRT-RTX has
 155 layers either way but its five float convolutions become half, so it takes this one.

@@ -102,7 +102,7 @@ def _shares(shares: dict[str, float] | None, what: str) -> Safe | str:
         return NOT_MEASURED
     words = shares_in_words(shares)
     ordered = {precision: shares[precision] for precision in NARROW_TO_WIDE if precision in shares}
-    return join(share_bar(f"{what}: {words}", ordered), tag("br"), words)
+    return join(share_bar(f"{what}: {words}", ordered), tag("span", words, class_="shares"))
 
 
 def files(document: dict[str, Any]) -> Safe:

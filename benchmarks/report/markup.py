@@ -50,8 +50,10 @@ def table(caption: str, header: Sequence[object], rows: Sequence[Sequence[object
         )
         for row in rows
     ]
-    inner = tag("table", tag("caption", caption), tag("thead", head), tag("tbody", *body))
-    return tag("div", inner, class_="scroll", tabindex="0", role="region", aria_label=caption)
+    inner = tag("table", tag("thead", head), tag("tbody", *body), aria_label=caption)
+    # The words stand outside of what scrolls, or a phone would cut them off.
+    scroll = tag("div", inner, class_="scroll", tabindex="0", role="region", aria_label=caption)
+    return tag("figure", tag("figcaption", caption, class_="above"), scroll)
 
 
 def facts(rows: Sequence[tuple[object, object]]) -> Safe:

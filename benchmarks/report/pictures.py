@@ -21,6 +21,9 @@ _MAX_BYTES = 150 * 1024
 _DIFFERENCE_BGR = (0, 94, 213)  # vermillion
 
 
+Legend = list[tuple[str, tuple[int, int, int]]]  # class names and their RGB colours
+
+
 @dataclass(frozen=True)
 class Picture:
     """An encoded picture with its words."""
@@ -34,12 +37,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Sample frames; one crop through all precisions, with the classes that are in it and their RGB colours."""
+    """Sample frames, and one crop through all precisions; each with the classes that are in it."""
 
     frames: list[Picture] = field(default_factory=list)
+    frame_legend: Legend = field(default_factory=list)
     crops: list[Picture] = field(default_factory=list)
     crop_note: str | None = None
-    legend: list[tuple[str, tuple[int, int, int]]] = field(default_factory=list)
+    crop_legend: Legend = field(default_factory=list)
 
 
 def gather_pictures(
@@ -54,28 +58,30 @@ def gather_pictures(
     Raises:
         QanetError: the overlay cannot be decoded.
     """
-    frames = overlay_frames(overlay) if overlay is not None else drawn_frames(bundle, checked, samples)
-    pictures, note, legend = difference_pictures(bundle.labels, checked, crops)
-    return Pictures(frames, pictures, note, legend)
+    # A frame of a drawn video brings its own legend.
+    frames, legend = (overlay_frames(overlay), []) if overlay else drawn_frames(bundle, checked, samples)
+    return Pictures(frames, legend, *difference_pictures(bundle.labels, checked, crops))
 
 
-def drawn_frames(bundle: Bundle, checked: Checked, samples: Sequence[Sample]) -> list[Picture]:
+def drawn_frames(bundle: Bundle, checked: Checked, samples: Sequence[Sample]) -> tuple[list[Picture], Legend]:
     """Up to SAMPLE_FRAMES frames, parsed and drawn; none when no engine passed its check."""
     if not checked.engines:
-        return []
+        return [], []
     precision, engine = list(checked.engines.items())[-1]
     parser = Parser(bundle, engine)
     chosen = np.unique(np.linspace(0, len(samples) - 1, min(SAMPLE_FRAMES, len(samples))).round().astype(int))
     pictures = []
+    present: set[int] = set()
     for index in chosen:
         sample = samples[index]
         result = parser.parse(sample.image, sample.found)
+        present |= set(np.unique(result.labels).tolist())
         people = "1 person" if len(result) == 1 else f"{len(result)} people"
         x0, y0, x1, y1 = region_of_people(sample.found.boxes, sample.image.shape[:2])
         drawn = result.draw(legend=False)[y0:y1, x0:x1]
         cut = "" if drawn.shape == sample.image.shape else ", cut to the people"
         pictures.append(jpeg(drawn, f"frame {sample.name}, {people}, parsed in {precision}{cut}"))
-    return pictures
+    return pictures, _legend(bundle.labels, present)
 
 
 def region_of_people(boxes: NDArray[np.float32], image_hw: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -120,7 +126,7 @@ def overlay_frames(path: Path) -> list[Picture]:
 
 def difference_pictures(
     labels: LabelSet, checked: Checked, crops: NDArray[np.uint8]
-) -> tuple[list[Picture], str | None, list[tuple[str, tuple[int, int, int]]]]:
+) -> tuple[list[Picture], str | None, Legend]:
     """The crop on which any precision differs most from the reference: picture, labels, and maps of the difference."""
     reference = checked.reference
     others = {p: parsing for p, parsing in checked.parsings.items() if parsing is not reference and parsing.finite}
@@ -139,12 +145,12 @@ def difference_pictures(
         caption = f"{precision}: {wrong.mean():.2%} of the pixels differ"
         pictures.append(_difference_picture(crop, wrong, caption))
     note = f"Of {len(crops)} crops this is the one on which a precision differs most."
-    legend = [
-        (labels.classes[c], (int(r), int(g), int(b)))
-        for c, (r, g, b) in enumerate(labels.colours_rgb.tolist())
-        if c and c in present
-    ]
-    return pictures, note, legend
+    return pictures, note, _legend(labels, present)
+
+
+def _legend(labels: LabelSet, present: set[int]) -> Legend:
+    colours = labels.colours_rgb.tolist()
+    return [(labels.classes[c], (colours[c][0], colours[c][1], colours[c][2])) for c in sorted(present) if c]
 
 
 def _label_picture(crop: NDArray[np.uint8], map_: NDArray[np.uint8], labels: LabelSet, caption: str) -> Picture:

@@ -4,7 +4,7 @@ import base64
 from typing import Any
 
 from qanet.benchmarks.report.markup import Safe, paragraph, section, table, tag
-from qanet.benchmarks.report.pictures import Picture, Pictures
+from qanet.benchmarks.report.pictures import Legend, Picture, Pictures
 from qanet.benchmarks.report.values import NOT_MEASURED, plain, share
 
 
@@ -15,7 +15,7 @@ def frames(pictures: Pictures) -> Safe:
     words = "Q is the fused quality of a person, iou the network's guess of its own mean IoU, pix the pixel score."
     return section(
         "frames", "Sample frames", tag("div", *map(_figure, pictures.frames), class_="frames"),
-        paragraph(words, class_="note"),
+        _legend(pictures.frame_legend), paragraph(words, class_="note"),
     )  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def differences(document: dict[str, Any], pictures: Pictures) -> Safe:
     if pictures.crops:
         parts.append(paragraph(pictures.crop_note, class_="note"))
         parts.append(tag("div", *map(_figure, pictures.crops), class_="crops"))
-        parts.append(_legend(pictures))
+        parts.append(_legend(pictures.crop_legend))
     return section("differences", "Where the precisions differ", *parts)
 
 
@@ -50,10 +50,10 @@ def _figure(picture: Picture) -> Safe:
     return tag("figure", image, tag("figcaption", picture.caption))
 
 
-def _legend(pictures: Pictures) -> Safe:
-    entries = [
-        tag("li", tag("i", style=f"background: rgb({r}, {g}, {b})"), name) for name, (r, g, b) in pictures.legend
-    ]
+def _legend(legend: Legend) -> Safe | None:
+    if not legend:
+        return None
+    entries = [tag("li", tag("i", style=f"background: rgb({r}, {g}, {b})"), name) for name, (r, g, b) in legend]
     return tag("ul", *entries, class_="legend", aria_label="Colours of the classes")
 
 

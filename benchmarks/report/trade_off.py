@@ -9,30 +9,51 @@ from qanet.benchmarks.report.values import NOT_MEASURED, milliseconds, share, sh
 
 def trade_off(document: dict[str, Any]) -> Safe:
     """Latency of the precisions against their accuracy."""
-    rows, points, notes = [], [], []
-    for entry in document.get("comparison", []):
-        rows.append(_compared(document, entry))
-        miou, p50 = (entry.get("accuracy") or {}).get("miou"), (entry.get("engine_ms") or {}).get("p50")
-        if miou is not None and p50:
-            points.append(Point(entry["precision"], p50, miou))
-        if miou is not None:
-            notes.append(
-                f"{entry['precision']}: {entry.get('accuracy_note') or 'the bundle does not say on which data'}"
-            )
-    if points:
-        title = "Accuracy against latency: " + "; ".join(f"{p.precision} {p.x:.3g} ms, {p.y:.1%}" for p in points)
-        figure: Safe = scatter(title, points, "engine latency, one crop, p50 (ms)", "val mIoU (%)")
-        note = f"Accuracy from the bundle's card: {_merged(notes)}. The accuracy axis does not start at 0."
-    else:
-        figure = paragraph(f"Accuracy of this bundle: {NOT_MEASURED}, so there is nothing to plot.", class_="quiet")
-        note = "Measure it with qanet val NAME.qanet --data DIR --save for each precision."
+    entries = document.get("comparison", [])
     header = (
         "precision", "multiply-adds in", "engine p50 ms", "engine p90 ms", "engine speed-up", "frame p50 ms",
         "frame speed-up", "val mIoU", "val pixel accuracy", "agreement with FP32, mIoU",
     )  # fmt: skip
     caption = "Engine: one crop. Frame: crop, engine, tail and suppression for all people of a frame."
-    chart = tag("figure", figure, tag("figcaption", note))
-    return section("trade-off", "Latency against accuracy", table(caption, header, rows, 2), chart)
+    figures = [
+        _scatter(entries, "engine_ms", "engine latency, one crop, p50 (ms)"),
+        _scatter(entries, "parser_ms", "frame latency, p50 (ms)"),
+    ]
+    charts = tag("div", *figures, class_="pair") if any(figures) else None
+    return section(
+        "trade-off", "Latency against accuracy",
+        table(caption, header, [_compared(document, entry) for entry in entries], 2), charts, _note(entries),
+    )  # fmt: skip
+
+
+def _scatter(entries: list[dict[str, Any]], kind: str, x_name: str) -> Safe | None:
+    """Accuracy over one kind of latency; None where nothing has both."""
+    points = []
+    for entry in entries:
+        miou, p50 = (entry.get("accuracy") or {}).get("miou"), (entry.get(kind) or {}).get("p50")
+        if miou is not None and p50:
+            points.append(Point(entry["precision"], p50, miou))
+    if not points:
+        return None
+    title = f"val mIoU against {x_name}: " + "; ".join(f"{p.precision} {p.x:.3g} ms, {p.y:.1%}" for p in points)
+    return tag("figure", scatter(title, points, x_name, "val mIoU (%)"))
+
+
+def _note(entries: list[dict[str, Any]]) -> Safe:
+    """On which data the accuracy was measured, or how to measure it."""
+    said = {
+        entry["precision"]: entry.get("accuracy_note") or "the bundle does not say on which data"
+        for entry in entries
+        if (entry.get("accuracy") or {}).get("miou") is not None
+    }
+    if not said:
+        words = f"Accuracy of this bundle: {NOT_MEASURED}. Measure it with qanet val NAME.qanet --data DIR --save."
+    elif len(set(said.values())) == 1:
+        words = f"Accuracy from the bundle's card: {next(iter(said.values()))}. The accuracy axis does not start at 0."
+    else:
+        each = "; ".join(f"{precision}: {note}" for precision, note in said.items())
+        words = f"Accuracy from the bundle's card: {each}. The accuracy axis does not start at 0."
+    return paragraph(words, class_="note")
 
 
 def _compared(document: dict[str, Any], entry: dict[str, Any]) -> list[object]:
@@ -59,9 +80,3 @@ def _execution(execution: dict[str, Any]) -> str:
         return shares_in_words(execution["multiply_add_shares"])
     kind = execution.get("floating_point")
     return f"{NOT_MEASURED} (floating point: {kind})" if kind else NOT_MEASURED
-
-
-def _merged(notes: list[str]) -> str:
-    """One note for all precisions where they say the same."""
-    said = {note.partition(": ")[2] for note in notes}
-    return said.pop() if len(said) == 1 else "; ".join(notes)

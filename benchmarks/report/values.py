@@ -14,6 +14,8 @@ def milliseconds(value: float | None) -> str:
     """Three significant digits in ms, without the unit and without exponents; four decimals below 0.1."""
     if value is None:
         return NOT_MEASURED
+    if 0 < value < 0.0001:
+        return "<0.0001"
     if value >= 100:
         return f"{value:.0f}"
     if value >= 10:

@@ -7,6 +7,7 @@ from typing import Any
 from qanet.bundle import PRECISIONS, Bundle
 from qanet.errors import QanetError
 from qanet.runtime.engines.base import Engine
+from qanet.runtime.engines.tensorrt_choice import MODULES as TENSORRT_MODULES
 
 DEVICES = ("auto", "cpu", "cuda", "onnxruntime")
 _FASTEST_FIRST = ("int8", "fp16", "fp32")
@@ -23,7 +24,8 @@ def open_engine(
     if device == "auto":
         device = "cuda" if has_cuda() else "cpu"
     if precision == "auto":
-        precision = next((p for p in _FASTEST_FIRST if p in bundle.manifest["graphs"]), "fp32")
+        built = {e["precision"] for e in bundle.engines if device == "cuda" and e["runtime"] in TENSORRT_MODULES}
+        precision = next((p for p in _FASTEST_FIRST if p in (built or bundle.manifest["graphs"])), "fp32")
     if device == "cuda":
         if not has_cuda():
             raise QanetError(
@@ -54,10 +56,11 @@ def built_entry(bundle: Bundle, runtime: str, precision: str) -> dict[str, Any] 
 
 
 def has_cuda() -> bool:
-    """Whether TensorRT and PyCUDA are installed and the NVIDIA driver answers."""
+    """Whether TensorRT (or TensorRT-RTX) and PyCUDA are installed and the NVIDIA driver answers."""
     if not sys.platform.startswith("linux"):
         return False
-    if any(importlib.util.find_spec(name) is None for name in ("tensorrt", "pycuda")):
+    installed = [name for name in ("pycuda", *TENSORRT_MODULES.values()) if importlib.util.find_spec(name) is not None]
+    if "pycuda" not in installed or len(installed) < 2:
         return False
     import ctypes
 

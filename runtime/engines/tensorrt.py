@@ -1,0 +1,110 @@
+"""TensorRT and TensorRT-RTX on an NVIDIA GPU: the engine of a bundle that fits this machine, and nothing else."""
+
+import threading
+import weakref
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qanet.bundle import Bundle
+from qanet.errors import QanetError
+from qanet.runtime.engines.base import Outputs
+from qanet.runtime.engines.cuda_buffers import open_gpu
+from qanet.runtime.engines.tensorrt_choice import HOST_CODE, choose_engine, needs_host_code
+from qanet.runtime.engines.tensorrt_session import Session
+
+
+class TensorRtEngine:
+    """A loaded engine; calls from several threads take turns.
+
+    Close it, or use it in a `with`, to give GPU memory back at a moment of your choice; what is left open is closed
+    when it is collected or when the process ends.
+
+    Attributes:
+        runtime: "tensorrt" or "tensorrt-rtx".
+        precision: as the manifest says.
+        outputs: names of the arrays that `run` returns.
+        max_batch: the most crops the engine takes at once; `run` splits what is more.
+    """
+
+    def __init__(self, session: Session, runtime: str, precision: str, crop_hw: tuple[int, int]):
+        self.runtime, self.precision, self.outputs = runtime, precision, session.outputs
+        self.max_batch = session.max_batch
+        self._session, self._crop_shape = session, (*crop_hw, 3)
+        self._lock = threading.Lock()  # one stream and one set of buffers: close waits for the run of another thread
+        self._finalizer = weakref.finalize(self, session.release)  # runs once, at exit too
+
+    def run(self, crops: NDArray[np.uint8], box_scores: NDArray[np.float32]) -> Outputs:
+        """One batch through the network.
+
+        Args:
+            crops: (N, H, W, 3) uint8 BGR, N of 1 or more.
+            box_scores: (N,) float32; an engine cut to logits and IoU has no use for them.
+        Returns:
+            The engine's outputs by name, N rows each, float16 as float32, owned by the caller.
+        Raises:
+            QanetError: arrays of another shape or type, a closed engine, or a failure of TensorRT or CUDA.
+        """
+        feed: dict[str, NDArray] = {"crops": crops, "box_scores": np.asarray(box_scores, np.float32)}
+        count = len(crops)
+        if crops.dtype != np.uint8 or crops.shape[1:] != self._crop_shape or count < 1:
+            raise QanetError("crops do not fit the engine", expected=f"(N, {', '.join(map(str, self._crop_shape))}) uint8",
+                             got=f"{crops.shape} {crops.dtype}")  # fmt: skip
+        if feed["box_scores"].shape != (count,):
+            raise QanetError("box_scores do not fit the crops", expected=(count,), got=feed["box_scores"].shape)
+        with self._lock:
+            if not self._finalizer.alive:
+                raise QanetError("the engine is closed", expected="an open engine", next_command="load it again")
+            parts = []
+            for start in range(0, count, self.max_batch):
+                part = {name: feed[name][start : start + self.max_batch] for name in self._session.inputs}
+                parts.append(self._session.run(part, len(part["crops"])))
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
+
+    def close(self) -> None:
+        """Wait for what runs and free everything; a second call does nothing."""
+        with self._lock:
+            self._finalizer()
+
+    def __enter__(self) -> "TensorRtEngine":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self.close()
+        except QanetError:
+            if kind is None:  # else the error that ended the block is the one to tell
+                raise
+
+
+def engine_from_bundle(
+    bundle: Bundle, precision: str, outputs: tuple[str, ...] | None = None, *, gpu: int = 0,
+    allow_host_code: bool = False,
+) -> TensorRtEngine:  # fmt: skip
+    """Load the bundle's engine for this GPU and the installed TensorRT.
+
+    Args:
+        bundle: an opened bundle.
+        precision: "fp32", "fp16" or "int8".
+        outputs: outputs `run` returns; None for all. Those the engine has beside them stay on the GPU.
+        gpu: index among the GPUs that CUDA_VISIBLE_DEVICES leaves.
+        allow_host_code: load a version-compatible engine, which runs machine code out of its file: for a bundle from
+            someone you trust.
+    Raises:
+        QanetError: no GPU, no TensorRT, no engine that fits (nothing was deserialised then), a file that was changed,
+            or an engine that TensorRT refuses.
+    """
+    device = open_gpu(gpu)
+    library, entry = choose_engine(bundle, precision, outputs, device.target)
+    host_code = needs_host_code(entry)
+    if host_code and not allow_host_code:
+        raise QanetError(
+            f"{entry['file']} runs machine code of its own", expected=f"an engine without {HOST_CODE}", got=HOST_CODE,
+            next_command="engine_from_bundle(..., allow_host_code=True) if you trust the bundle, else qanet build",
+        )  # fmt: skip
+    plan = bundle.read(entry["file"])  # its hash is checked
+    session = Session(library, device, plan, host_code, (*bundle.input_hw, 3), outputs)
+    return TensorRtEngine(session, entry["runtime"], precision, bundle.input_hw)

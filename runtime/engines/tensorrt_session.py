@@ -1,0 +1,203 @@
+"""A deserialised engine with all it holds on a GPU: one stream, a buffer a tensor, an execution context a profile."""
+
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qanet.errors import QanetError
+from qanet.runtime.engines.base import Outputs
+from qanet.runtime.engines.cuda_buffers import Gpu, TensorBuffer
+from qanet.runtime.engines.tensorrt_choice import HOST_CODE, LibraryLog, library_log
+
+_INPUT_TYPES = {"crops": np.uint8, "box_scores": np.float32}
+
+
+@dataclass
+class _Profile:
+    """An optimisation profile and the context that runs it: batches low..high, `batch` the one it is set to."""
+
+    context: Any
+    low: int
+    high: int
+    batch: int = 0
+
+
+class Session:
+    """Opened whole or not at all, released once; one batch at a time.
+
+    Args:
+        library: the module tensorrt or tensorrt_rtx.
+        gpu: where to run.
+        plan: the engine file's bytes.
+        host_code: admit an engine that brings machine code of its own.
+        row_shape: (H, W, 3) of a crop.
+        wanted: outputs to bring back to the host; None for all. The others stay on the GPU.
+
+    Attributes:
+        inputs, outputs: names of the inputs to feed and of the outputs that `run` returns.
+        max_batch: the most rows of a run.
+
+    Raises:
+        QanetError: the library refuses the engine, the engine does not have these tensors, or memory runs out.
+    """
+
+    def __init__(
+        self, library: Any, gpu: Gpu, plan: bytes, host_code: bool, row_shape: tuple[int, ...],
+        wanted: tuple[str, ...] | None,
+    ):  # fmt: skip
+        self._trt, self._gpu = library, gpu
+        self._log: LibraryLog = library_log(library)
+        self._runtime: Any = None
+        self._engine: Any = None
+        self._stream: Any = None
+        self._profiles: list[_Profile] = []
+        self._buffers: dict[str, TensorBuffer] = {}
+        with gpu.active("loading the engine"), ExitStack() as undo:
+            undo.callback(self._free)
+            self._deserialize(plan, host_code)
+            self._stream = gpu.driver.Stream()
+            self.inputs, self.outputs = self._tensors(wanted)
+            self._open_profiles(row_shape)
+            self.max_batch = max(profile.high for profile in self._profiles)
+            self._allocate()
+            undo.pop_all()
+
+    def run(self, feed: dict[str, NDArray], count: int) -> Outputs:
+        """One batch of `count` rows, at most max_batch; blocks until the outputs are on the host.
+
+        Raises:
+            QanetError: a step failed; nothing of the batch is in flight any more.
+        """
+        fitting = [profile for profile in self._profiles if count <= profile.high]
+        profile = min(fitting, key=lambda profile: (profile.high, -profile.low))
+        batch = max(count, profile.low)
+        with self._gpu.active(f"running a batch of {count}"):
+            try:
+                self._set_batch(profile, batch)
+                for name in self.inputs:
+                    self._buffers[name].upload(feed[name], batch, self._stream)
+                mark = self._log.mark()
+                done = profile.context.execute_async_v3(self._stream.handle)
+                self._require(done, mark, f"the engine cannot be executed on {' and '.join(self.inputs)} of {batch}")
+                for name in self.outputs:
+                    self._buffers[name].download(count, self._stream)
+                self._stream.synchronize()
+            except BaseException:
+                with suppress(self._gpu.driver.Error):  # the first error is the one to tell
+                    self._stream.synchronize()  # the next batch must not meet the copies of this one
+                raise
+            return {name: self._buffers[name].rows(count) for name in self.outputs}
+
+    def release(self) -> None:
+        """Wait for the stream, then give everything back."""
+        with self._gpu.active("closing the engine"):
+            self._free()
+
+    def _free(self) -> None:
+        with ExitStack() as steps:  # last to first, each of them whatever another raises
+            steps.callback(self._drop_stream)
+            buffers, self._buffers = self._buffers, {}
+            for buffer in buffers.values():
+                steps.callback(buffer.free)
+            steps.callback(self._drop_library_objects)
+            if self._stream is not None:
+                steps.callback(self._stream.synchronize)
+
+    def _drop_stream(self) -> None:
+        self._stream = None
+
+    def _drop_library_objects(self) -> None:
+        """TensorRT destroys an object with its last reference: children before parents, in the context they live in."""
+        self._profiles.clear()
+        self._engine = None
+        self._runtime = None
+
+    def _deserialize(self, plan: bytes, host_code: bool) -> None:
+        mark = self._log.mark()
+        try:
+            self._runtime = self._trt.Runtime(self._log.logger)
+        except (TypeError, RuntimeError) as error:  # the binding's words for a null pointer
+            raise QanetError(
+                "TensorRT cannot start", got=self._log.since(mark), next_command="qanet doctor"
+            ) from error  # fmt: skip
+        if host_code:
+            setattr(self._runtime, HOST_CODE, True)
+        self._engine = self._runtime.deserialize_cuda_engine(plan)
+        self._require(self._engine is not None, mark, f"{self._trt.__name__} refuses the engine file")
+
+    def _tensors(self, wanted: tuple[str, ...] | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names of the inputs to feed and of the outputs to return."""
+        engine = self._engine
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        inputs = tuple(n for n in names if engine.get_tensor_mode(n) == self._trt.TensorIOMode.INPUT)
+        for name in inputs:
+            expected, got = _INPUT_TYPES.get(name), self._type(name)
+            if got is not expected:
+                raise QanetError(f"the engine has an unknown input {name} of {got.__name__}",
+                                 expected="crops of uint8, box_scores of float32", got=", ".join(inputs))  # fmt: skip
+        if "crops" not in inputs:
+            raise QanetError("the engine has no input crops", expected="crops", got=", ".join(inputs) or "no inputs")
+        outputs = tuple(n for n in names if n not in inputs)
+        missing = [name for name in wanted or () if name not in outputs]
+        if missing:
+            raise QanetError(f"the engine has no output {missing[0]}", expected=", ".join(wanted or ()),
+                             got=", ".join(outputs), next_command="qanet build --tail graph")  # fmt: skip
+        return inputs, outputs if wanted is None else tuple(wanted)
+
+    def _type(self, name: str) -> Any:
+        kind = self._engine.get_tensor_dtype(name)
+        try:
+            return self._trt.nptype(kind)
+        except TypeError as error:
+            raise QanetError(f"NumPy has no type for the engine's {name}", got=kind) from error
+
+    def _open_profiles(self, row_shape: tuple[int, ...]) -> None:
+        # A context of the default strategy holds scratch memory for the largest profile, whichever it runs.
+        strategy = self._trt.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE
+        for index in range(self._engine.num_optimization_profiles):
+            low, _, high = (tuple(shape) for shape in self._engine.get_tensor_profile_shape("crops", index))
+            if high[1:] != row_shape:
+                raise QanetError("the engine takes crops of another size", expected=row_shape, got=high[1:])
+            mark = self._log.mark()
+            context = self._engine.create_execution_context(strategy)
+            self._require(context is not None, mark, f"no execution context for batches up to {high[0]}")
+            self._profiles.append(_Profile(context, low[0], high[0]))
+            chosen = context.set_optimization_profile_async(index, self._stream.handle)
+            self._require(chosen, mark, f"optimisation profile {index}, for batches up to {high[0]}, cannot be chosen")
+        self._stream.synchronize()
+
+    def _set_batch(self, profile: _Profile, batch: int) -> None:
+        if profile.batch == batch:
+            return
+        profile.batch = 0  # unknown until every input took it
+        for name in self.inputs:
+            mark = self._log.mark()
+            shape = (batch, *tuple(self._engine.get_tensor_shape(name))[1:])
+            taken = profile.context.set_input_shape(name, shape)
+            self._require(taken, mark, f"the engine's input {name} does not take the shape {shape}")
+        profile.batch = batch
+
+    def _allocate(self) -> None:
+        """A buffer a tensor, for the largest profile; every context gets the same addresses, once."""
+        for profile in self._profiles:
+            self._set_batch(profile, profile.high)
+        largest = max(self._profiles, key=lambda profile: profile.high)
+        for index in range(self._engine.num_io_tensors):
+            name = self._engine.get_tensor_name(index)
+            shape = tuple(largest.context.get_tensor_shape(name))
+            for profile in self._profiles:
+                if (got := tuple(profile.context.get_tensor_shape(name))) != (profile.high, *shape[1:]) or min(got) < 1:
+                    raise QanetError(f"the engine's {name} is not one row a crop", got=f"{got} for {profile.high} crops")
+            pinned = name in self.inputs or name in self.outputs
+            self._buffers[name] = TensorBuffer(self._gpu.driver, shape, self._type(name), pinned=pinned)
+            for profile in self._profiles:
+                mark = self._log.mark()
+                bound = profile.context.set_tensor_address(name, self._buffers[name].address)
+                self._require(bound, mark, f"TensorRT does not take the address of {name}")
+
+    def _require(self, success: bool, mark: int, fact: str) -> None:
+        if not success:
+            raise QanetError(fact, expected="success", got=self._log.since(mark))
