@@ -9,6 +9,7 @@ from typing import Any
 
 from qanet.bundle import PRECISIONS, Bundle, open_bundle, safe_name, writable_copy
 from qanet.commandline import command_parser, emit, note, table
+from qanet.cpu_precision import cpu_signature
 from qanet.errors import QanetError
 from qanet.export.engines.built import BuiltEngine
 from qanet.export.engines.census import Census, check_delivered
@@ -92,7 +93,10 @@ def engine_entry(built: BuiltEngine, precision: str) -> dict[str, Any]:
         "inputs": list(built.inputs), "outputs": list(built.outputs), "seconds": round(built.seconds, 2),
         "census": built.census.to_json(), "options": dict(built.options), "messages": list(built.messages),
     }  # fmt: skip
-    if "INFERENCE_PRECISION_HINT" in built.options:
+    if built.runtime == "openvino":
+        import openvino
+
+        entry["cpu"] = cpu_signature(openvino.Core())  # the blob holds code for this CPU's instructions
         entry["hint"] = built.options["INFERENCE_PRECISION_HINT"]
     return entry
 

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from qanet.errors import QanetError
 
 CROP_SCALE = 1.25
+_MAX_COORDINATE_PX = 1e6  # OpenCV warps in 32-bit fixed point, which wraps around far beyond it
 _MAX_SUBSAMPLES = 8  # per axis; a person 8 x the crop's size loses nothing visible and stays bounded in time
 
 
@@ -31,8 +32,9 @@ def check_boxes(boxes: ArrayLike, image_hw: tuple[int, int] | None = None) -> ND
     if array.ndim != 2 or array.shape[1] != 4:
         raise QanetError("boxes have the wrong shape", expected="(N, 4) as x0 y0 x1 y1", got=array.shape)
     for index, (x0, y0, x1, y1) in enumerate(array.tolist()):
-        if not all(map(math.isfinite, (x0, y0, x1, y1))):
-            raise QanetError(f"box {index} is not finite", expected="numbers in pixels", got=[x0, y0, x1, y1])
+        if not all(abs(v) <= _MAX_COORDINATE_PX for v in (x0, y0, x1, y1)):
+            what = "not finite" if not all(map(math.isfinite, (x0, y0, x1, y1))) else "far too large"
+            raise QanetError(f"box {index} is {what}", expected="numbers in pixels", got=[x0, y0, x1, y1])
         if x1 <= x0 or y1 <= y0:
             raise QanetError(f"box {index} is empty", expected="x0 < x1 and y0 < y1", got=[x0, y0, x1, y1])
         if image_hw is not None:

@@ -44,7 +44,7 @@ figcaption.above { padding: 0 0 6px; }
 .frames { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 20px; }
 .crops { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 16px; }
 .crops figure { max-width: 288px; }
-.frames + .legend, .legend + .note, .side + .note { margin-top: 16px; }
+.frames + *, .legend + .note, .side + .note { margin-top: 16px; }
 .pair { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 32px; margin: 24px 0 12px; }
 .side { display: grid; grid-template-columns: minmax(0, 5fr) minmax(0, 6fr); gap: 32px; align-items: start; }
 .chart { display: block; width: 100%; max-width: 500px; height: auto; font-family: inherit; }
@@ -78,7 +78,7 @@ footer { color: var(--quiet); font-size: 14px; padding: 40px 0 48px; }
   .facts { grid-template-columns: minmax(0, 1fr); }
   th, td { padding: 6px 10px; }
   tbody th, thead th:first-child { position: sticky; left: 0; }
-  tbody th { white-space: normal; overflow-wrap: anywhere; min-width: 7em; max-width: 11em; }
+  tbody th { white-space: normal; overflow-wrap: anywhere; min-width: 9.5em; max-width: 11em; }
 }
 @media print { .scroll { overflow: visible; } section { break-inside: avoid; } }
 """

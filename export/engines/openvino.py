@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from qanet.cpu_precision import floating_point, openvino_hint
 from qanet.errors import QanetError
 from qanet.export.engines.built import BuiltEngine, Report
 from qanet.export.engines.census import EngineLayer, take_census
@@ -15,7 +16,6 @@ _DEVICE = "CPU"
 _HINT = "INFERENCE_PRECISION_HINT"
 _PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 _TYPES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": "int8"}
-_HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 _NOT_LAYERS = {"Const", "Input", "Output"}
 _COMPUTES = {"Convolution", "Deconvolution", "FullyConnected", "MatMul"}
 _BYTES = {"Transpose", "Convert"}
@@ -36,7 +36,7 @@ def deliverable(precision: str) -> str:
     """
     if precision not in _PRECISIONS:
         raise QanetError("unknown precision", expected=f"one of {', '.join(_PRECISIONS)}", got=precision)
-    return precision if precision in ("fp32", "int8") else _floating(_core(), precision)
+    return precision if precision in ("fp32", "int8") else floating_point(_core(), precision)
 
 
 def build(
@@ -70,7 +70,7 @@ def build(
     model = load_graph(onnx_path, outputs)
     nodes = compute_nodes(model)
     aliases = _aliases(model)
-    hint = _HINTS[_floating(core, "bf16") if precision == "int8" else expected]
+    hint = openvino_hint(core, precision)
     say(f"compiling {Path(onnx_path).name} with OpenVINO {version} in {hint}")
     try:
         network = core.read_model(model.SerializeToString())
@@ -110,17 +110,6 @@ def _version() -> str:
     import openvino
 
     return openvino.__version__.split("-")[0]  # without the build's number and branch
-
-
-def _floating(core: Any, precision: str) -> str:
-    """The floating-point precision nearest to the one asked for that this CPU has in hardware."""
-    if precision == "fp32":
-        return precision
-    # Where 16-bit types can only be emulated, slowly, the plugin's own choice is f32.
-    if core.get_property(_DEVICE, _HINT).to_string() == "f32":
-        return "fp32"
-    has = {name.lower() for name in core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")} & {"fp16", "bf16"}
-    return precision if precision in has else min(has, default="fp32")
 
 
 def _aliases(model: Any) -> dict[str, str]:

@@ -1,11 +1,12 @@
 """OpenVINO on the CPU: the embedded default."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qanet.bundle import Bundle
+from qanet.cpu_precision import cpu_signature, openvino_hint
 from qanet.errors import QanetError
 from qanet.runtime.engines.base import Outputs
 
@@ -21,6 +22,7 @@ class OpenVinoEngine:
     def __init__(self, compiled: "openvino.CompiledModel", precision: str):
         self.precision = precision
         self.compiled = compiled
+        self.floating_point = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()  # f32, bf16 or f16
         self.outputs = tuple(port.get_any_name() for port in compiled.outputs)
         self._inputs = [port.get_any_name() for port in compiled.inputs]
         self._request = compiled.create_infer_request()
@@ -33,15 +35,15 @@ class OpenVinoEngine:
 
 
 def engine_from_graph(
-    graph: bytes, precision: str, outputs: tuple[str, ...] | None = None, hint: str = "f32", threads: int | None = None,
+    graph: bytes, precision: str, outputs: tuple[str, ...] | None = None, threads: int | None = None
 ) -> OpenVinoEngine:  # fmt: skip
     """Compile an ONNX graph for this CPU.
 
     Args:
         graph: ONNX file contents.
-        precision: what to call it.
+        precision: of the graph; a 16-bit type that this CPU lacks is replaced by the nearest it has, and
+            `floating_point` says so.
         outputs: keep only these; what feeds nothing else is not computed.
-        hint: OpenVINO's INFERENCE_PRECISION_HINT for what the graph leaves in floating point: f32, bf16, f16.
         threads: CPU threads; None lets OpenVINO choose.
     Raises:
         QanetError: not a graph OpenVINO reads.
@@ -53,23 +55,41 @@ def engine_from_graph(
         model = core.read_model(graph)
         if outputs is not None:
             model = select_outputs(model, outputs)
-        return OpenVinoEngine(core.compile_model(model, "CPU", _config(hint, threads)), precision)
+        config = _config(openvino_hint(core, precision), threads)
+        return OpenVinoEngine(core.compile_model(model, "CPU", config), precision)
     except RuntimeError as error:
         raise QanetError("OpenVINO cannot compile the graph", got=str(error).splitlines()[-1]) from error
 
 
-def engine_from_file(blob: bytes, precision: str, threads: int | None = None) -> OpenVinoEngine:
-    """Load a compiled model that `qanet build` wrote on this CPU with this version of OpenVINO."""
+def engine_from_bundle(
+    bundle: Bundle, precision: str, outputs: tuple[str, ...], threads: int | None = None
+) -> OpenVinoEngine:
+    """The engine that `qanet build` made for this CPU, version and tail, else the bundle's graph compiled now.
+
+    Raises:
+        QanetError: the bundle has neither, or a file of it was changed.
+    """
     import openvino
 
-    config = {"INFERENCE_NUM_THREADS": threads} if threads else {}
-    try:
-        return OpenVinoEngine(openvino.Core().import_model(blob, "CPU", config), precision)
-    except RuntimeError as error:
-        raise QanetError(
-            "OpenVINO refuses the engine file", expected="one built by this version on this CPU",
-            got=str(error).splitlines()[-1], next_command="qanet build NAME.qanet --runtime openvino",
-        ) from error  # fmt: skip
+    core = openvino.Core()
+    for entry in bundle.engines:
+        if (entry["runtime"], entry["precision"]) != ("openvino", precision):
+            continue
+        here = (version(), cpu_signature(core), set(outputs))
+        if (entry["version"], entry.get("cpu"), set(entry.get("outputs", ()))) == here:
+            config = _config(openvino_hint(core, precision), threads)
+            try:
+                return OpenVinoEngine(core.import_model(bundle.read(entry["file"]), "CPU", config), precision)
+            except RuntimeError:
+                break  # OpenVINO itself refuses the file: compile the graph, which takes a second
+    return engine_from_graph(bundle.graph(precision), precision, outputs, threads)
+
+
+def version() -> str:
+    """OpenVINO's version without the build's number and branch."""
+    import openvino
+
+    return str(openvino.__version__.split("-")[0])
 
 
 def select_outputs(model: "openvino.Model", outputs: tuple[str, ...]) -> "openvino.Model":
@@ -107,10 +127,3 @@ def _config(hint: str, threads: int | None) -> dict[str, Any]:
     if threads:
         config["INFERENCE_NUM_THREADS"] = threads
     return config
-
-
-def read_graph_file(path: Path) -> bytes:
-    """An ONNX file's bytes; QanetError when it is missing or empty."""
-    if not path.is_file() or path.stat().st_size == 0:
-        raise QanetError(f"no model at {path}", expected="an ONNX file", got="empty" if path.is_file() else "nothing")
-    return path.read_bytes()

@@ -34,20 +34,13 @@ def open_engine(
         from qanet.runtime.engines.tensorrt import engine_from_bundle
 
         return engine_from_bundle(bundle, precision, outputs)
-    graph = bundle.graph(precision)
     if device == "onnxruntime":
         from qanet.runtime.engines import onnxruntime
 
-        return onnxruntime.engine_from_graph(graph, precision, outputs, threads)
+        return onnxruntime.engine_from_graph(bundle.graph(precision), precision, outputs, threads)
     from qanet.runtime.engines import openvino
 
-    return openvino.engine_from_graph(graph, precision, outputs, _hint(bundle, precision), threads)
-
-
-def _hint(bundle: Bundle, precision: str) -> str:
-    """OpenVINO's execution type for the floating-point part, as the build found it deliverable."""
-    entry = built_entry(bundle, "openvino", precision)
-    return str(entry["hint"]) if entry and "hint" in entry else "f32"
+    return openvino.engine_from_bundle(bundle, precision, outputs, threads)
 
 
 def built_entry(bundle: Bundle, runtime: str, precision: str) -> dict[str, Any] | None:

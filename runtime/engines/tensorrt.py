@@ -1,6 +1,5 @@
 """TensorRT and TensorRT-RTX on an NVIDIA GPU: the engine of a bundle that fits this machine, and nothing else."""
 
-import threading
 import weakref
 from types import TracebackType
 
@@ -32,7 +31,6 @@ class TensorRtEngine:
         self.runtime, self.precision, self.outputs = runtime, precision, session.outputs
         self.max_batch = session.max_batch
         self._session, self._crop_shape = session, (*crop_hw, 3)
-        self._lock = threading.Lock()  # one stream and one set of buffers: close waits for the run of another thread
         self._finalizer = weakref.finalize(self, session.release)  # runs once, at exit too
 
     def run(self, crops: NDArray[np.uint8], box_scores: NDArray[np.float32]) -> Outputs:
@@ -46,33 +44,31 @@ class TensorRtEngine:
         Raises:
             QanetError: arrays of another shape or type, a closed engine, or a failure of TensorRT or CUDA.
         """
-        feed: dict[str, NDArray] = {"crops": crops, "box_scores": np.asarray(box_scores, np.float32)}
         count = len(crops)
+        feed: dict[str, NDArray] = {"crops": crops, "box_scores": np.asarray(box_scores, np.float32)}
         if crops.dtype != np.uint8 or crops.shape[1:] != self._crop_shape or count < 1:
-            raise QanetError("crops do not fit the engine", expected=f"(N, {', '.join(map(str, self._crop_shape))}) uint8",
-                             got=f"{crops.shape} {crops.dtype}")  # fmt: skip
+            expected = f"(N, {', '.join(map(str, self._crop_shape))}) uint8"
+            raise QanetError("crops do not fit the engine", expected=expected, got=f"{crops.shape} {crops.dtype}")
         if feed["box_scores"].shape != (count,):
             raise QanetError("box_scores do not fit the crops", expected=(count,), got=feed["box_scores"].shape)
-        with self._lock:
-            if not self._finalizer.alive:
-                raise QanetError("the engine is closed", expected="an open engine", next_command="load it again")
-            parts = []
-            for start in range(0, count, self.max_batch):
-                part = {name: feed[name][start : start + self.max_batch] for name in self._session.inputs}
-                parts.append(self._session.run(part, len(part["crops"])))
+        parts = []
+        for start in range(0, count, self.max_batch):
+            part = {name: feed[name][start : start + self.max_batch] for name in self._session.inputs}
+            parts.append(self._session.run(part, len(part["crops"])))
         if len(parts) == 1:
             return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
 
     def close(self) -> None:
         """Wait for what runs and free everything; a second call does nothing."""
-        with self._lock:
-            self._finalizer()
+        self._finalizer()
 
     def __enter__(self) -> "TensorRtEngine":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             self.close()
         except QanetError:

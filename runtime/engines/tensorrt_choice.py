@@ -20,9 +20,7 @@ HOST_CODE = "engine_host_code_allowed"  # option of a version-compatible engine,
 _Entry = dict[str, Any]
 
 
-def choose_engine(
-    bundle: Bundle, precision: str, outputs: tuple[str, ...] | None, target: str
-) -> tuple[Any, _Entry]:
+def choose_engine(bundle: Bundle, precision: str, outputs: tuple[str, ...] | None, target: str) -> tuple[Any, _Entry]:
     """The library's module and the manifest's entry of the engine to load.
 
     Args:
@@ -117,7 +115,7 @@ class LibraryLog:
         self._count = 0
         record = self._record
 
-        class RecordingLogger(library.ILogger):  # type: ignore[misc, name-defined]
+        class RecordingLogger(library.ILogger):
             def __init__(self) -> None:
                 library.ILogger.__init__(self)
 

@@ -1,5 +1,6 @@
 """A deserialised engine with all it holds on a GPU: one stream, a buffer a tensor, an execution context a profile."""
 
+import threading
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,7 @@ class _Profile:
 
 
 class Session:
-    """Opened whole or not at all, released once; one batch at a time.
+    """Opened whole or not at all, released once; threads take turns.
 
     Args:
         library: the module tensorrt or tensorrt_rtx.
@@ -55,26 +56,32 @@ class Session:
         self._stream: Any = None
         self._profiles: list[_Profile] = []
         self._buffers: dict[str, TensorBuffer] = {}
-        with gpu.active("loading the engine"), ExitStack() as undo:
-            undo.callback(self._free)
-            self._deserialize(plan, host_code)
-            self._stream = gpu.driver.Stream()
-            self.inputs, self.outputs = self._tensors(wanted)
-            self._open_profiles(row_shape)
-            self.max_batch = max(profile.high for profile in self._profiles)
-            self._allocate()
-            undo.pop_all()
+        self._lock = threading.Lock()  # one stream and one set of buffers: release waits for the run of another thread
+        with gpu.active("loading the engine"):
+            try:
+                self._deserialize(plan, host_code)
+                self._stream = gpu.driver.Stream()
+                self.inputs, self.outputs = self._tensors(wanted)
+                self._open_profiles(row_shape)
+                self.max_batch = max(profile.high for profile in self._profiles)
+                self._allocate()
+            except BaseException:
+                with suppress(gpu.driver.Error):  # the first error is the one to tell
+                    self._free()
+                raise
 
     def run(self, feed: dict[str, NDArray], count: int) -> Outputs:
         """One batch of `count` rows, at most max_batch; blocks until the outputs are on the host.
 
         Raises:
-            QanetError: a step failed; nothing of the batch is in flight any more.
+            QanetError: released before, or a step failed; nothing of the batch is in flight any more.
         """
-        fitting = [profile for profile in self._profiles if count <= profile.high]
-        profile = min(fitting, key=lambda profile: (profile.high, -profile.low))
-        batch = max(count, profile.low)
-        with self._gpu.active(f"running a batch of {count}"):
+        with self._lock, self._gpu.active(f"running a batch of {count}"):
+            if self._stream is None:
+                raise QanetError("the engine is closed", expected="an open engine", next_command="load it again")
+            fitting = [profile for profile in self._profiles if count <= profile.high]
+            profile = min(fitting, key=lambda profile: (profile.high, -profile.low))
+            batch = max(count, profile.low)
             try:
                 self._set_batch(profile, batch)
                 for name in self.inputs:
@@ -86,14 +93,14 @@ class Session:
                     self._buffers[name].download(count, self._stream)
                 self._stream.synchronize()
             except BaseException:
-                with suppress(self._gpu.driver.Error):  # the first error is the one to tell
+                with suppress(self._gpu.driver.Error):
                     self._stream.synchronize()  # the next batch must not meet the copies of this one
                 raise
             return {name: self._buffers[name].rows(count) for name in self.outputs}
 
     def release(self) -> None:
         """Wait for the stream, then give everything back."""
-        with self._gpu.active("closing the engine"):
+        with self._lock, self._gpu.active("closing the engine"):
             self._free()
 
     def _free(self) -> None:
@@ -110,7 +117,12 @@ class Session:
         self._stream = None
 
     def _drop_library_objects(self) -> None:
-        """TensorRT destroys an object with its last reference: children before parents, in the context they live in."""
+        """TensorRT destroys an object with its last reference: children before parents, in the context they live in.
+
+        So none of them is ever in a local variable, which the traceback of an error would keep alive past this.
+        """
+        for profile in self._profiles:
+            profile.context = None
         self._profiles.clear()
         self._engine = None
         self._runtime = None
@@ -120,9 +132,8 @@ class Session:
         try:
             self._runtime = self._trt.Runtime(self._log.logger)
         except (TypeError, RuntimeError) as error:  # the binding's words for a null pointer
-            raise QanetError(
-                "TensorRT cannot start", got=self._log.since(mark), next_command="qanet doctor"
-            ) from error  # fmt: skip
+            got = self._log.since(mark)
+            raise QanetError("TensorRT cannot start", got=got, next_command="qanet doctor") from error
         if host_code:
             setattr(self._runtime, HOST_CODE, True)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
@@ -130,9 +141,8 @@ class Session:
 
     def _tensors(self, wanted: tuple[str, ...] | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of the inputs to feed and of the outputs to return."""
-        engine = self._engine
-        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-        inputs = tuple(n for n in names if engine.get_tensor_mode(n) == self._trt.TensorIOMode.INPUT)
+        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        inputs = tuple(n for n in names if self._engine.get_tensor_mode(n) == self._trt.TensorIOMode.INPUT)
         for name in inputs:
             expected, got = _INPUT_TYPES.get(name), self._type(name)
             if got is not expected:
@@ -162,10 +172,10 @@ class Session:
             if high[1:] != row_shape:
                 raise QanetError("the engine takes crops of another size", expected=row_shape, got=high[1:])
             mark = self._log.mark()
-            context = self._engine.create_execution_context(strategy)
-            self._require(context is not None, mark, f"no execution context for batches up to {high[0]}")
-            self._profiles.append(_Profile(context, low[0], high[0]))
-            chosen = context.set_optimization_profile_async(index, self._stream.handle)
+            profile = _Profile(self._engine.create_execution_context(strategy), low[0], high[0])
+            self._profiles.append(profile)
+            self._require(profile.context is not None, mark, f"no execution context for batches up to {high[0]}")
+            chosen = profile.context.set_optimization_profile_async(index, self._stream.handle)
             self._require(chosen, mark, f"optimisation profile {index}, for batches up to {high[0]}, cannot be chosen")
         self._stream.synchronize()
 
@@ -184,19 +194,24 @@ class Session:
         """A buffer a tensor, for the largest profile; every context gets the same addresses, once."""
         for profile in self._profiles:
             self._set_batch(profile, profile.high)
-        largest = max(self._profiles, key=lambda profile: profile.high)
         for index in range(self._engine.num_io_tensors):
             name = self._engine.get_tensor_name(index)
-            shape = tuple(largest.context.get_tensor_shape(name))
-            for profile in self._profiles:
-                if (got := tuple(profile.context.get_tensor_shape(name))) != (profile.high, *shape[1:]) or min(got) < 1:
-                    raise QanetError(f"the engine's {name} is not one row a crop", got=f"{got} for {profile.high} crops")
             pinned = name in self.inputs or name in self.outputs
-            self._buffers[name] = TensorBuffer(self._gpu.driver, shape, self._type(name), pinned=pinned)
+            shape = (self.max_batch, *self._row_shape(name))
+            buffer = self._buffers[name] = TensorBuffer(self._gpu.driver, shape, self._type(name), pinned=pinned)
             for profile in self._profiles:
                 mark = self._log.mark()
-                bound = profile.context.set_tensor_address(name, self._buffers[name].address)
+                bound = profile.context.set_tensor_address(name, buffer.address)
                 self._require(bound, mark, f"TensorRT does not take the address of {name}")
+
+    def _row_shape(self, name: str) -> tuple[int, ...]:
+        """A tensor's shape for one crop, which is the same in every profile."""
+        shapes = [(profile.high, tuple(profile.context.get_tensor_shape(name))) for profile in self._profiles]
+        rows = {shape[1:] for _, shape in shapes}
+        if len(rows) != 1 or any(shape[:1] != (batch,) or min(shape) < 1 for batch, shape in shapes):
+            got = ", ".join(f"{shape} for {batch} crops" for batch, shape in shapes)
+            raise QanetError(f"the engine's {name} has not one row a crop", expected="(N, ...)", got=got)
+        return rows.pop()
 
     def _require(self, success: bool, mark: int, fact: str) -> None:
         if not success:

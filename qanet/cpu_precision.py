@@ -1,0 +1,36 @@
+"""What a CPU can do, by OpenVINO's word: one rule for the build and the runtime."""
+
+from typing import Any
+
+_HINT = "INFERENCE_PRECISION_HINT"
+_OPENVINO_NAMES = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+
+
+def floating_point(core: Any, precision: str) -> str:
+    """The type nearest to the one asked for that this CPU has in hardware.
+
+    Args:
+        core: openvino.Core.
+        precision: of the graph: "fp32", "fp16", "bf16", or "int8", whose float layers take 16 bits where they can.
+    Returns:
+        "fp32", "fp16" or "bf16".
+    """
+    if precision == "fp32":
+        return precision
+    # Where 16-bit types can only be emulated, slowly, the plugin's own choice is f32.
+    if core.get_property("CPU", _HINT).to_string() == "f32":
+        return "fp32"
+    has = {name.lower() for name in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")} & {"fp16", "bf16"}
+    wanted = "bf16" if precision == "int8" else precision
+    return wanted if wanted in has else min(has, default="fp32")
+
+
+def openvino_hint(core: Any, precision: str) -> str:
+    """`floating_point` as a value of OpenVINO's INFERENCE_PRECISION_HINT."""
+    return _OPENVINO_NAMES[floating_point(core, precision)]
+
+
+def cpu_signature(core: Any) -> str:
+    """Names the CPU and its number types: an engine file compiled under another signature is not loaded."""
+    capabilities = sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    return f"{core.get_property('CPU', 'FULL_DEVICE_NAME')} [{', '.join(capabilities)}]"

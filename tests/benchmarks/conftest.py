@@ -1,0 +1,76 @@
+"""Fakes of the benchmark tests: an engine that answers from a table, a bundle without files, a clock that is told."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qanet.bundle import Bundle, create
+from qanet.runtime.engines.base import Outputs
+
+CROP_HW = (16, 12)
+CLASSES = 13
+
+
+class FakeEngine:
+    """Logits that favour the class of each crop's blue channel: deterministic, and different for different crops."""
+
+    runtime = "fake"
+    outputs = ("logits", "iou_scores")
+
+    def __init__(self, precision: str = "fp32", spoil: Callable[[Outputs], Outputs] = lambda outputs: outputs):
+        self.precision, self.spoil, self.batches = precision, spoil, []
+
+    def run(self, crops: np.ndarray, box_scores: np.ndarray) -> Outputs:
+        assert crops.dtype == np.uint8 and len(crops) == len(box_scores)
+        self.batches.append(len(crops))
+        classes = crops[:, 2::4, 2::4, 0] % CLASSES  # (N, H / 4, W / 4)
+        logits = np.where(np.arange(CLASSES)[None, :, None, None] == classes[:, None], 6.0, 0.0).astype(np.float32)
+        return self.spoil({"logits": logits, "iou_scores": np.full(len(crops), 0.8, np.float32)})
+
+
+class FakeClock:
+    """Monotonic nanoseconds that pass only when somebody lets them."""
+
+    def __init__(self) -> None:
+        self.now_ns = 1_000
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+    def pass_ms(self, duration_ms: float) -> None:
+        self.now_ns += round(duration_ms * 1e6)
+
+
+@pytest.fixture
+def fake_engine() -> type[FakeEngine]:
+    return FakeEngine
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def fake_bundle(tmp_path: Path) -> Bundle:
+    """A bundle whose graphs are not to be opened, with an accuracy card for FP32 only."""
+    bundle = create(
+        tmp_path / "fake.qanet", labels="ccp13", input_hw=list(CROP_HW), qam_weights=[1, 0.5, 3],
+        pixel_score_threshold=0.2,
+    )  # fmt: skip
+    for precision in ("fp32", "fp16", "int8"):
+        bundle.add_file(f"{precision}.onnx", precision.encode())
+        bundle.manifest["graphs"][precision] = f"{precision}.onnx"
+    card = {"miou": 0.51234, "pixel_accuracy": 0.9, "data": "ccp", "split": "val", "images": 100}
+    bundle.manifest["accuracy"] = {"fp32": card}
+    bundle.save()
+    return bundle
+
+
+@pytest.fixture
+def crops() -> tuple[np.ndarray, np.ndarray]:
+    """(5, 16, 12, 3) uint8 crops and (5,) float32 box scores."""
+    rng = np.random.default_rng(7)
+    return rng.integers(0, 256, (5, *CROP_HW, 3), np.uint8), np.linspace(0.5, 1, 5, dtype=np.float32)

@@ -1,0 +1,124 @@
+"""Agreement on label maps counted by hand, and the check that refuses to time what is wrong."""
+
+import numpy as np
+import pytest
+
+from qanet.benchmarks import check
+from qanet.benchmarks.agreement import CropParsing, compare, label_agreement, parse_crops
+from qanet.errors import QanetError
+
+A = np.array([[[0, 0, 1, 1], [0, 2, 2, 1]]], np.uint8)
+B = np.array([[[0, 0, 1, 2], [1, 2, 2, 1]]], np.uint8)
+
+
+def test_agreement_counted_by_hand():
+    agreement = label_agreement(A, B)
+    assert agreement["pixels"] == pytest.approx(6 / 8)
+    assert agreement["foreground"] == pytest.approx(4 / 6)  # six pixels are foreground in either
+    assert agreement["miou"] == pytest.approx((2 / 3 + 2 / 4 + 2 / 3) / 3)  # classes 0, 1, 2
+
+
+def test_agreement_without_foreground():
+    nothing = np.zeros((1, 2, 2), np.uint8)
+    assert label_agreement(nothing, nothing) == {"pixels": 1.0, "foreground": None, "miou": 1.0}
+
+
+def test_compare_takes_absolute_differences():
+    def parsing(values):
+        return CropParsing(
+            A[[0, 0]], {name: np.array(values, np.float32) for name in ("quality", "iou", "pixel")}, True
+        )
+
+    agreement = compare(parsing([0.5, 0.5]), parsing([0.4, 0.8]))
+    assert agreement["quality_score_difference"] == pytest.approx({"mean": 0.2, "max": 0.3}, abs=1e-5)
+    assert agreement["crops"] == 2 and agreement["pixels"] == 1.0
+
+
+def test_parse_crops_gives_labels_at_crop_resolution(fake_engine, fake_bundle):
+    flat = np.full((3, 16, 12, 3), 5, np.uint8)
+    flat[1] = 7
+    parsing = parse_crops(fake_engine(), fake_bundle, flat, np.ones(3, np.float32))
+    assert parsing.labels.shape == (3, 16, 12) and parsing.finite
+    assert [np.unique(label).tolist() for label in parsing.labels] == [[5], [7], [5]]
+    confidence = np.exp(6) / (np.exp(6) + 12)
+    assert parsing.scores["pixel"] == pytest.approx([confidence] * 3, abs=1e-5)
+    assert parsing.scores["quality"] == pytest.approx([(0.8**0.5 * confidence**3) ** (1 / 4.5)] * 3, abs=1e-5)
+
+
+def test_parse_crops_stays_within_the_largest_batch(fake_engine, fake_bundle):
+    engine = fake_engine()
+    many = np.zeros((35, 16, 12, 3), np.uint8)
+    assert len(parse_crops(engine, fake_bundle, many, np.ones(35, np.float32)).labels) == 35
+    assert engine.batches == [16, 16, 3]
+
+
+def not_finite(outputs):
+    outputs["iou_scores"][0] = np.nan
+    return outputs
+
+
+def shuffled(outputs):
+    return {**outputs, "logits": np.roll(outputs["logits"], 1, axis=1)}
+
+
+def broken(outputs):
+    raise RuntimeError("out of memory")
+
+
+@pytest.fixture
+def checked(monkeypatch, fake_engine, fake_bundle, crops):
+    """Checks precisions whose engines spoil their outputs in the given way."""
+
+    def call(spoilers, precisions=("fp32", "fp16")):
+        def open_engine(bundle, device, precision, outputs, threads=None):
+            if device == "onnxruntime":
+                return fake_engine("fp32")
+            if precision not in spoilers:
+                raise QanetError(f"no {precision} engine")
+            return fake_engine(precision, spoilers[precision])
+
+        monkeypatch.setattr(check, "open_engine", open_engine)
+        return check.check_precisions(fake_bundle, "cpu", list(precisions), None, *crops)
+
+    return call
+
+
+def test_equal_engines_pass(checked):
+    result = checked({"fp32": dict, "fp16": dict})
+    assert {p: c.passed for p, c in result.checks.items()} == {"fp32": True, "fp16": True}
+    assert result.checks["fp16"].label_agreement == 1.0 and result.checks["fp16"].against == "fp32 on fake"
+    assert list(result.engines) == ["fp32", "fp16"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [(not_finite, "not finite"), (shuffled, "at least 90% are needed"), (broken, "does not run: RuntimeError: out of")],
+)
+def test_an_engine_that_is_wrong_is_refused_with_the_reason(checked, spoil, reason):
+    result = checked({"fp32": dict, "fp16": spoil})
+    assert not result.checks["fp16"].passed and reason in str(result.checks["fp16"].reason)
+    assert list(result.engines) == ["fp32"]
+
+
+def test_fp32_is_checked_against_another_runtime(checked):
+    pytest.importorskip("onnxruntime", reason="the oracle is asked for only where ONNX Runtime is installed")
+    result = checked({"fp32": shuffled}, ["fp32"])
+    assert not result.checks["fp32"].passed and "fp32 on onnxruntime" in str(result.checks["fp32"].reason)
+
+
+def test_fp32_need_not_be_asked_for_to_be_the_reference(checked):
+    result = checked({"fp32": dict, "fp16": shuffled}, ["fp16"])
+    assert list(result.checks) == ["fp16"] and not result.checks["fp16"].passed and result.engines == {}
+
+
+def test_an_engine_that_is_missing_says_so(checked):
+    result = checked({"fp32": dict})
+    assert result.checks["fp16"].reason == "it does not run: no fp16 engine"
+
+
+def test_labels_just_above_the_floor_pass_and_just_below_fail():
+    reference = CropParsing(np.zeros((1, 10, 10), np.uint8), {}, True)
+    for wrong, passed in ((10, True), (11, False)):
+        labels = reference.labels.copy()
+        labels.reshape(-1)[:wrong] = 1
+        assert check.judge(CropParsing(labels, {}, True), reference, "fp32").passed is passed

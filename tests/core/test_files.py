@@ -1,0 +1,93 @@
+"""A file appears whole or not at all, also when the disk is full."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from qanet.errors import QanetError
+from qanet.files import check_room, sha256_bytes, sha256_file, write_by, write_bytes, write_text, written_aside
+
+
+def test_a_file_and_its_folders_are_written(tmp_path):
+    path = tmp_path / "a" / "b" / "c.txt"
+    write_text(path, "grüße")
+    assert path.read_bytes() == "grüße".encode() and os.listdir(path.parent) == ["c.txt"]
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_the_file_aside_keeps_the_suffix(tmp_path):
+    with written_aside(tmp_path / "clip.webm") as aside:
+        assert aside.suffix == ".webm" and aside.parent == tmp_path
+        aside.write_bytes(b"video")
+    assert (tmp_path / "clip.webm").read_bytes() == b"video"
+
+
+@pytest.mark.parametrize("error", [ValueError("broken"), KeyboardInterrupt()])
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(type(error)), written_aside(path) as aside:
+        aside.write_text("half")
+        raise error
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path):
+    """A process that may write no file beyond 10,000 bytes stands for a disk that is full."""
+    script = f"""
+        import resource, sys
+        from pathlib import Path
+        from qanet.errors import QanetError
+        from qanet.files import write_bytes
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+        try:
+            write_bytes(Path({str(tmp_path)!r}) / "a.bin", bytes(50_000))
+        except QanetError as error:
+            print(error)
+    """
+    (tmp_path / "a.bin").write_bytes(b"old")
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"could not write {tmp_path}/a.bin (expected room on the disk and the right to write")
+    assert done.stdout.count("\n") == 1 and "File too large" in done.stdout
+    assert (tmp_path / "a.bin").read_bytes() == b"old" and os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_a_disk_that_fills_up_at_the_end_counts_too(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(QanetError, match="could not write .*No space left on device"):
+        write_bytes(tmp_path / "a.bin", b"data")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(QanetError, match="could not write .*file/a.txt .*; next: free some space or choose another"):
+        write_text(tmp_path / "file" / "a.txt", "text")
+
+
+def test_a_librarys_failure_counts_as_a_full_disk(tmp_path):
+    def writer(path):
+        raise RuntimeError("[enforce fail at inline_container.cc] . PytorchStreamWriter failed writing file")
+
+    with pytest.raises(QanetError, match="could not write .*PytorchStreamWriter"):
+        write_by(tmp_path / "a.pt", writer)
+    assert os.listdir(tmp_path) == []
+
+
+def test_room_is_checked_also_under_a_folder_to_come(tmp_path):
+    check_room(tmp_path / "not" / "yet", 1)
+    with pytest.raises(QanetError, match="no room to write into .* MiB free, got "):
+        check_room(tmp_path / "not" / "yet", 1 << 60)
+
+
+def test_hashes_of_bytes_and_of_files_agree(tmp_path):
+    data = bytes(range(256)) * 5000  # more than the megabyte that is read at a time
+    (tmp_path / "a").write_bytes(data)
+    assert sha256_file(tmp_path / "a") == sha256_bytes(data) == hashlib.sha256(data).hexdigest()
