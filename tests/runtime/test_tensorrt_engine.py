@@ -512,21 +512,6 @@ def test_a_forgotten_engine_is_closed_when_it_is_collected(machine, tmp_path):
     assert not machine.memory
 
 
-def test_an_engine_left_open_is_closed_before_the_context_when_the_process_ends(machine, tmp_path):
-    """weakref.finalize runs at exit in reverse order of creation, so that order is what is to be kept."""
-    engine = engine_from_bundle(make_bundle(tmp_path), "fp16", KERNEL_TAIL)
-    gpu = cuda_buffers.open_gpu()
-    order = {kept.obj(): number for number, kept in enumerate(_finalizers()) if kept.obj() in (engine, gpu)}
-    assert order[gpu] < order[engine]
-    engine.close()
-
-
-def _finalizers():
-    """Live finalizers, oldest first."""
-    registry = weakref.finalize._registry
-    return [SimpleNamespace(obj=registry[key].weakref) for key in sorted(registry, key=lambda k: registry[k].index)]
-
-
 # ---- The real libraries.
 
 
