@@ -139,7 +139,7 @@ def _document(
         "agreement": agreement,
         "executions": executions,
     }
-    found = [machine.busy_warning(facts), *(execution_warning(p, e, args.model) for p, e in executions.items())]
+    found = [machine.busy_warning(facts), *(execution_warning(p, e) for p, e in executions.items())]
     stages_ms = {precision: parser.times.samples_ms for precision, parser in parsers.items()}
     return documents.build(parts, session, stages_ms, [line for line in found if line] + samples.warnings)
 

@@ -4,7 +4,6 @@ from typing import Any
 
 from qanet.bundle import Bundle
 from qanet.runtime.engines.base import Engine
-from qanet.runtime.engines.select import built_entry
 
 
 def describe_execution(bundle: Bundle, engine: Engine) -> dict[str, Any]:
@@ -12,31 +11,22 @@ def describe_execution(bundle: Bundle, engine: Engine) -> dict[str, Any]:
 
     Returns:
         runtime; floating_point: the type of what is not INT8 ("f32", "bf16", "f16"), None where the runtime does not
-        tell; multiply_add_shares: precision -> fraction, from the census of the engine that `qanet build` made for
-        this runtime, None where the bundle has none.
+        tell; multiply_add_shares: precision -> fraction, from the census of an engine that `qanet build` made for
+        this runtime with the same floating-point type, None where the bundle has none.
     """
-    entry = built_entry(bundle, engine.runtime, engine.precision)
-    census = (entry or {}).get("census") or {}
-    return {
-        "runtime": engine.runtime,
-        "floating_point": _floating_point(engine),
-        "multiply_add_shares": census.get("multiply_add_shares"),
-    }
+    floating_point = getattr(engine, "floating_point", None)
+    shares = None
+    for entry in bundle.engines:
+        alike = (entry.get("runtime"), entry.get("precision")) == (engine.runtime, engine.precision)
+        if alike and entry.get("hint", floating_point) == floating_point:
+            shares = (entry.get("census") or {}).get("multiply_add_shares")
+            break
+    return {"runtime": engine.runtime, "floating_point": floating_point, "multiply_add_shares": shares}
 
 
-def execution_warning(precision: str, execution: dict[str, Any], name: str) -> str | None:
-    """A sentence when a narrow precision was asked for and the rest of the graph ran wider than it had to."""
-    unbuilt = execution["multiply_add_shares"] is None
-    if precision == "fp32" or execution["floating_point"] != "f32" or not unbuilt:
+def execution_warning(precision: str, execution: dict[str, Any]) -> str | None:
+    """A sentence when a narrow precision was asked for and 32 bits were computed."""
+    if precision == "fp32" or execution["floating_point"] != "f32":
         return None
-    return (
-        f"{precision}: OpenVINO computed what is not INT8 in f32, because the bundle has no OpenVINO engine that says "
-        f"what this CPU can do; next: qanet build {name} --precision {precision} --runtime openvino"
-    )
-
-
-def _floating_point(engine: Engine) -> str | None:
-    compiled = getattr(engine, "compiled", None)  # OpenVINO's
-    if compiled is None:
-        return None
-    return str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
+    what = "all of it" if precision == "fp16" else "what is not INT8"
+    return f"{precision}: {execution['runtime']} computed {what} in f32: this processor has no 16-bit type for it"

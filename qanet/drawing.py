@@ -1,34 +1,43 @@
 """Overlays: part colours, contours, boxes with scores, and a legend of the classes that are there."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qanet.labels import LabelSet
 
-if TYPE_CHECKING:
-    from qanet.results import ParsingResult, PersonParsing
-
 _INK, _PAPER = (32, 32, 32), (250, 250, 250)
 
 
-def draw_result(
-    result: "ParsingResult", alpha: float, boxes: bool, legend: bool, max_width: int = 0
-) -> NDArray[np.uint8]:
-    """See `ParsingResult.draw`."""
-    canvas, labels, shrink = result.image.copy(), result.labels, 1.0
+class Person(Protocol):
+    """What is written over a box; `qanet.results.PersonParsing` has it."""
+
+    box: NDArray[np.float32]
+    quality: float
+    iou_score: float
+    pixel_score: float
+    track_id: int | None
+
+
+def draw_people(
+    image: NDArray[np.uint8], labels: NDArray[np.uint8], label_set: LabelSet, people: Sequence[Person], *,
+    alpha: float, boxes: bool, legend: bool, max_width: int = 0,
+) -> NDArray[np.uint8]:  # fmt: skip
+    """A picture of the people (best first) over a copy of the image; arguments as `ParsingResult.draw`."""
+    canvas, shrink = image.copy(), 1.0
     if 0 < max_width < canvas.shape[1]:
         # Shrunk before anything is drawn: the text stays readable and the blending is cheaper.
         shrink = max_width / canvas.shape[1]
         canvas, labels = _shrunk(canvas, labels, shrink)
-    blend_labels(canvas, labels, result.label_set, alpha)
+    blend_labels(canvas, labels, label_set, alpha)
     scale = max(0.7, min(canvas.shape[:2]) / 900)
     if boxes:
-        for person in reversed(result.people):
+        for person in reversed(people):
             _draw_box(canvas, person, scale, shrink)
     if legend:
-        _draw_legend(canvas, labels, result.label_set, scale)
+        _draw_legend(canvas, labels, label_set, scale)
     return canvas
 
 
@@ -59,7 +68,7 @@ def blend_labels(canvas: NDArray[np.uint8], labels: NDArray[np.uint8], label_set
     np.copyto(region, mixed, where=(inside > 0)[..., None])
 
 
-def _draw_box(canvas: NDArray[np.uint8], person: "PersonParsing", scale: float, shrink: float) -> None:
+def _draw_box(canvas: NDArray[np.uint8], person: Person, scale: float, shrink: float) -> None:
     import cv2
 
     height, width = canvas.shape[:2]

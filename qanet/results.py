@@ -104,9 +104,12 @@ class ParsingResult:
             alpha: how much of the part colours covers the image, 0..1.
             max_width: shrink to this many pixels of width first; 0 keeps the size.
         """
-        from qanet.drawing import draw_result
+        from qanet.drawing import draw_people
 
-        return draw_result(self, alpha=alpha, boxes=boxes, legend=legend, max_width=max_width)
+        return draw_people(
+            self.image, self.labels, self.label_set, self.people,
+            alpha=alpha, boxes=boxes, legend=legend, max_width=max_width,
+        )  # fmt: skip
 
 
 def _rounded(value: float, digits: int = 4) -> float:

@@ -34,11 +34,16 @@ class YoloxDetector:
                 f"no detector at {path}", expected="an ONNX detector, e.g. yolox_nano.onnx",
                 next_command="leave --detector out to use OpenCV's people detector",
             )  # fmt: skip
+        with path.open("rb") as file:
+            start = file.read(8)
+        if not start.startswith(b"\x08"):  # ONNX begins with its version; OpenVINO would try other formats, aloud
+            raise QanetError(f"{path} is not an ONNX model", got=f"a file that starts with {start!r}")
         core = openvino.Core()
         try:
             model = core.read_model(str(path))
         except RuntimeError as error:
-            raise QanetError(f"{path} is not a readable ONNX model", got=str(error).splitlines()[-1]) from error
+            got = str(error).strip().splitlines()[-1]
+            raise QanetError(f"{path} is not a readable ONNX model", got=got) from error
         self._input_hw = _recognise(model, path)
         config = {"PERFORMANCE_HINT": "LATENCY", **({"INFERENCE_NUM_THREADS": threads} if threads else {})}
         self._request = core.compile_model(model, "CPU", config).create_infer_request()

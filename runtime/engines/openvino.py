@@ -58,7 +58,7 @@ def engine_from_graph(
         config = _config(openvino_hint(core, precision), threads)
         return OpenVinoEngine(core.compile_model(model, "CPU", config), precision)
     except RuntimeError as error:
-        raise QanetError("OpenVINO cannot compile the graph", got=str(error).splitlines()[-1]) from error
+        raise QanetError("OpenVINO cannot compile the graph", got=str(error).strip().splitlines()[-1]) from error
 
 
 def engine_from_bundle(

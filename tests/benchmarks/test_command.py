@@ -47,7 +47,9 @@ def test_writes_report_json_and_csv_and_ends_with_a_line_of_json(benchmark, caps
     assert kinds[:3] == [("null", None, 1), ("engine", "fp32", 1), ("engine", "int8", 1)]
     assert ("engine", "int8", 2) in kinds  # two people a frame
     assert all(t["status"] == "measured" and t["latency_ms"]["n"] == 3 for t in document["targets"])
-    assert document["agreement"]["int8"]["pixels"] == 1.0 and document["checks"]["int8"]["passed"]
+    # The same graph twice, but "int8" lets the rest run in the CPU's 16-bit type where it has one.
+    assert document["agreement"]["int8"]["pixels"] > 0.95 and document["checks"]["int8"]["passed"]
+    assert document["executions"]["fp32"]["floating_point"] == "f32"
     assert set(document["stages"]["int8"]) == {"crop", "engine", "tail", "suppress"}
     page = (benchmark.output / "report.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 4 + 4  # frames; crop, labels twice, difference
@@ -59,13 +61,6 @@ def test_json_is_the_whole_document_and_nothing_else(benchmark, capsys):
     document = json.loads(capsys.readouterr().out)
     assert document == read_document(benchmark.output / "results.json")
     assert list(document["checks"]) == ["int8"] and document["comparison"][0]["engine_speed_up"] is None
-
-
-def test_an_int8_graph_without_a_built_engine_says_what_the_rest_ran_in(benchmark):
-    assert benchmark() == 0
-    document = read_document(benchmark.output / "results.json")
-    assert document["executions"]["int8"]["floating_point"] == "f32"
-    assert any("qanet build" in line and line.startswith("int8:") for line in document["warnings"])
 
 
 def test_a_wrong_graph_is_refused_and_the_rest_is_timed(benchmark, two_precisions, tiny_graph, capsys):
@@ -144,7 +139,7 @@ def test_a_summary_of_something_else_is_refused(benchmark, tmp_path):
 
 @pytest.mark.slow
 def test_a_real_clip(shared, two_precisions, tmp_path):
-    clip, detector = shared / "video" / "sports2d_demo.mp4", shared / "models" / "yolox_nano.onnx"
+    clip, detector = shared / "data" / "video" / "sports2d_demo.mp4", shared / "data" / "models" / "yolox_nano.onnx"
     if not (clip.is_file() and detector.is_file()):
         pytest.skip("the shared folder has no clip or no detector")
     arguments = ["--input", str(clip), "--detector", str(detector), "--frames", "3", "--rounds", "2", "--device", "cpu"]

@@ -31,7 +31,7 @@ def measurement(name, kind, precision, batch, samples_ms, error=None):
 
 @pytest.fixture
 def document(fake_bundle):
-    """Two precisions timed, one refused, one target broken; an accuracy card for FP32 only; one engine with a census."""
+    """Two precisions timed, one refused, one target broken; accuracy for FP32 only; one engine with a census."""
     fake_bundle.add_engine(
         "engines/e.blob", b"x" * 2**20,
         {
@@ -291,7 +291,7 @@ def _measure(browser: str, folder: Path, width: int) -> subprocess.CompletedProc
     frame = f'<iframe style="border:0;width:{width}px;height:900px" srcdoc="{page}"></iframe>'
     (folder / "frame.html").write_text(f"<!doctype html><title></title>{frame}<script>{script}</script>")
     options = [
-        "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+        "--headless", "--hide-scrollbars", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
         "--disable-component-update", "--disable-sync", f"--user-data-dir={folder / 'profile'}",
         "--enable-logging=stderr", "--virtual-time-budget=4000", "--window-size=1400,1000", "--dump-dom",
     ]  # fmt: skip
