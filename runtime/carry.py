@@ -19,6 +19,7 @@ _MIN_QUALITY = 0.55  # of the fused score, with the box score left out: trust in
 _SCORE_DECAY = 0.97  # a frame without a detection
 _MIN_SCORE = 0.2
 _MIN_SIDE_PX = 12
+_AREA_CHANGE = 2.5  # a box that grows or shrinks more between two frames has jumped to something else
 
 
 @dataclass
@@ -71,8 +72,13 @@ class CarriedPeople:
             if person.track_id is None or (person.iou_score * person.pixel_score) ** 0.5 < _MIN_QUALITY:
                 continue
             box = labelled_box(person)
-            if box is not None:
+            if box is not None and _similar_area(box, person.box):
                 self._tracks.append(_Track(person.track_id, box, person.box_score))
+
+
+def _similar_area(a: NDArray[np.float32], b: NDArray[np.float32]) -> bool:
+    ratio = float((a[2:] - a[:2]).prod() / max(float((b[2:] - b[:2]).prod()), 1e-6))
+    return 1 / _AREA_CHANGE <= ratio <= _AREA_CHANGE
 
 
 def labelled_box(person: PersonParsing) -> NDArray[np.float32] | None:

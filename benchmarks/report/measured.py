@@ -98,6 +98,8 @@ def targets(document: dict[str, Any]) -> Safe:
         f"{_known(timing.get('rounds'))} interleaved rounds in {_known(timing.get('seconds'))} s after a warm-up; "
         "MAD is the median absolute deviation from the median."
     )
+    if (timing.get("rounds") or 0) < 100:
+        note += " Of fewer than 100 samples the p99 is little else than the largest."
     return section("targets", "All targets", table("Latencies in milliseconds", header, rows, 2), paragraph(note))
 
 

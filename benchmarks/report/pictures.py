@@ -174,7 +174,7 @@ def jpeg(image: NDArray[np.uint8], caption: str, max_bytes: int = _MAX_BYTES) ->
     scale = min(1.0, _MAX_WIDTH / image.shape[1])
     if scale < 1:
         size = (_MAX_WIDTH, max(1, round(image.shape[0] * scale)))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     encoded = b""
     for quality in (88, 80, 72, 64, 56, 48, 40):
         ok, buffer = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])

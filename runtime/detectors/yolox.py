@@ -28,20 +28,18 @@ class YoloxDetector:
         self, path: Path, score_threshold: float = 0.35, iou_threshold: float = 0.5, threads: int | None = None
     ):
         import openvino
+        from openvino.frontend import FrontEndManager
 
         if not path.is_file():
             raise QanetError(
                 f"no detector at {path}", expected="an ONNX detector, e.g. yolox_nano.onnx",
                 next_command="leave --detector out to use OpenCV's people detector",
             )  # fmt: skip
-        with path.open("rb") as file:
-            start = file.read(8)
-        if not start.startswith(b"\x08"):  # ONNX begins with its version; OpenVINO would try other formats, aloud
-            raise QanetError(f"{path} is not an ONNX model", got=f"a file that starts with {start!r}")
         core = openvino.Core()
+        frontend = FrontEndManager().load_by_framework("onnx")  # read_model would try other formats too, aloud
         try:
-            model = core.read_model(str(path))
-        except RuntimeError as error:
+            model = frontend.convert(frontend.load(str(path)))
+        except Exception as error:  # its exceptions share no base of their own
             got = str(error).strip().splitlines()[-1]
             raise QanetError(f"{path} is not a readable ONNX model", got=got) from error
         self._input_hw = _recognise(model, path)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+import warnings
 from typing import Any
 
 from qanet.bundle import PRECISIONS, Bundle
@@ -23,6 +24,12 @@ def open_engine(
         raise QanetError("unknown precision", expected=f"auto or one of {', '.join(PRECISIONS)}", got=precision)
     if device == "auto":
         device = "cuda" if has_cuda() else "cpu"
+        if device == "cuda" and not any(e["runtime"] in TENSORRT_MODULES for e in bundle.engines):
+            warnings.warn(
+                f"{bundle.name} has no engine for this GPU and runs on the CPU; "
+                f"next: qanet build {bundle.name} --runtime tensorrt", stacklevel=3,
+            )  # fmt: skip
+            device = "cpu"
     if precision == "auto":
         built = {e["precision"] for e in bundle.engines if device == "cuda" and e["runtime"] in TENSORRT_MODULES}
         precision = next((p for p in _FASTEST_FIRST if p in (built or bundle.manifest["graphs"])), "fp32")

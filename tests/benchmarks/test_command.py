@@ -137,7 +137,6 @@ def test_a_summary_of_something_else_is_refused(benchmark, tmp_path):
         benchmark("--parse-summary", str(other))
 
 
-@pytest.mark.slow
 def test_a_real_clip(shared, two_precisions, tmp_path):
     clip, detector = shared / "data" / "video" / "sports2d_demo.mp4", shared / "data" / "models" / "yolox_nano.onnx"
     if not (clip.is_file() and detector.is_file()):

@@ -291,7 +291,8 @@ def _measure(browser: str, folder: Path, width: int) -> subprocess.CompletedProc
     frame = f'<iframe style="border:0;width:{width}px;height:900px" srcdoc="{page}"></iframe>'
     (folder / "frame.html").write_text(f"<!doctype html><title></title>{frame}<script>{script}</script>")
     options = [
-        "--headless", "--hide-scrollbars", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+        "--headless", "--hide-scrollbars", "--no-sandbox", "--disable-gpu", "--no-first-run",
+        "--disable-background-networking",
         "--disable-component-update", "--disable-sync", f"--user-data-dir={folder / 'profile'}",
         "--enable-logging=stderr", "--virtual-time-budget=4000", "--window-size=1400,1000", "--dump-dom",
     ]  # fmt: skip

@@ -57,7 +57,7 @@ def test_another_model_is_refused_with_what_was_seen(tmp_path, tiny_graph):
 
 def test_a_file_that_is_no_model_is_refused(tmp_path, tiny_graph, capfd):
     (tmp_path / "text.onnx").write_text("hello")
-    with pytest.raises(QanetError, match="text.onnx is not an ONNX model .got a file that starts with b'hello'"):
+    with pytest.raises(QanetError, match="text.onnx is not a readable ONNX model .got [A-Z]"):
         YoloxDetector(tmp_path / "text.onnx")
     (tmp_path / "cut.onnx").write_bytes(tiny_graph[: len(tiny_graph) // 2])
     with pytest.raises(QanetError, match="cut.onnx is not a readable ONNX model .got [A-Z]"):

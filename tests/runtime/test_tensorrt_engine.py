@@ -5,6 +5,7 @@ import importlib.util
 import json
 import sys
 import threading
+import time
 import weakref
 from collections import Counter
 from importlib.machinery import ModuleSpec
@@ -40,7 +41,8 @@ class Machine:
 
     def __init__(self):
         self.calls, self.pending, self.memory, self.problems = Counter(), [], {}, []
-        self.stacks = threading.local()
+        self.stacks, self.gate = threading.local(), threading.Event()
+        self.gate.set()
         self.capability, self.sync_error, self.allocations_left, self.refused = (8, 7), None, 1000, 0
         self.Error = type("Error", (Exception,), {})
         self.MemoryError = type("MemoryError", (self.Error,), {})
@@ -79,6 +81,8 @@ class Machine:
 
     def synchronize(self):
         self.need_context("synchronize")
+        time.sleep(0.0005)  # other threads get their chance to interfere
+        self.gate.wait()
         pending, self.pending = self.pending, []
         if self.sync_error:
             pending.clear()  # this frame stays in the traceback
@@ -181,6 +185,7 @@ class FakeContext:
     def set_optimization_profile_async(self, index, handle):
         assert handle == 77
         self.profile = self.engine.spec["profiles"][index]
+        self.engine.machine.pending.append(lambda: None)
         return self.engine.succeeds("set_optimization_profile_async")
 
     def set_input_shape(self, name, shape):
@@ -436,6 +441,24 @@ def test_threads_take_turns(machine, tmp_path):
     assert machine.calls["retain"] == 1
     for index, batch in enumerate(batches):
         np.testing.assert_array_equal(got[index]["iou_scores"], network(*batch)["iou_scores"])
+
+
+def test_close_waits_for_the_batch_of_another_thread(machine, tmp_path):
+    engine, batch, got = engine_from_bundle(make_bundle(tmp_path), "fp16", KERNEL_TAIL), people(3), {}
+    machine.gate.clear()
+    runner = threading.Thread(target=lambda: got.update(engine.run(*batch)))
+    runner.start()
+    while not machine.calls["dtoh"]:
+        time.sleep(0.001)
+    closer = threading.Thread(target=engine.close)
+    closer.start()
+    closer.join(0.05)
+    assert closer.is_alive() and not machine.calls["free"]
+    machine.gate.set()
+    runner.join()
+    closer.join()
+    np.testing.assert_array_equal(got["iou_scores"], network(*batch)["iou_scores"])
+    assert not machine.memory
 
 
 # ---- Failures and the end.
