@@ -173,19 +173,22 @@ def open_bundle(name_or_path: str | Path) -> Bundle:
 def _check_values(path: Path, manifest: dict[str, Any]) -> None:
     """QanetError naming the first field whose content could not be used later."""
 
-    def numbers(value: Any, kind: type | tuple[type, ...], count: int) -> bool:
-        return isinstance(value, list) and len(value) == count and all(isinstance(v, kind) and v >= 0 for v in value)
+    def numbers(value: Any, kinds: tuple[type, ...], count: int) -> bool:
+        return isinstance(value, list) and len(value) == count and all(type(v) in kinds and v >= 0 for v in value)
 
     files, engines, threshold = manifest["files"], manifest["engines"], manifest["pixel_score_threshold"]
     entries = files.values()
     checks = {
-        "input_hw": ("two sizes in pixels", numbers(manifest["input_hw"], int, 2) and min(manifest["input_hw"]) > 0),
+        "input_hw": ("two sizes in pixels", numbers(manifest["input_hw"], (int,), 2) and min(manifest["input_hw"]) > 0),
         "files": (
             "sha256 and bytes of each",
             all(isinstance(e, dict) and {"sha256", "bytes"} <= e.keys() for e in entries),
         ),
         "graphs": ("files of the bundle", all(isinstance(f, str) and f in files for f in manifest["graphs"].values())),
-        "qam_weights": ("three numbers", numbers(manifest["qam_weights"], (int, float), 3)),
+        "qam_weights": (
+            "three numbers",
+            numbers(manifest["qam_weights"], (int, float), 3) and sum(manifest["qam_weights"]) > 0,
+        ),
         "pixel_score_threshold": ("0 <= T < 1", isinstance(threshold, (int, float)) and 0 <= threshold < 1),
         "engines": (
             "file, runtime and precision of each",

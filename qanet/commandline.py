@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -11,6 +12,10 @@ from qanet.errors import QanetError
 
 class CommandParser(argparse.ArgumentParser):
     """argparse whose mistakes are QanetErrors, so that they look like every other error."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Options may stand between the positional arguments: `qanet parse IN --model NAME OUT`."""
+        return self.parse_intermixed_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage and exiting."""
@@ -25,8 +30,8 @@ def command_parser(name: str, description: str, **options: Any) -> CommandParser
 
 
 def emit(as_json: bool, document: Any, text: str) -> None:
-    """Print the document or the text."""
-    print(json.dumps(document, indent=2, default=_plain) if as_json else text)
+    """Print the document or the text; nan and infinity, which JSON has not, become null."""
+    print(json.dumps(_plain(document), indent=2, allow_nan=False) if as_json else text)
 
 
 def note(text: str) -> None:
@@ -56,6 +61,11 @@ def _cell(value: object) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    return str(value)
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, (str, int, float, type(None))) else str(value)

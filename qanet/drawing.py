@@ -77,8 +77,17 @@ def _draw_box(canvas: NDArray[np.uint8], person: Person, scale: float, shrink: f
     cv2.rectangle(canvas, (x0, y0), (x1, y1), _PAPER, thickness + 2, cv2.LINE_AA)
     cv2.rectangle(canvas, (x0, y0), (x1, y1), _INK, thickness, cv2.LINE_AA)
     name = f"#{person.track_id} " if person.track_id is not None else ""
-    text = f"{name}Q {person.quality:.2f}  iou {person.iou_score:.2f}  pix {person.pixel_score:.2f}"
+    text = f"{name}Q {person.quality:.2f}"
+    details = f"{text}  iou {person.iou_score:.2f}  pix {person.pixel_score:.2f}"
+    if _text_width(details, scale) <= 2 * (x1 - x0):  # small people get the fused score alone
+        text = details
     _draw_text(canvas, text, x0, y0, scale)
+
+
+def _text_width(text: str, scale: float) -> int:
+    import cv2
+
+    return int(cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.55 * scale, max(1, round(1.2 * scale)))[0][0])
 
 
 def _draw_text(canvas: NDArray[np.uint8], text: str, x: int, y: int, scale: float) -> None:

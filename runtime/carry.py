@@ -19,14 +19,18 @@ _MIN_QUALITY = 0.55  # of the fused score, with the box score left out: trust in
 _SCORE_DECAY = 0.97  # a frame without a detection
 _MIN_SCORE = 0.2
 _MIN_SIDE_PX = 12
+_MEMORY_FRAMES = 10  # an unseen person keeps the number for so long
+_NEW = 0
 _AREA_CHANGE = 2.5  # a box that grows or shrinks more between two frames has jumped to something else
 
 
 @dataclass
 class _Track:
     track_id: int
-    box: NDArray[np.float32]
+    box: NDArray[np.float32]  # where the person is expected next, xyxy pixels
     score: float
+    trusted: bool  # looked for again without a detection; otherwise only the identity is kept
+    frames_unseen: int = 0
 
 
 class CarriedPeople:
@@ -37,43 +41,56 @@ class CarriedPeople:
         self._next_id = 1
 
     def propose(self, found: Detections | None) -> Detections:
-        """Boxes to parse in this frame: `found`, and the carried people it does not overlap.
+        """Boxes to parse in this frame: `found`, and the trusted people it does not overlap.
 
         Args:
             found: this frame's detections; None when the detector did not run.
         Returns:
-            Detections with `track_ids` (N,) int64.
+            Detections with `track_ids` (N,) int64; each box stands once.
         """
         boxes = found.boxes if found is not None else np.zeros((0, 4), np.float32)
         scores = found.scores if found is not None else np.zeros(0, np.float32)
-        carried = np.array([t.box for t in self._tracks], np.float32).reshape(-1, 4)
-        overlaps = pairwise_iou(boxes, carried)
-        ids = np.zeros(len(boxes), np.int64)
-        free = np.ones(len(carried), bool)
+        ids, free = self._match(boxes, scores)
+        carried = [t for t in free if t.trusted and t.score * _SCORE_DECAY >= _MIN_SCORE]
+        merged = Detections(
+            np.concatenate([boxes, np.array([t.box for t in carried], np.float32).reshape(-1, 4)]),
+            np.array([*scores, *(t.score * _SCORE_DECAY for t in carried)], np.float32),
+            np.array([*ids, *(t.track_id for t in carried)], np.int64),
+        )
+        chosen = merged.take(suppress(merged.boxes, merged.scores, _DUPLICATE_IOU))
+        assert chosen.track_ids is not None
+        for row in np.flatnonzero(chosen.track_ids == _NEW):  # numbered last, so that duplicates use up none
+            chosen.track_ids[row], self._next_id = self._next_id, self._next_id + 1
+        return chosen
+
+    def _match(self, boxes: NDArray[np.float32], scores: NDArray[np.float32]) -> tuple[NDArray[np.int64], list[_Track]]:
+        """Identity of each detection (_NEW where it has none), best score first, and the tracks left over."""
+        overlaps = pairwise_iou(boxes, np.array([t.box for t in self._tracks], np.float32).reshape(-1, 4))
+        ids = np.full(len(boxes), _NEW, np.int64)
+        free = np.ones(len(self._tracks), bool)
         for row in np.argsort(-scores, kind="stable"):
-            column = int(np.argmax(np.where(free, overlaps[row], -1))) if free.any() else -1
-            if column >= 0 and overlaps[row, column] >= _SAME_PERSON_IOU:
+            if not free.any():
+                break
+            column = int(np.argmax(np.where(free, overlaps[row], -1)))
+            if overlaps[row, column] >= _SAME_PERSON_IOU:
                 free[column] = False
                 ids[row] = self._tracks[column].track_id
-            else:
-                ids[row], self._next_id = self._next_id, self._next_id + 1
-        kept = [k for k in np.flatnonzero(free) if self._tracks[k].score * _SCORE_DECAY >= _MIN_SCORE]
-        merged = Detections(
-            np.concatenate([boxes, carried[kept]]),
-            np.array([*scores, *(self._tracks[k].score * _SCORE_DECAY for k in kept)], np.float32),
-            np.array([*ids, *(self._tracks[k].track_id for k in kept)], np.int64),
-        )
-        return merged.take(suppress(merged.boxes, merged.scores, _DUPLICATE_IOU))
+        return ids, [self._tracks[k] for k in np.flatnonzero(free)]
 
     def update(self, result: ParsingResult) -> None:
-        """Remember where this frame's people are."""
-        self._tracks = []
+        """Remember where this frame's people are, and for a while where the unseen ones were."""
+        seen = {person.track_id for person in result}
+        unseen = [t for t in self._tracks if t.track_id not in seen and t.frames_unseen < _MEMORY_FRAMES]
+        self._tracks = [_Track(t.track_id, t.box, t.score, False, t.frames_unseen + 1) for t in unseen]
         for person in result:
-            if person.track_id is None or (person.iou_score * person.pixel_score) ** 0.5 < _MIN_QUALITY:
+            if person.track_id is None:
                 continue
             box = labelled_box(person)
-            if box is not None and _similar_area(box, person.box):
-                self._tracks.append(_Track(person.track_id, box, person.box_score))
+            trusted = (person.iou_score * person.pixel_score) ** 0.5 >= _MIN_QUALITY
+            trusted = trusted and box is not None and _similar_area(box, person.box)
+            self._tracks.append(
+                _Track(person.track_id, box if trusted and box is not None else person.box, person.box_score, trusted)
+            )
 
 
 def _similar_area(a: NDArray[np.float32], b: NDArray[np.float32]) -> bool:

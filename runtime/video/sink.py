@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import cv2
 
 _CODECS = {".webm": "VP80", ".mp4": "mp4v", ".avi": "MJPG"}
+_SPARE_BYTES = 64 * 2**10  # what must still fit at the end: more than an encoder's buffer
 _FREE_BYTES = 16 * 2**20  # below this a disk counts as full: encoders fail silently when it runs out
 
 
@@ -139,11 +140,20 @@ class VideoFileSink(_FileSink):
             capture = cv2.VideoCapture(str(self._aside))
             found = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
             capture.release()
-        if found >= 0.98 * self._frames - 1:  # WebM's count comes from its duration
-            return None
+        got = f"{max(found, 0)} on the disk"
+        if found >= 0.98 * self._frames - 1:  # WebM tells its duration, which may be right where its end is lost
+            try:
+                size = self._aside.stat().st_size
+                with self._aside.open("rb+") as file:
+                    file.seek(size)
+                    file.write(bytes(_SPARE_BYTES))
+                os.truncate(self._aside, size)
+                return None
+            except OSError as error:
+                got = str(error.strerror)
         return QanetError(
-            f"could not write {self.path}", expected=f"a video of {self._frames} frames",
-            got=f"{max(found, 0)} on the disk", next_command="free some space or choose another place",
+            f"could not write {self.path}", expected=f"a video of {self._frames} frames", got=got,
+            next_command="free some space or choose another place",
         )  # fmt: skip
 
 

@@ -61,7 +61,8 @@ def test_a_picture_file_is_read(tmp_path, picture, suffix):
 
 
 @pytest.mark.parametrize(
-    "image", [np.full((3, 4), 130, np.uint8), np.full((3, 4, 4), 130, np.uint8), np.full((3, 4, 3), 130 << 8, np.uint16)]
+    "image",
+    [np.full((3, 4), 130, np.uint8), np.full((3, 4, 4), 130, np.uint8), np.full((3, 4, 3), 130 << 8, np.uint16)],
 )
 def test_grey_alpha_and_16_bit_files_are_read(tmp_path, image):
     cv2.imwrite(str(tmp_path / "a.png"), image)

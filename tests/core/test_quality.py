@@ -74,7 +74,8 @@ def brute_force(logits, box, image_hw, threshold):
                 pasted[:, y, x] += crop[:, int(j), int(i)] * (1 - abs(v - j)) * (1 - abs(u - i))
     best, winner = pasted.max(0), pasted.argmax(0)
     certain = best >= threshold
-    scores = [best[certain & (winner == c)].mean() if (certain & (winner == c)).any() else 0 for c in range(num_classes)]
+    chosen = [best[certain & (winner == c)] for c in range(num_classes)]
+    scores = [values.mean() if values.size else 0 for values in chosen]
     scores[0] = best[certain].mean() if certain.any() else 0
     return np.where(best >= 1 / num_classes, winner, 0), np.array(scores), np.sort(pasted, 0)[::-1]
 
@@ -123,7 +124,7 @@ def test_a_person_who_fills_a_large_image_is_scored_in_bands():
 def test_bands_do_not_show():
     logits = np.random.default_rng(1).normal(0, 2, (1, 6, 8, 8)).astype(np.float32)
     whole = pixel_score(logits, [[0, 0, 640, 640]], (640, 640)).full(0)  # many bands
-    columns = [pixel_score(logits, [[-x, 0, 640 - x, 640]], (640, 8)).full(0) for x in range(0, 640, 8)]  # one band each
+    columns = [pixel_score(logits, [[-x, 0, 640 - x, 640]], (640, 8)).full(0) for x in range(0, 640, 8)]  # one each
     assert np.array_equal(whole, np.concatenate(columns, 1))
 
 
@@ -171,7 +172,8 @@ LOGITS, BOX = np.zeros((1, 3, 8, 6), np.float32), [[0, 0, 10, 20]]
         ({"boxes": [BOX[0]] * 2}, "boxes do not fit"), ({"boxes": [["a", 0, 1, 1]]}, "not numbers"),
         ({"boxes": [[0, 1, 2]]}, "boxes do not fit"), ({"logits": LOGITS[:, :1]}, "number of classes.*got 1"),
         ({"logits": np.zeros((1, 300, 2, 2), np.float32)}, "2 to 256, got 300"),
-        ({"logits": LOGITS.astype(np.int32)}, "floats .*got int32"), ({"logits": LOGITS[0]}, r"got float32 \(3, 8, 6\)"),
+        ({"logits": LOGITS.astype(np.int32)}, "floats .*got int32"),
+        ({"logits": LOGITS[0]}, r"got float32 \(3, 8, 6\)"),
         ({"logits": LOGITS[:, :, :0]}, "empty map"), ({"image_size": (0, 4)}, "image_size"),
         ({"threshold": 1.0}, "0 <= T < 1, got 1.0"), ({"threshold": float("nan")}, "got nan"),
         ({"flipped_logits": LOGITS[:, :2]}, "flipped_logits do not fit"),

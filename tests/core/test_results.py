@@ -81,7 +81,8 @@ def test_a_wide_image_can_be_shrunk_while_it_is_drawn(result):
 @pytest.mark.parametrize("hw", [(1, 1), (1, 300), (300, 1), (40, 50)])
 @pytest.mark.parametrize("box", [[0, 0, 1, 1], [-1e6, -1e6, 1e6, 1e6], [0.2, 0.1, 0.4, 0.3]])
 def test_drawing_works_at_any_size(hw, box):
-    one = person(0.9, 5, (0, 0, hw[1], hw[0]), box=np.array(box, np.float32), labels=np.full(hw, 5, np.uint8), track_id=3)
+    fields = {"box": np.array(box, np.float32), "labels": np.full(hw, 5, np.uint8), "track_id": 3}
+    one = person(0.9, 5, (0, 0, hw[1], hw[0]), **fields)
     drawn = ParsingResult(np.zeros((*hw, 3), np.uint8), CCP13, [one]).draw()
     assert drawn.shape == (*hw, 3) and drawn.any()
 

@@ -39,7 +39,8 @@ def test_a_box_score_takes_part_in_the_quality(tiny_parser, people):
 
 
 def test_both_tails_agree_where_a_crop_is_pasted_one_to_one(tiny_parser, graph_parser):
-    image = np.random.default_rng(0).integers(0, 2, (24, 24, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1) * np.uint8(255)
+    cells = np.random.default_rng(0).integers(0, 2, (24, 24, 3), dtype=np.uint8) * np.uint8(255)
+    image = cells.repeat(8, 0).repeat(8, 1)
     box = [[64.0 + 6.4, 48.0 + 6.4, 128.0 - 6.4, 112.0 - 6.4]]  # grown by 1.25: 64x64 pixels at (64, 48)
     kernel, graph = (parser(image, box, [0.7])[0] for parser in (tiny_parser, graph_parser))
     assert graph.roi == (64, 48, 128, 112)
@@ -56,6 +57,8 @@ def test_labels_are_pasted_to_the_nearest_pixel_and_clipped():
     pasted, roi = paste_labels(labels, np.array([-4, 2, 4, 10], np.float32), (8, 6))
     assert roi == (0, 2, 4, 8)
     assert np.array_equal(pasted, labels.repeat(2, 0).repeat(2, 1)[:6, 4:])
+    pasted, roi = paste_labels(labels, np.array([2.25, 2.75, 4.25, 4.75], np.float32), (8, 6))
+    assert roi == (2, 3, 4, 5) and pasted.tolist() == [[4, 6], [12, 14]]  # the pixels whose centres lie inside
     pasted, roi = paste_labels(labels, np.array([-9, 2, -1, 10], np.float32), (8, 6))
     assert pasted.size == 0 and roi[0] == roi[2] == 0
 

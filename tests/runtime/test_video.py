@@ -33,7 +33,8 @@ def count_frames(path):
 def test_all_frames_come_in_order_and_go_out_in_order(make_clip, parser, tmp_path):
     seen = []
     sinks = open_sinks(str(tmp_path / "out" / "o.avi"), str(tmp_path / "out" / "o.jsonl"), "video", 10.0)
-    summary = run(open_source(str(make_clip(11))), parser, sinks, on_frame=lambda frame, result: seen.append(frame.index))
+    source = open_source(str(make_clip(11)))
+    summary = run(source, parser, sinks, on_frame=lambda frame, result: seen.append(frame.index))
     records = [json.loads(line) for line in (tmp_path / "out" / "o.jsonl").read_text().splitlines()]
     assert [r["frame"] for r in records] == seen == list(range(11)) and summary.frames == 11
     assert {part["class_id"] for r in records for part in r["people"][0]["parts"]} >= {1, 2}
@@ -184,6 +185,18 @@ def test_an_error_of_a_sink_stops_the_run(parser, make_clip, tmp_path):
     assert os.listdir(tmp_path) == ["clip.avi"]
 
 
+def test_a_video_that_lost_its_end_on_the_way_is_no_result(parser, make_clip, tmp_path):
+    class Lossy(VideoFileSink):
+        def __exit__(self, *error):
+            self._writer.release()
+            os.truncate(self._aside, self._aside.stat().st_size // 2)
+            super().__exit__(*error)
+
+    with pytest.raises(QanetError, match="could not write .*o.mp4 .expected a video of 8 frames, got 0 on the disk"):
+        run(open_source(str(make_clip(8))), parser, [Lossy(tmp_path / "o.mp4", 10)])
+    assert os.listdir(tmp_path) == ["clip.avi"]
+
+
 def test_people_are_carried_between_detections(parser, make_clip, tmp_path):
     calls = []
 
@@ -222,7 +235,7 @@ def test_prefetch_stops_its_thread_and_never_runs_far_ahead():
 @pytest.mark.parametrize(
     ("output", "kind", "message"),
     [
-        ("o.png", "video", "holds one picture, the input is a video .expected a folder or a .webm file, got .png.; next"),
+        ("o.png", "video", "one picture, the input is a video .expected a folder or a .webm file, got .png.; next"),
         ("o.jpg", "folder", "the input is a folder"), ("o.gif", "video", "unknown output format .*got .gif"),
     ],
 )  # fmt: skip

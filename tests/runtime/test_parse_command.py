@@ -31,6 +31,7 @@ def arguments(shared_tiny_bundle, boxes_file):
 
 def test_json_is_one_document_on_stdout(make_clip, arguments, tmp_path, capfd):
     clip, out, results = make_clip(4), tmp_path / "o.avi", tmp_path / "o.jsonl"
+    (tmp_path / "boxes.json").write_text("[[20, 20, 60, 100], [100, 30, 140, 110]]")
     code = main([str(a) for a in ("parse", clip, out, "--results", results, "--json", *arguments)])
     captured = capfd.readouterr()
     document = json.loads(captured.out)
@@ -199,6 +200,7 @@ def test_help_lists_every_command_and_version_is_a_version(capfd):
 
 
 def test_a_reader_who_goes_away_is_no_error(shared_tiny_bundle):
-    process = start("inspect", shared_tiny_bundle, "--json")
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    process = start("inspect", shared_tiny_bundle, "--json", env=buffered)
     process.stdout.close()
     assert process.stderr.read() == "" and process.wait(timeout=30) == 0

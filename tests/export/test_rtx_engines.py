@@ -1,0 +1,97 @@
+"""Engines of TensorRT-RTX, built ahead of time and without a GPU: what they deliver and what cannot be built."""
+
+import pytest
+from engine_graphs import CONVOLUTIONS, make_graph, needs_rtx, onnx
+
+from qanet.errors import QanetError
+from qanet.export.engines import tensorrt
+from qanet.export.engines.census import check_delivered
+from qanet.export.engines.rtx_plan import RtxPlan, read_rtx_plan
+
+
+@needs_rtx
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_rtx_builds_for_two_generations_and_delivers(graphs, precision):
+    lines = []
+    engine = tensorrt.build(graphs[precision], targets=("sm_86", "sm_120"), report=lines.append)
+    plan = read_rtx_plan(engine.data)
+    assert (plan.targets, plan.version) == (("sm_86", "sm_120"), engine.version)
+    assert (engine.runtime, engine.targets, engine.inputs) == ("tensorrt-rtx", plan.targets, ("crops", "box_scores"))
+    assert engine.outputs == ("logits", "iou_scores", "quality")
+    assert len(lines) == 2 and "sm_86, sm_120" in lines[0]
+    assert [layer.name for layer in engine.census.compute] == [*CONVOLUTIONS, "iou"]
+    for asked in ("fp32", "fp16", "int8"):
+        if asked == precision:
+            check_delivered(engine.census, asked)
+        else:
+            with pytest.raises(QanetError, match="stem"):
+                check_delivered(engine.census, asked)
+    convolutions = sum(layer.multiply_adds for layer in engine.census.compute if layer.op == "Conv")
+    total = sum(layer.multiply_adds for layer in engine.census.compute)
+    assert engine.census.multiply_add_shares[precision] >= convolutions / total
+
+
+@needs_rtx
+def test_one_target_without_int8_takes_it_from_all_and_the_census_shows_it(graphs):
+    options = {"outputs": ["logits"]}
+    check_delivered(tensorrt.build(graphs["int8"], targets=["sm_86"], **options).census, "int8")
+    engine = tensorrt.build(graphs["int8"], targets=["sm_75", "sm_86"], **options)
+    with pytest.raises(QanetError, match="3 of 3 compute layers: stem .fp32., body .fp32., classify .fp32."):
+        check_delivered(engine.census, "int8")
+
+
+@needs_rtx
+def test_rtx_keeps_the_outputs_of_a_kernel_tail_in_static_buckets(graphs):
+    engine = tensorrt.build(
+        graphs["fp16"], targets=["sm_89"], outputs=("logits", "iou_scores"), static_buckets=True, max_batch=4
+    )
+    assert (engine.inputs, engine.outputs) == (("crops",), ("logits", "iou_scores"))
+    check_delivered(engine.census, "fp16")
+    dynamic = tensorrt.build(graphs["fp16"], targets=["sm_89"], outputs=("logits", "iou_scores"))
+    assert sum(engine.census.layers.values()) > 2 * sum(dynamic.census.layers.values())  # profiles for 1, 2 and 4
+
+
+@needs_rtx
+def test_rtx_knows_every_generation_the_header_names(tmp_path, graphs):
+    names = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_120", "sm_121")
+    for name in names:
+        engine = tensorrt.build(graphs["fp16"], targets=[name], outputs=["logits"])
+        assert read_rtx_plan(engine.data).targets == (name,)
+    (tmp_path / "engine.plan").write_bytes(engine.data)
+    assert read_rtx_plan(tmp_path / "engine.plan") == RtxPlan(len(engine.data), 2, engine.version, (name,))
+
+
+@needs_rtx
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"targets": ("sm_86", "sm_87")}, "cannot build for sm_87 .expected some of sm_75"),
+        ({"targets": ()}, "no target"),
+        ({"max_batch": 0}, "max_batch"),
+        ({"optimization_level": 6}, "0 to 5"),
+        ({"runtime": "tensorflow"}, "one of tensorrt, tensorrt-rtx"),
+    ],
+)
+def test_options_that_cannot_be_honoured(graphs, options, message):
+    with pytest.raises(QanetError, match=message):
+        tensorrt.build(graphs["fp32"], **options)
+
+
+@needs_rtx
+def test_a_graph_that_rtx_refuses_names_its_first_failing_node(tmp_path):
+    onnx.save(make_graph(first="Transpose"), tmp_path / "model.onnx")  # bytes may be cast and nothing else
+    with pytest.raises(QanetError, match=r"model\.onnx cannot be parsed at node 0 'transpose' \(Transpose\).*UInt8"):
+        tensorrt.build(tmp_path / "model.onnx")
+
+
+@needs_rtx
+def test_a_build_that_fails_says_what_was_logged(graphs):
+    with pytest.raises(QanetError, match="could not build fp32.onnx for sm_75: .*FP32 GEMM is not supported"):
+        tensorrt.build(graphs["fp32"], targets=["sm_75"])
+
+
+@needs_rtx
+def test_a_timing_cache_is_not_promised_where_there_is_none(graphs, tmp_path):
+    engine = tensorrt.build(graphs["fp16"], timing_cache=tmp_path / "cache")
+    assert any("no timing cache" in message for message in engine.messages)
+    assert not (tmp_path / "cache").exists()

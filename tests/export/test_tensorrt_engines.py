@@ -1,0 +1,105 @@
+"""Engines of TensorRT itself, which a GPU builds: here its branches run, and its names are looked up."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+from engine_graphs import needs_rtx
+
+from qanet.errors import QanetError
+from qanet.export.engines import tensorrt, tensorrt_library, this_gpu
+from qanet.export.engines.census import check_delivered
+
+
+def test_tensorrt_without_a_driver_says_so(monkeypatch):
+    def missing(name):
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(this_gpu.ctypes, "CDLL", missing)
+    with pytest.raises(QanetError, match="no NVIDIA driver on this machine"):
+        this_gpu.this_gpu()
+
+
+def test_tensorrt_missing_says_how_to_install_it(graphs, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(QanetError, match="tensorrt is not installed.*qanet-edge.tensorrt"):
+        tensorrt.build(graphs["fp32"], runtime="tensorrt")
+
+
+class OldTensorrt:
+    __version__ = "8.6.1"
+
+
+def test_a_tensorrt_without_strong_typing_is_too_old(graphs, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", OldTensorrt)
+    with pytest.raises(QanetError, match="too old .expected 10.3 or newer, got 8.6.1"):
+        tensorrt.build(graphs["fp32"], runtime="tensorrt")
+
+
+class RtxAsTensorrt:
+    """TensorRT-RTX under TensorRT's name, bound to one GPU generation as TensorRT is bound to its GPU."""
+
+    __version__ = "10.3.0"
+
+    def __getattr__(self, name):
+        import tensorrt_rtx
+
+        return getattr(tensorrt_rtx, name)
+
+    class Builder:
+        def __init__(self, logger):
+            import tensorrt_rtx
+
+            self.real, self.generation = tensorrt_rtx.Builder(logger), tensorrt_rtx.ComputeCapability.SM86
+
+        def create_builder_config(self):
+            config = self.real.create_builder_config()
+            config.num_compute_capabilities = 1
+            config.set_compute_capability(self.generation, 0)
+            return config
+
+        def __getattr__(self, name):
+            return getattr(self.real, name)
+
+
+@needs_rtx
+@pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning")
+def test_the_path_of_tensorrt_with_its_timing_cache(graphs, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "tensorrt", RtxAsTensorrt())
+    monkeypatch.setattr(tensorrt_library, "this_gpu", lambda: "sm_86")
+    with pytest.raises(QanetError, match="builds on the GPU that will run the engine .expected sm_86, got sm_87"):
+        tensorrt.build(graphs["fp32"], runtime="tensorrt", targets=["sm_87"])
+    for _ in range(2):  # without a cache file, then with one
+        engine = tensorrt.build(graphs["fp16"], runtime="tensorrt", timing_cache=tmp_path / "cache", tf32=True)
+        assert (engine.runtime, engine.version, engine.targets) == ("tensorrt", "10.3.0", ("sm_86",))
+        assert (tmp_path / "cache").exists()
+        check_delivered(engine.census, "fp16")  # no driver, no inspector: from the log
+
+
+TYPES_OF = {
+    "builder": "Builder", "network": "INetworkDefinition", "parser": "OnnxParser", "error": "ParserError",
+    "config": "IBuilderConfig", "profile": "IOptimizationProfile", "cache": "ITimingCache", "engine": "ICudaEngine",
+    "inspector": "EngineInspector",
+}  # fmt: skip
+
+
+@needs_rtx
+def test_every_tensorrt_name_in_the_builder_exists():
+    import tensorrt_rtx
+
+    missing, seen = [], 0
+    source = "".join(Path(module.__file__).read_text() for module in (tensorrt, tensorrt_library))
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Attribute):
+            continue
+        chain = ast.unparse(node).split(".")
+        owner = tensorrt_rtx if chain[0] == "trt" else getattr(tensorrt_rtx, TYPES_OF.get(chain[0], ""), None)
+        if owner is None or not all(part.isidentifier() for part in chain):
+            continue
+        seen += 1
+        for part in chain[1:]:
+            owner = getattr(owner, part, None)
+        if owner is None:
+            missing.append(".".join(chain))
+    assert seen > 25 and not missing
