@@ -16,7 +16,7 @@ from qanet.benchmarks.report.pictures import Pictures, gather_pictures
 from qanet.benchmarks.samples import SampleSet, collect
 from qanet.benchmarks.targets import build_targets
 from qanet.bundle import PRECISIONS, Bundle, open_bundle
-from qanet.commandline import command_parser, note
+from qanet.cli.commandline import command_parser, note
 from qanet.errors import QanetError
 from qanet.runtime.command import open_detector
 from qanet.runtime.engines.select import DEVICES

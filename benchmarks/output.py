@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from qanet.commandline import table
+from qanet.cli.commandline import table
 from qanet.files import write_text
 
 _FIGURES = ("n", "p50", "p90", "p95", "p99", "max", "mean", "mad")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from qanet.bundle import Bundle, open_bundle
-from qanet.commandline import command_parser, emit, note, table
+from qanet.cli.commandline import command_parser, emit, note, table
 from qanet.datasets import DATA_FORMATS, PhotoFolder, Sample
 from qanet.errors import QanetError
 from qanet.metrics import PROTOCOLS, ParsingEvaluator, Prediction, Truth

@@ -11,7 +11,7 @@ from qanet.calib.calibrate import calibrate
 from qanet.calib.quantize import write_int8
 from qanet.calib.ranges import METHODS
 from qanet.calib.scales import Scales, load_scales
-from qanet.commandline import command_parser, emit, note
+from qanet.cli.commandline import command_parser, emit, note
 from qanet.errors import QanetError
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qanet.bundle import PRECISIONS, Bundle, open_bundle, safe_name, writable_copy
-from qanet.commandline import command_parser, emit, note, table
+from qanet.cli.commandline import command_parser, emit, note, table
 from qanet.cpu_precision import cpu_signature
 from qanet.errors import QanetError
 from qanet.export.engines.built import BuiltEngine

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qanet.bundle import SUFFIX, Bundle, create
-from qanet.commandline import command_parser, emit, note
+from qanet.cli.commandline import command_parser, emit, note
 from qanet.errors import QanetError
 from qanet.quality import PIXEL_SCORE_THRESHOLD, QAM_WEIGHTS
 

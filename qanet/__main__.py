@@ -22,7 +22,7 @@ class Command:
 
 
 COMMANDS = {
-    "doctor": Command("qanet.doctor:main", "what this machine can run, and the command for what is missing"),
+    "doctor": Command("qanet.cli.doctor:main", "what this machine can run, and the command for what is missing"),
     "train": Command("qanet.train.command:main", "train a recipe; resumes where it stopped"),
     "val": Command(
         "qanet.benchmarks.val:main", "accuracy of a bundle or a checkpoint on a data set",
@@ -39,7 +39,7 @@ COMMANDS = {
     ),
     "parse": Command("qanet.runtime.command:main", "parse the people of a video, an image or a folder"),
     "benchmark": Command("qanet.benchmarks.command:main", "latency against accuracy, with an HTML report"),
-    "inspect": Command("qanet.inspect:main", "a bundle's manifest and census, and what it runs on"),
+    "inspect": Command("qanet.cli.inspect:main", "a bundle's manifest and census, and what it runs on"),
 }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from qanet.commandline import command_parser, emit, note, table
+from qanet.cli.commandline import command_parser, emit, note, table
 from qanet.errors import QanetError
 from qanet.runtime.detectors.base import Detector
 from qanet.runtime.engines.select import DEVICES

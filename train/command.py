@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from qanet.commandline import command_parser, emit, note
+from qanet.cli.commandline import command_parser, emit, note
 from qanet.datasets import PhotoFolder
 from qanet.errors import QanetError
 from qanet.labels import label_set

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from qanet.commandline import command_parser, emit, table
+from qanet.cli.commandline import command_parser, emit, table
 from qanet.errors import QanetError
 
 

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from qanet import doctor
+from qanet.cli import doctor
 
 
 def test_the_document_tells_packages_and_what_they_allow(capsys):

@@ -60,7 +60,16 @@ def test_the_chain_from_checkpoint_to_engines(bundle, checkpoint, capsys):
         assert asked is None or shares[asked] > 0.8
         assert entry["outputs"] == ["logits", "iou_scores"]
     for precision in ("fp32", "fp16", "int8"):
-        arguments = ["val", str(bundle), "--data", str(checkpoint / "data"), "--precision", precision, "--save", "--json"]
+        arguments = [
+            "val",
+            str(bundle),
+            "--data",
+            str(checkpoint / "data"),
+            "--precision",
+            precision,
+            "--save",
+            "--json",
+        ]
         assert qanet(arguments) == 0
         report = json.loads(capsys.readouterr().out)
         assert report["images"] == 3 and report["precision"] == precision and 0 <= report["miou"] <= 1
@@ -80,7 +89,16 @@ def test_calibrating_again_drops_what_no_longer_holds(bundle, checkpoint):
 
 def test_engines_for_gpus_are_built_without_one(bundle, capsys):
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'qanet-edge[rtx]'")
-    arguments = ["build", str(bundle), "--runtime", "tensorrt-rtx", "--target", "sm_86,sm_120", "--precision", "fp32,fp16"]
+    arguments = [
+        "build",
+        str(bundle),
+        "--runtime",
+        "tensorrt-rtx",
+        "--target",
+        "sm_86,sm_120",
+        "--precision",
+        "fp32,fp16",
+    ]
     assert qanet([*arguments, "--json"]) == 0
     engines = json.loads(capsys.readouterr().out)["engines"]
     assert [e["targets"] for e in engines] == [["sm_86", "sm_120"]] * 2

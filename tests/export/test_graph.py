@@ -36,7 +36,10 @@ def graph_path(network, tmp_path_factory):
 def test_the_contract(graph_path):
     model = onnx.load(graph_path)
     session = onnxruntime.InferenceSession(str(graph_path), providers=["CPUExecutionProvider"])
-    assert [(i.name, i.type) for i in session.get_inputs()] == [("crops", "tensor(uint8)"), ("box_scores", "tensor(float)")]
+    assert [(i.name, i.type) for i in session.get_inputs()] == [
+        ("crops", "tensor(uint8)"),
+        ("box_scores", "tensor(float)"),
+    ]
     assert session.get_inputs()[0].shape[1:] == [*SIZE, 3] and isinstance(session.get_inputs()[0].shape[0], str)
     shapes = {o.name: o.shape[1:] for o in session.get_outputs()}
     assert tuple(shapes) == OUTPUTS

@@ -55,7 +55,9 @@ def test_the_affine_is_the_plain_crop_when_nothing_is_random():
     still = {"scale_std": "0", "rotation_probability": "0", "shift_std": "0", "flip_probability": "0"}
     settings = recipe("ccp13-lite0", still)
     affine, flip = random_affine(box, settings, np.random.default_rng(0))
-    np.testing.assert_allclose(affine, box_to_image(crop_boxes(box, settings.input_hw)[0], settings.input_hw), atol=1e-4)
+    np.testing.assert_allclose(
+        affine, box_to_image(crop_boxes(box, settings.input_hw)[0], settings.input_hw), atol=1e-4
+    )
     assert not flip
 
 
@@ -73,7 +75,7 @@ def test_rare_classes_come_oftener():
 def test_batches_do_not_depend_on_the_number_of_workers(small_ccp):
     settings = recipe("ccp13-lite0", {"input_hw": "64x64", "batch_size": "3"})
     data = PhotoFolder(small_ccp, CCP13, "train")
-    one, four = ([b for b in Loader(data, settings, workers).epoch(2)] for workers in (1, 4))
+    one, four = (list(Loader(data, settings, workers).epoch(2)) for workers in (1, 4))
     assert len(one) == 2 and all(len(crops) == 3 for crops, _ in one)
     for (crops_a, labels_a), (crops_b, labels_b) in zip(one, four):
         assert crops_a.equal(crops_b) and labels_a.equal(labels_b)

@@ -7,7 +7,9 @@ from qanet.train.recipes import RECIPES, Recipe, recipe
 
 
 def test_overrides_keep_the_types_of_the_defaults():
-    changed = recipe("ccp13-lite0", {"epochs": "3", "learning_rate": "1e-4", "input_hw": "128x96", "pretrained": "false"})
+    changed = recipe(
+        "ccp13-lite0", {"epochs": "3", "learning_rate": "1e-4", "input_hw": "128x96", "pretrained": "false"}
+    )
     assert (changed.epochs, changed.learning_rate, changed.input_hw, changed.pretrained) == (3, 1e-4, (128, 96), False)
     assert recipe("ccp13-lite0").epochs != 3
 

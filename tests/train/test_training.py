@@ -98,5 +98,7 @@ def test_the_pretrained_backbone_fills_every_tensor():
     network = build(recipe("ccp13-lite0"))
     before = {k: v.clone() for k, v in network.backbone.state_dict().items()}
     network.backbone.load_pretrained()
-    unchanged = [k for k, v in network.backbone.state_dict().items() if v.is_floating_point() and torch.equal(v, before[k])]
+    unchanged = [
+        k for k, v in network.backbone.state_dict().items() if v.is_floating_point() and torch.equal(v, before[k])
+    ]
     assert unchanged == []

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from qanet._version import __version__
-from qanet.commandline import command_parser, emit, table
+from qanet.cli.commandline import command_parser, emit, table
 
 # module, distributions that may provide it, what it is for, the command that installs it
 _PACKAGES = (

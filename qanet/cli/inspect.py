@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from qanet.bundle import Bundle, open_bundle
-from qanet.commandline import command_parser, emit, table
+from qanet.cli.commandline import command_parser, emit, table
 
 
 def main(argv: Sequence[str]) -> int:

@@ -1,0 +1,1 @@
+"""The command line: what every subcommand shares, and the two that need nothing but the core."""
