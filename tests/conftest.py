@@ -197,5 +197,5 @@ def boxes_file(tmp_path) -> Path:
 def pytest_terminal_summary(terminalreporter) -> None:
     """One line that tells how much of the suite this machine could not run for want of a GPU."""
     skipped = terminalreporter.stats.get("skipped", [])
-    gpu = sum("gpu" in report.keywords for report in skipped)
+    gpu = sum("gpu" in getattr(report, "keywords", ()) for report in skipped)
     terminalreporter.write_line(f"skipped: {len(skipped)} tests, {gpu} of them for want of a GPU")
