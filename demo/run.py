@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import io
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -79,6 +80,7 @@ def main() -> int:
     video = Path(args.video) if args.video else clip()
     got_clip = time.monotonic()
     bundle = str(BUNDLE)
+    shutil.rmtree(BUNDLE, ignore_errors=True)  # what an earlier run calibrated or built is not what this one shows
     if args.export:
         shipped = HERE.parent / "qanet" / "models" / BUNDLE.name
         step("export", "export", str(shipped / "model.safetensors"), "--output", bundle)
