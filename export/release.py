@@ -1,0 +1,66 @@
+"""What ships of a bundle: the FP32 graph, the checkpoint, the scales, the card and the measured accuracy.
+
+`python -m qanet.export.release WORKED.qanet --card CARD.md --output qanet/models/NAME.qanet`. Typed graphs and engines
+are left out: `qanet build` makes them from what ships, for the machine at hand.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from qanet.bundle import Bundle, open_bundle
+from qanet.errors import QanetError
+
+KEPT = ("model.onnx", "model.safetensors", "scales.json")
+CARD = "MODEL_CARD.md"
+
+
+def release(worked: Bundle, card: Path, output: Path) -> Bundle:
+    """Write the shipped form of a bundle, replacing what lies at `output`.
+
+    Raises:
+        QanetError: a kept file is missing or changed, or a precision was not measured.
+    """
+    missing = [p for p in ("fp32", "fp16", "int8") if p not in worked.manifest["accuracy"]]
+    if missing:
+        raise QanetError(
+            f"{worked.path}: the accuracy of {missing[0]} was not measured", expected="a card of all three precisions",
+            next_command=f"qanet val {worked.path} --data DIR --precision {missing[0]} --save",
+        )  # fmt: skip
+    if not card.is_file():
+        raise QanetError(f"no model card at {card}")
+    manifest = json.loads(json.dumps(worked.manifest))
+    manifest |= {"files": {}, "engines": [], "graphs": {"fp32": "model.onnx"}}
+    kept = {name: worked.read(name) for name in KEPT}
+    text = card.read_bytes()
+    if (output / "manifest.json").exists():
+        shutil.rmtree(output)
+    shipped = Bundle(output, manifest)
+    for name, data in kept.items():
+        shipped.add_file(name, data)
+    shipped.add_file(CARD, text)
+    shipped.save()
+    return shipped
+
+
+def main() -> int:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("worked", metavar="WORKED.qanet")
+    parser.add_argument("--card", required=True, type=Path)
+    parser.add_argument("--output", required=True, type=Path)
+    args = parser.parse_args()
+    try:
+        shipped = release(open_bundle(args.worked), args.card, args.output)
+    except QanetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    size = sum(entry["bytes"] for entry in shipped.manifest["files"].values())
+    print(f"wrote {shipped.path}, {size / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
