@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
     document = _document(bundle, args, facts, samples, checked, session, parsers)
     if parse_summary is not None:
         document["parse"] = parse_summary
-    _write(Path(args.output), document, _pictures(args, bundle, samples, checked))
+    _write(Path(args.output), document, _pictures(args, bundle, samples, checked, parse_summary))
     _print(args, document)
     if session.interrupted:
         return 130
@@ -144,10 +144,14 @@ def _document(
     return documents.build(parts, session, stages_ms, [line for line in found if line] + samples.warnings)
 
 
-def _pictures(args: argparse.Namespace, bundle: Bundle, samples: SampleSet, checked: Checked) -> Pictures:
+def _pictures(
+    args: argparse.Namespace, bundle: Bundle, samples: SampleSet, checked: Checked, parse_summary: dict[str, Any] | None
+) -> Pictures:
     crops, _ = samples.crops(_CHECK_CROPS)
     overlay = Path(args.overlay) if args.overlay else None
-    return gather_pictures(bundle, checked, samples.samples, crops, overlay)
+    return gather_pictures(
+        bundle, checked, samples.samples, crops, overlay, (parse_summary or {}).get("people_by_frame")
+    )
 
 
 def _write(folder: Path, document: dict[str, Any], pictures: Pictures) -> None:

@@ -21,6 +21,7 @@ _MIN_SCORE = 0.2
 _MIN_SIDE_PX = 12
 _MEMORY_FRAMES = 10  # an unseen person keeps the number for so long
 _NEW = 0
+_MAX_SHRINK = 0.08  # of its size a side moves inwards between frames: parts that flicker do not wear the box down
 _AREA_CHANGE = 2.5  # a box that grows or shrinks more between two frames has jumped to something else
 
 
@@ -88,14 +89,19 @@ class CarriedPeople:
             box = labelled_box(person)
             trusted = (person.iou_score * person.pixel_score) ** 0.5 >= _MIN_QUALITY
             trusted = trusted and box is not None and _similar_area(box, person.box)
-            self._tracks.append(
-                _Track(person.track_id, box if trusted and box is not None else person.box, person.box_score, trusted)
-            )
+            expected = _followed(person.box, box) if trusted and box is not None else person.box
+            self._tracks.append(_Track(person.track_id, expected, person.box_score, trusted))
 
 
 def _similar_area(a: NDArray[np.float32], b: NDArray[np.float32]) -> bool:
     ratio = float((a[2:] - a[:2]).prod() / max(float((b[2:] - b[:2]).prod()), 1e-6))
     return 1 / _AREA_CHANGE <= ratio <= _AREA_CHANGE
+
+
+def _followed(old: NDArray[np.float32], new: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`new`, but with no side further inside `old` than a person may shrink between two frames."""
+    slack = _MAX_SHRINK * (old[2:] - old[:2])
+    return np.concatenate([np.minimum(new[:2], old[:2] + slack), np.maximum(new[2:], old[2:] - slack)])
 
 
 def labelled_box(person: PersonParsing) -> NDArray[np.float32] | None:

@@ -47,19 +47,23 @@ class Pictures:
 
 
 def gather_pictures(
-    bundle: Bundle, checked: Checked, samples: Sequence[Sample], crops: NDArray[np.uint8], overlay: Path | None = None
-) -> Pictures:
+    bundle: Bundle, checked: Checked, samples: Sequence[Sample], crops: NDArray[np.uint8],
+    overlay: Path | None = None, people_by_frame: Sequence[int] | None = None,
+) -> Pictures:  # fmt: skip
     """All pictures of a report.
 
     Args:
         samples: frames with people, to be parsed and drawn by the last engine that passed its check.
         crops: (N, H, W, 3) uint8 BGR, those that `checked.parsings` speak of.
         overlay: a drawn video to take the sample frames from instead.
+        people_by_frame: how many people were found in each frame of it.
     Raises:
         QanetError: the overlay cannot be decoded.
     """
     # A frame of a drawn video brings its own legend.
-    frames, legend = (overlay_frames(overlay), []) if overlay else drawn_frames(bundle, checked, samples)
+    frames, legend = (
+        (overlay_frames(overlay, people_by_frame), []) if overlay else drawn_frames(bundle, checked, samples)
+    )
     return Pictures(frames, legend, *difference_pictures(bundle.labels, checked, crops))
 
 
@@ -97,8 +101,14 @@ def region_of_people(boxes: NDArray[np.float32], image_hw: tuple[int, ...]) -> t
     return x0, y0, x0 + int(wide), y0 + int(tall)
 
 
-def overlay_frames(path: Path) -> list[Picture]:
-    """SAMPLE_FRAMES frames spread over a drawn video; the first and the last eighth are left out."""
+def overlay_frames(path: Path, people_by_frame: Sequence[int] | None = None) -> list[Picture]:
+    """SAMPLE_FRAMES frames spread over a drawn video; the first and the last eighth are left out.
+
+    Args:
+        people_by_frame: how many people were found in each; frames without any are then left out.
+    Raises:
+        QanetError: the video cannot be decoded.
+    """
     import cv2
 
     capture = cv2.VideoCapture(str(path))
@@ -110,7 +120,9 @@ def overlay_frames(path: Path) -> list[Picture]:
         capture.release()
     if not count:
         raise QanetError(f"{path} cannot be decoded as video", expected="an overlay that qanet parse wrote")
-    wanted = {int((k + 0.5) * count / SAMPLE_FRAMES) for k in range(SAMPLE_FRAMES)}
+    found = list(people_by_frame or ())
+    shown = [index for index in range(min(count, len(found))) if found[index]] or list(range(count))
+    wanted = {shown[int((k + 0.5) * len(shown) / SAMPLE_FRAMES)] for k in range(SAMPLE_FRAMES)}
     pictures = []
     capture = cv2.VideoCapture(str(path))
     try:
@@ -118,7 +130,10 @@ def overlay_frames(path: Path) -> list[Picture]:
             if capture.grab() and index in wanted:
                 ok, image = capture.retrieve()
                 if ok:
-                    pictures.append(jpeg(np.asarray(image, np.uint8), f"frame {index} of {path.name}"))
+                    words = f"frame {index} of {path.name}"
+                    if len(shown) < count:
+                        words += f", one of the {len(shown)} of {count} in which somebody was found"
+                    pictures.append(jpeg(np.asarray(image, np.uint8), words))
     finally:
         capture.release()
     return pictures

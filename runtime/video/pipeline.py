@@ -26,11 +26,16 @@ class Summary:
     """What a run did."""
 
     frames: int = 0
-    people: int = 0
+    people_by_frame: list[int] = field(default_factory=list)
     seconds: float = 0.0
     interrupted: bool = False
     warnings: list[str] = field(default_factory=list)
     stages_ms: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def people(self) -> int:
+        """People of all frames together."""
+        return sum(self.people_by_frame)
 
     def to_json(self) -> dict[str, Any]:
         """Counts, rate, and p50/p90/p99 of each stage in milliseconds."""
@@ -39,7 +44,7 @@ class Summary:
         return {
             "frames": self.frames, "people": self.people, "seconds": round(self.seconds, 3),
             "frames_per_second": round(rate, 2), "interrupted": self.interrupted, "warnings": self.warnings,
-            "stages_ms": stages,
+            "people_by_frame": self.people_by_frame, "stages_ms": stages,
         }  # fmt: skip
 
 
@@ -75,7 +80,7 @@ def run(
                     result = _parse(parser, carried, frame, detect_every)
                 writer.put((frame, result))
                 summary.frames += 1
-                summary.people += len(result)
+                summary.people_by_frame.append(len(result))
                 if on_frame:
                     on_frame(frame, result)
         except KeyboardInterrupt:

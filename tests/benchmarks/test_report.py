@@ -17,7 +17,7 @@ from qanet.benchmarks import harness, machine, output
 from qanet.benchmarks.report.charts import Point, scatter, ticks
 from qanet.benchmarks.report.markup import Safe, tag
 from qanet.benchmarks.report.page import render, write_report
-from qanet.benchmarks.report.pictures import Pictures, jpeg, region_of_people
+from qanet.benchmarks.report.pictures import Pictures, jpeg
 from qanet.benchmarks.report.values import milliseconds
 from qanet.errors import QanetError
 
@@ -229,23 +229,6 @@ def test_scatter_labels_neither_overlap_nor_leave_the_chart(points):
     assert all(box[0] >= 0 and box[2] <= 400 and box[1] >= 0 for box in boxes)
     for i, a in enumerate(boxes):
         assert not any(a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3] for b in boxes[:i])
-
-
-def test_jpeg_keeps_to_its_budget():
-    noise = np.random.default_rng(0).integers(0, 256, (700, 1000, 3), np.uint8)
-    noise = np.repeat(np.repeat(noise[::8, ::8], 8, 0), 8, 1)
-    picture = jpeg(noise, "noise", max_bytes=120_000)
-    assert picture.data[:2] == b"\xff\xd8" and len(picture.data) <= 120_000 and picture.width == 1000
-    wide = jpeg(np.zeros((100, 3000, 3), np.uint8), "wide")
-    assert (wide.width, wide.height) == (1120, 37)
-
-
-@pytest.mark.parametrize("boxes", [[[5, 5, 20, 60]], [[900, 400, 1000, 500], [0, 0, 50, 90]], [[990, 490, 999, 499]]])
-def test_region_of_people_holds_the_boxes_inside_the_frame(boxes):
-    boxes = np.array(boxes, np.float32)
-    x0, y0, x1, y1 = region_of_people(boxes, (500, 1000))
-    assert x0 >= 0 and y0 >= 0 and x1 <= 1000 and y1 <= 500
-    assert (boxes[:, :2] >= [x0, y0]).all() and (boxes[:, 2:] <= [x1 + 1, y1 + 1]).all()
 
 
 def test_the_page_asks_the_network_for_nothing(document):
