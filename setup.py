@@ -1,10 +1,15 @@
 """Maps the top-level stage folders to subpackages of `qanet`: `train/` installs as `qanet.train`, and so on.
 
 The folders stay at the top of the checkout, where a reader looks for them, and no package called `train` or
-`tests` ever lands in somebody's site-packages.
+`tests` ever lands in somebody's site-packages. The C++ kernel tail is built where there is a compiler; without one
+the package installs all the same, and the kernel tail runs on NumPy.
 """
 
-from setuptools import find_packages, setup
+from pathlib import Path
+
+from setuptools import Extension, find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
 
 STAGES = ("train", "export", "runtime", "calib", "benchmarks")
 
@@ -15,4 +20,42 @@ for stage in STAGES:
     packages.append(f"qanet.{stage}")
     packages += [f"qanet.{stage}.{name}" for name in find_packages(stage)]
 
-setup(packages=packages, package_dir=package_dir, package_data={"qanet": ["py.typed", "models/*/*"]})
+NATIVE = ("tail", "kernel_baseline", "kernel_avx2", "kernel_avx512")
+# The instruction set is chosen when it runs, so nothing here depends on the machine that builds it. No contraction:
+# what is to be fused is written so, and the sampling positions round as the reference's do.
+kernel_tail = Extension(
+    "qanet.runtime.native._tail",
+    sources=[f"runtime/native/{name}.cpp" for name in NATIVE],
+    depends=[f"runtime/native/{name}.h" for name in ("tail", "taps", "finite", "simd", "rows", "kernel")],
+    language="c++",
+    extra_compile_args=["-std=c++17", "-O3", "-g0", "-ffp-contract=off", "-fvisibility=hidden", "-pthread"],
+    extra_link_args=["-pthread"],
+    optional=True,
+)
+
+
+class BuildLibrary(build_ext):
+    """A plain C library for ctypes: no Python headers, no module to import, hence a name that is not a module's."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        return str(Path(*fullname.split(".")[:-1]) / "libqanet_tail.so.1")  # runtime/native/__init__.py looks for it
+
+
+class AnyPythonWheel(bdist_wheel):
+    """The library knows nothing of Python: one wheel a platform serves every version."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
+
+setup(
+    packages=packages,
+    package_dir=package_dir,
+    package_data={
+        "qanet": ["py.typed", "models/*/*"],
+        "qanet.runtime.native": ["*.cpp", "*.h"],
+        "qanet.runtime.cuda": ["kernels/*.cu", "kernels/*.cuh"],
+    },
+    ext_modules=[kernel_tail],
+    cmdclass={"build_ext": BuildLibrary, "bdist_wheel": AnyPythonWheel},
+)

@@ -42,10 +42,19 @@ class ParsingGraph(nn.Module):
         return logits, labels, pixel, part, iou, quality, part_quality
 
     def _scores(self, full: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Pixel and part scores over the crop's own pixels (method, Pixel score; here the crop is the image)."""
+        """Pixel and part scores over the crop's own pixels (method, Pixel score; here the crop is the image).
+
+        The class of a pixel is the least index among those that reach the maximum, not an ArgMax: the same number,
+        first class on a tie. TensorRT-RTX 1.7 makes a TopK kernel of its own of an ArgMax, for which the probabilities
+        go through memory once more, and fuses this with the softmax into one kernel; OpenVINO takes the same time.
+        """
         num_classes = full.shape[1]
         probabilities = full.softmax(1)  # (N, C, H, W)
-        confidence, winner = probabilities.max(1)  # (N, H, W)
+        confidence = probabilities.amax(1)  # (N, H, W)
+        index = torch.arange(num_classes, dtype=torch.float32, device=full.device).view(1, -1, 1, 1)
+        best = probabilities == confidence[:, None]
+        last = torch.full((), num_classes - 1.0, device=full.device)  # where nothing is best (nan): a class in range
+        winner = torch.where(best, index, last).amin(1)  # (N, H, W)
         certain = (confidence >= self.threshold).float()
         weighted = confidence * certain
         # The sums over a crop are means first: a sum of 110,592 ones would not fit FP16, a mean always does.
@@ -53,8 +62,7 @@ class ParsingGraph(nn.Module):
         total = weighted.mean((1, 2))
         smallest = _EPSILON / (full.shape[2] * full.shape[3])
         pixel = total / count.clamp(min=smallest)
-        classes = torch.arange(1, num_classes, device=full.device).view(1, -1, 1, 1)
-        here = (winner[:, None] == classes).float()  # (N, C - 1, H, W)
+        here = (winner[:, None] == index[:, 1:]).float()  # (N, C - 1, H, W)
         part_total = (here * weighted[:, None]).mean((2, 3))
         part_count = (here * certain[:, None]).mean((2, 3))
         part = part_total / part_count.clamp(min=smallest)

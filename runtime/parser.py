@@ -11,8 +11,9 @@ from qanet.bundle import Bundle, open_bundle
 from qanet.errors import QanetError
 from qanet.geometry import box_to_image, check_boxes, crop_boxes, crop_people
 from qanet.images import as_bgr
-from qanet.quality import clamp_iou, fuse_quality
+from qanet.quality import PixelScores, clamp_iou, fuse_quality
 from qanet.results import ParsingResult, PersonParsing
+from qanet.runtime.cuda.device_path import DevicePath, open_device_path
 from qanet.runtime.detectors.base import Detections, Detector
 from qanet.runtime.engines.base import GRAPH_TAIL_OUTPUTS, KERNEL_TAIL_OUTPUTS, Engine, Outputs
 from qanet.runtime.pixel_score import pixel_score
@@ -57,6 +58,7 @@ class Parser:
         self.detector = detector
         self.times = StageTimes()
         self._tail: Callable[..., list[PersonParsing]] = self._kernel_tail if tail == "kernel" else self._graph_tail
+        self._device_path = open_device_path(engine) if tail == "kernel" else None
 
     def __call__(
         self, image: ArrayLike, boxes: ArrayLike | None = None, box_scores: ArrayLike | None = None
@@ -100,12 +102,15 @@ class Parser:
 
     def _parse_batch(self, image: NDArray[np.uint8], found: Detections) -> list[PersonParsing]:
         grown = crop_boxes(found.boxes, self.bundle.input_hw)
-        with self.times.stage("crop"):
-            crops = crop_people(image, grown, self.bundle.input_hw)
-        with self.times.stage("engine"):
-            outputs = self.engine.run(crops, found.scores)
-        with self.times.stage("tail"):
-            people = self._tail(outputs, found, grown, image.shape[:2])
+        if self._device_path is not None:
+            people = self._on_device(self._device_path, image, found, grown)
+        else:
+            with self.times.stage("crop"):
+                crops = crop_people(image, grown, self.bundle.input_hw)
+            with self.times.stage("engine"):
+                outputs = self.engine.run(crops, found.scores)
+            with self.times.stage("tail"):
+                people = self._tail(outputs, found, grown, image.shape[:2])
         if found.track_ids is not None:
             for person, track_id in zip(people, found.track_ids):
                 person.track_id = int(track_id)
@@ -116,7 +121,25 @@ class Parser:
     ) -> list[PersonParsing]:
         """Labels and scores at image resolution, from the logits."""
         scored = pixel_score(outputs["logits"], grown, image_hw, self.bundle.threshold)
-        iou = clamp_iou(outputs["iou_scores"])
+        return self._people(found, scored, outputs["iou_scores"])
+
+    def _on_device(
+        self, path: DevicePath, image: NDArray[np.uint8], found: Detections, grown: NDArray[np.float32]
+    ) -> list[PersonParsing]:
+        """Crop, network and kernel tail on the GPU; the times are of its clock."""
+        people: list[PersonParsing] = []
+        for start in range(0, len(found), path.max_batch):
+            batch = slice(start, start + path.max_batch)
+            part = found.take(batch)
+            scored, iou, times = path.run(image, grown[batch], part.scores, self.bundle.threshold)
+            people += self._people(part, scored, iou)
+            for stage, elapsed_ms in times.items():
+                self.times.add(stage, elapsed_ms)
+        return people
+
+    def _people(self, found: Detections, scored: PixelScores, iou_scores: NDArray) -> list[PersonParsing]:
+        """Pixel scores fused with the detector's and the network's."""
+        iou = clamp_iou(iou_scores)
         box = np.clip(found.scores, 0, 1)
         weights = self.bundle.qam_weights
         quality = fuse_quality(box, iou, scored.pixel_scores, weights)

@@ -1,6 +1,8 @@
 """TensorRT and TensorRT-RTX on an NVIDIA GPU: the engine of a bundle that fits this machine, and nothing else."""
 
 import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 import numpy as np
@@ -8,8 +10,10 @@ from numpy.typing import NDArray
 
 from qanet.bundle import Bundle
 from qanet.errors import QanetError
+from qanet.runtime.cuda.context import open_gpu
+from qanet.runtime.cuda.lane import Lane
+from qanet.runtime.cuda.tensor import DeviceArray
 from qanet.runtime.engines.base import Outputs
-from qanet.runtime.engines.cuda_buffers import open_gpu
 from qanet.runtime.engines.tensorrt_choice import HOST_CODE, choose_engine, needs_host_code
 from qanet.runtime.engines.tensorrt_session import Session
 
@@ -58,6 +62,40 @@ class TensorRtEngine:
         if len(parts) == 1:
             return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
+
+    @property
+    def lane(self) -> Lane:
+        """The stream and memory of the engine, which kernels before and after it share."""
+        return self._session.lane
+
+    @contextmanager
+    def run_on_device(
+        self, count: int, box_scores: NDArray[np.float32], write_crops: Callable[[Lane, DeviceArray], None]
+    ) -> Iterator[dict[str, DeviceArray]]:
+        """One batch whose crops come from a kernel and whose outputs stay on the GPU: nothing goes to the host.
+
+        ```python
+        with engine.run_on_device(len(boxes), scores, partial(queue_crops, image=frame, boxes=boxes)) as outputs:
+            scored = score_people(engine.lane, outputs["logits"], boxes, frame.shape[:2])
+        ```
+
+        Args:
+            count: crops, 1 to max_batch.
+            box_scores: (count,) float32; an engine cut to logits and IoU has no use for them.
+            write_crops: given the lane and the (count, H, W, 3) uint8 crops on the GPU, queues what writes them.
+        Yields:
+            The engine's outputs by name, in its own type; valid inside the block, which is this thread's turn.
+        Raises:
+            QanetError: as `run`.
+        """
+        if not 1 <= count <= self.max_batch:
+            raise QanetError("the batch does not fit the engine", expected=f"1 to {self.max_batch} crops", got=count)
+        scores = np.asarray(box_scores, np.float32)
+        if scores.shape != (count,):
+            raise QanetError("box_scores do not fit the crops", expected=(count,), got=scores.shape)
+        feed = {"box_scores": scores} if "box_scores" in self._session.inputs else {}
+        with self._session.run_on_device(feed, count, write_crops) as outputs:
+            yield outputs
 
     def close(self) -> None:
         """Wait for what runs and free everything; a second call does nothing."""

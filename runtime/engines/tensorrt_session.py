@@ -1,7 +1,7 @@
 """A deserialised engine with all it holds on a GPU: one stream, a buffer a tensor, an execution context a profile."""
 
-import threading
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.errors import QanetError
+from qanet.runtime.cuda.context import Gpu
+from qanet.runtime.cuda.lane import Lane
+from qanet.runtime.cuda.tensor import DeviceArray, Tensor
 from qanet.runtime.engines.base import Outputs
-from qanet.runtime.engines.cuda_buffers import Gpu, TensorBuffer
 from qanet.runtime.engines.tensorrt_choice import HOST_CODE, LibraryLog, library_log
 
 _INPUT_TYPES = {"crops": np.uint8, "box_scores": np.float32}
@@ -38,6 +40,7 @@ class Session:
         wanted: outputs to bring back to the host; None for all. The others stay on the GPU.
 
     Attributes:
+        lane: the stream and memory of the engine, for kernels before and after it.
         inputs, outputs: names of the inputs to feed and of the outputs that `run` returns.
         max_batch: the most rows of a run.
 
@@ -49,24 +52,22 @@ class Session:
         self, library: Any, gpu: Gpu, plan: bytes, host_code: bool, row_shape: tuple[int, ...],
         wanted: tuple[str, ...] | None,
     ):  # fmt: skip
-        self._trt, self._gpu = library, gpu
+        self._trt = library
         self._log: LibraryLog = library_log(library)
         self._runtime: Any = None
         self._engine: Any = None
-        self._stream: Any = None
         self._profiles: list[_Profile] = []
-        self._buffers: dict[str, TensorBuffer] = {}
-        self._lock = threading.Lock()  # one stream and one set of buffers: release waits for the run of another thread
-        with gpu.active("loading the engine"):
+        self._tensors: dict[str, Tensor] = {}
+        self.lane = Lane(gpu, "the engine")
+        with self.lane.active("loading the engine"):
             try:
                 self._deserialize(plan, host_code)
-                self._stream = gpu.driver.Stream()
-                self.inputs, self.outputs = self._tensors(wanted)
+                self.inputs, self.outputs = self._names(wanted)
                 self._open_profiles(row_shape)
                 self.max_batch = max(profile.high for profile in self._profiles)
                 self._allocate()
             except BaseException:
-                with suppress(gpu.driver.Error):  # the first error is the one to tell
+                with suppress(gpu.driver.Error, QanetError):  # the first error is the one to tell
                     self._free()
                 raise
 
@@ -76,45 +77,65 @@ class Session:
         Raises:
             QanetError: released before, or a step failed; nothing of the batch is in flight any more.
         """
-        with self._lock, self._gpu.active(f"running a batch of {count}"):
-            if self._stream is None:
-                raise QanetError("the engine is closed", expected="an open engine", next_command="load it again")
-            fitting = [profile for profile in self._profiles if count <= profile.high]
-            profile = min(fitting, key=lambda profile: (profile.high, -profile.low))
-            batch = max(count, profile.low)
-            try:
-                self._set_batch(profile, batch)
-                for name in self.inputs:
-                    self._buffers[name].upload(feed[name], batch, self._stream)
-                mark = self._log.mark()
-                done = profile.context.execute_async_v3(self._stream.handle)
-                self._require(done, mark, f"the engine cannot be executed on {' and '.join(self.inputs)} of {batch}")
-                for name in self.outputs:
-                    self._buffers[name].download(count, self._stream)
-                self._stream.synchronize()
-            except BaseException:
-                with suppress(self._gpu.driver.Error):
-                    self._stream.synchronize()  # the next batch must not meet the copies of this one
-                raise
-            return {name: self._buffers[name].rows(count) for name in self.outputs}
+        with self.lane.active(f"running a batch of {count}"):
+            self._execute(count, lambda batch: self._upload(feed, batch))
+            for name in self.outputs:
+                self._tensors[name].download(count)
+            self.lane.stream.synchronize()
+            return {name: self._tensors[name].rows(count) for name in self.outputs}
+
+    @contextmanager
+    def run_on_device(
+        self, feed: dict[str, NDArray], count: int, write_crops: Callable[[Lane, DeviceArray], None]
+    ) -> Iterator[dict[str, DeviceArray]]:
+        """One batch whose crops come from a kernel and whose outputs stay on the GPU, for the block and no longer.
+
+        Args:
+            feed: the other inputs, by name.
+            count: rows, at most max_batch.
+            write_crops: queues on the lane what writes the (count, H, W, 3) uint8 crops.
+        Yields:
+            Every output by name, `count` rows each, in the engine's own type; read them on the lane's stream.
+        Raises:
+            QanetError: as `run`.
+        """
+        with self.lane.active(f"running a batch of {count}"):
+
+            def fill(batch: int) -> None:
+                write_crops(self.lane, self._tensors["crops"].first(count))
+                self._tensors["crops"].clear(count, batch)
+                self._upload(feed, batch)
+
+            self._execute(count, fill)
+            yield {name: tensor.first(count) for name, tensor in self._tensors.items() if name not in self.inputs}
+            self.lane.stream.synchronize()
+
+    def _upload(self, feed: dict[str, NDArray], batch: int) -> None:
+        for name, values in feed.items():
+            self._tensors[name].upload(values, batch)
+
+    def _execute(self, count: int, fill: Callable[[int], None]) -> None:
+        """Queue the filling of the inputs and the engine, for the smallest profile that takes `count` rows."""
+        fitting = [profile for profile in self._profiles if count <= profile.high]
+        profile = min(fitting, key=lambda profile: (profile.high, -profile.low))
+        batch = max(count, profile.low)
+        self._set_batch(profile, batch)
+        fill(batch)
+        mark = self._log.mark()
+        done = profile.context.execute_async_v3(self.lane.stream.handle)
+        self._require(done, mark, f"the engine cannot be executed on {' and '.join(self.inputs)} of {batch}")
 
     def release(self) -> None:
         """Wait for the stream, then give everything back."""
-        with self._lock, self._gpu.active("closing the engine"):
+        with self.lane.turn, self.lane.gpu.active("closing the engine"):
             self._free()
 
     def _free(self) -> None:
         with ExitStack() as steps:  # last to first, each of them whatever another raises
-            steps.callback(self._drop_stream)
-            buffers, self._buffers = self._buffers, {}
-            for buffer in buffers.values():
-                steps.callback(buffer.free)
+            steps.callback(self.lane.close)
+            steps.callback(self._tensors.clear)
             steps.callback(self._drop_library_objects)
-            if self._stream is not None:
-                steps.callback(self._stream.synchronize)
-
-    def _drop_stream(self) -> None:
-        self._stream = None
+            steps.callback(self.lane.stream.synchronize)
 
     def _drop_library_objects(self) -> None:
         """TensorRT destroys an object with its last reference: children before parents, in the context they live in.
@@ -139,7 +160,7 @@ class Session:
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         self._require(self._engine is not None, mark, f"{self._trt.__name__} refuses the engine file")
 
-    def _tensors(self, wanted: tuple[str, ...] | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def _names(self, wanted: tuple[str, ...] | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of the inputs to feed and of the outputs to return."""
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         inputs = tuple(n for n in names if self._engine.get_tensor_mode(n) == self._trt.TensorIOMode.INPUT)
@@ -175,9 +196,9 @@ class Session:
             profile = _Profile(self._engine.create_execution_context(strategy), low[0], high[0])
             self._profiles.append(profile)
             self._require(profile.context is not None, mark, f"no execution context for batches up to {high[0]}")
-            chosen = profile.context.set_optimization_profile_async(index, self._stream.handle)
+            chosen = profile.context.set_optimization_profile_async(index, self.lane.stream.handle)
             self._require(chosen, mark, f"optimisation profile {index}, for batches up to {high[0]}, cannot be chosen")
-        self._stream.synchronize()
+        self.lane.stream.synchronize()
 
     def _set_batch(self, profile: _Profile, batch: int) -> None:
         if profile.batch == batch:
@@ -191,17 +212,17 @@ class Session:
         profile.batch = batch
 
     def _allocate(self) -> None:
-        """A buffer a tensor, for the largest profile; every context gets the same addresses, once."""
+        """Memory for each tensor, for the largest profile; every context gets the same addresses, once."""
         for profile in self._profiles:
             self._set_batch(profile, profile.high)
         for index in range(self._engine.num_io_tensors):
             name = self._engine.get_tensor_name(index)
             pinned = name in self.inputs or name in self.outputs
             shape = (self.max_batch, *self._row_shape(name))
-            buffer = self._buffers[name] = TensorBuffer(self._gpu.driver, shape, self._type(name), pinned=pinned)
+            tensor = self._tensors[name] = Tensor(self.lane, f"engine.{name}", shape, self._type(name), has_host=pinned)
             for profile in self._profiles:
                 mark = self._log.mark()
-                bound = profile.context.set_tensor_address(name, buffer.address)
+                bound = profile.context.set_tensor_address(name, tensor.address)
                 self._require(bound, mark, f"TensorRT does not take the address of {name}")
 
     def _row_shape(self, name: str) -> tuple[int, ...]:

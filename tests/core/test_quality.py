@@ -5,42 +5,23 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from golden_cases import PIXEL_SCORE_CASES, assert_golden, read_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qanet.errors import QanetError
 from qanet.quality import check_arguments, clamp_iou, fuse_quality, pixel_score, region_of, unflip
 
-CASES = [
-    "p01_single_inside", "p02_crowd_360x640", "p03_tiny_huge", "p04_thr05", "p05_two_classes", "p06_all_background",
-    "p07_uniform", "p08_huge_logits", "p09_flip_cihp", "p10_720p_59", "p11_never_wins_flip", "p12_float32_noise",
-    "p13_outside",
-]  # fmt: skip
-
 
 def test_every_golden_case_is_tested(golden):
     records = [json.loads(line) for line in (golden / "index.json").read_text().splitlines()]
-    assert sorted(r["name"] for r in records if r["kind"] == "pixel_score") == CASES
+    assert sorted(r["name"] for r in records if r["kind"] == "pixel_score") == PIXEL_SCORE_CASES
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", PIXEL_SCORE_CASES)
 def test_pixel_score_equals_the_official_code(golden, name):
-    with np.load(golden / "pixel_score" / f"{name}.npz") as arrays:
-        case = dict(arrays)
-    views = {}
-    if "logits_flip" in case:
-        swapped = case["flip_map"]
-        pairs = [(a, int(b)) for a, b in enumerate(swapped) if a < b] if swapped.ndim == 1 else swapped.tolist()
-        views = {"flipped_logits": case["logits_flip"].astype(np.float32), "flip_pairs": pairs}
-    height, width = case["image_hw"].tolist()
-    scored = pixel_score(
-        case["logits"].astype(np.float32), case["boxes_xyxy"], (height, width), float(case["threshold"]), **views
-    )
-    for index, expected in enumerate(case["labels"]):
-        sure = case["ambiguous"][index] == 0
-        assert np.array_equal(scored.full(index)[sure], expected[sure])
-    np.testing.assert_allclose(scored.pixel_scores, case["instance_pixel_scores"], rtol=0, atol=1e-5)
-    np.testing.assert_allclose(scored.part_scores, case["category_pixel_scores"], rtol=0, atol=1e-5)
+    arguments, case = read_case(golden, name)
+    assert_golden(pixel_score(**arguments), case)
 
 
 def test_fusion_equals_the_official_code_with_its_nans(golden):
@@ -156,9 +137,14 @@ def test_huge_logits_do_not_overflow():
     assert (scored.full(0) == 2).all() and scored.part_scores[0].tolist() == [0, 1]
 
 
-def test_logits_that_are_not_numbers_are_background():
-    scored = pixel_score(np.full((1, 3, 8, 6), np.nan, np.float32), [[0, 0, 24, 32]], (32, 24))
-    assert not scored.full(0).any() and scored.pixel_scores[0] == 0
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+@pytest.mark.parametrize("argument", ["logits", "flipped_logits"])
+def test_logits_that_are_not_finite_are_refused_by_name(argument, value):
+    arguments = {"logits": np.zeros((1, 3, 8, 6)), "boxes": [[0, 0, 24, 32]], "image_size": (32, 24)}
+    arguments[argument] = np.zeros((1, 3, 8, 6))
+    arguments[argument][0, 1, 7, 5] = value
+    with pytest.raises(QanetError, match=rf"^{argument} are not finite.*got 1 nan or infinite"):
+        pixel_score(**arguments)
 
 
 LOGITS, BOX = np.zeros((1, 3, 8, 6), np.float32), [[0, 0, 10, 20]]

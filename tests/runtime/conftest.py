@@ -4,10 +4,14 @@ import sys
 from types import ModuleType
 
 import pytest
-from fake_cuda import Machine
+from fake_cuda import Machine, graph_bindings
+from fake_kernels import install
 from fake_tensorrt import tensorrt_module
 
-from qanet.runtime.engines import cuda_buffers
+from qanet.runtime.cuda import context
+from qanet.runtime.cuda import lane as lanes
+from qanet.runtime.cuda.context import open_gpu
+from qanet.runtime.cuda.lane import Lane
 
 
 @pytest.fixture
@@ -19,11 +23,39 @@ def machine(monkeypatch):
     modules = {"pycuda": pycuda, "pycuda.driver": pycuda.driver, "tensorrt_rtx": None}
     for name, module in (modules | {"tensorrt": tensorrt_module(made, "tensorrt", "10.3.0")}).items():
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(cuda_buffers, "_gpus", {})
+    monkeypatch.setattr(context, "_gpus", {})
+    monkeypatch.setattr(lanes, "_shared", {})
     yield made
+    lanes.close_shared_lanes()
     assert made.problems == []
     assert made.calls["push"] == made.calls["pop"]
     assert made.calls["mem_alloc"] + made.calls["pagelocked_empty"] - made.refused == made.calls["free"]
     assert not made.memory and not made.pending
-    for what in ("runtime", "engine", "context", "stream"):
+    for what in ("runtime", "engine", "context", "stream", "event", "module"):
         assert made.calls[f"{what} created"] == made.calls[f"{what} destroyed"]
+
+
+@pytest.fixture
+def kernels(machine, monkeypatch):
+    """The machine, with the project's kernels on it."""
+    build = install(machine)
+    monkeypatch.setitem(sys.modules, build.__name__, build)
+    return machine
+
+
+@pytest.fixture
+def graphs(machine, monkeypatch):
+    """The machine, with cuda-python."""
+    bindings = ModuleType("cuda.bindings")
+    bindings.driver = graph_bindings(machine)
+    modules = {"cuda": ModuleType("cuda"), "cuda.bindings": bindings, "cuda.bindings.driver": bindings.driver}
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    return machine
+
+
+@pytest.fixture
+def lane(machine):
+    """A lane of the machine's GPU, closed after the test."""
+    with Lane(open_gpu()) as opened:
+        yield opened

@@ -34,7 +34,7 @@ def test_a_real_engine_on_a_real_gpu(tmp_path, static_buckets):
     from onnx import TensorProto, helper
 
     from qanet.export.engines import tensorrt
-    from qanet.runtime.engines.cuda_buffers import open_gpu
+    from qanet.runtime.cuda.context import open_gpu
 
     nodes = [
         helper.make_node("Cast", ["crops"], ["float"], to=TensorProto.FLOAT),

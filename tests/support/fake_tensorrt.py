@@ -5,6 +5,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
+from fake_cuda import Work
 from toy_engines import SHAPES, network
 
 
@@ -16,7 +17,7 @@ class FakeContext:
     def set_optimization_profile_async(self, index, handle):
         assert handle == 77
         self.profile = self.engine.spec["profiles"][index]
-        self.engine.machine.pending.append(lambda: None)
+        self.engine.machine.queue(Work(None, handle, set()))
         return self.engine.succeeds("set_optimization_profile_async")
 
     def set_input_shape(self, name, shape):
@@ -37,7 +38,7 @@ class FakeContext:
         engine = self.engine
         engine.machine.need_context("execute")
         assert handle == 77 and set(self.addresses) == set(engine.names)
-        engine.machine.pending.append(self.compute)
+        engine.machine.queue(Work(self.compute, handle, set(self.addresses.values())))
         return engine.succeeds("execute_async_v3")
 
     def array(self, name):

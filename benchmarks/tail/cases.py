@@ -1,0 +1,90 @@
+"""What the tail is timed on: crowds and single persons, and sweeps over area, image size and classes.
+
+The logits are made, not a network's: horizontal bands of classes under noise, so that every class wins somewhere and
+most pixels are certain, as in a parsed person. Only shapes decide how long the tail takes.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FULL_HD = (1080, 1920)
+_AREAS = (50_000, 100_000, 200_000, 400_000, 800_000)  # pixels
+_IMAGES = ((480, 640), (720, 1280), (1080, 1920), (2160, 3840))
+_CLASSES = (7, 20, 59)
+_BAND_LOGIT = 4.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of the tail.
+
+    Attributes:
+        name: unique among the cases.
+        group: "people" for whole frames; "area", "image" and "classes" for the points of a sweep.
+        num_classes, map_hw: shape of a person's logits, (C, h, w).
+        image_hw: pixels.
+        boxes: x0 y0 x1 y1 of each person, image pixels.
+    """
+
+    name: str
+    group: str
+    num_classes: int
+    map_hw: tuple[int, int]
+    image_hw: tuple[int, int]
+    boxes: tuple[tuple[float, float, float, float], ...]
+
+    @property
+    def area(self) -> int:
+        """Pixels of all boxes together."""
+        return round(sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in self.boxes))
+
+    def logits(self) -> NDArray[np.float32]:
+        """(N, C, h, w) float32, the same numbers each time."""
+        height, width = self.map_hw
+        shape = (len(self.boxes), self.num_classes, height, width)
+        maps = np.random.default_rng(0).standard_normal(shape, np.float32)
+        band = np.arange(height) * self.num_classes // height  # the class of each row
+        maps[:, band, np.arange(height)] += np.float32(_BAND_LOGIT)
+        return maps
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of any form of the pixel score."""
+        return {"logits": self.logits(), "boxes": np.array(self.boxes, np.float32), "image_size": self.image_hw}
+
+    def floor_bytes(self) -> int:
+        """What no form can do without: the logits read once and a byte a pixel of label written once."""
+        height, width = self.map_hw
+        return len(self.boxes) * self.num_classes * height * width * 4 + self.area
+
+    def describe(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "name": self.name, "group": self.group, "people": len(self.boxes), "classes": self.num_classes,
+            "map_hw": list(self.map_hw), "image_hw": list(self.image_hw), "area": self.area,
+            "floor_bytes": self.floor_bytes(),
+        }  # fmt: skip
+
+
+def box_of(area: float, left: float = 40.0, top: float = 40.0) -> tuple[float, float, float, float]:
+    """A box of so many pixels, three wide to four high, with its corner on no pixel's edge."""
+    height = (area * 4 / 3) ** 0.5
+    return left + 0.25, top + 0.5, left + 0.25 + height * 3 / 4, top + 0.5 + height
+
+
+def all_cases() -> list[Case]:
+    """Five people, one person, and the sweeps."""
+    crowd = tuple(box_of(400_000, 10 + 330 * i, 100 + 60 * (i % 3)) for i in range(5))
+    cases = [
+        Case("5 people, 1080p, C 20", "people", 20, (128, 96), FULL_HD, crowd),
+        Case("1 person, 720p, C 13", "people", 13, (96, 72), (720, 1280), (box_of(300_000),)),
+    ]
+    cases += [Case(f"area {area // 1000}k", "area", 20, (128, 96), FULL_HD, (box_of(area, 40, 5),)) for area in _AREAS]
+    cases += [
+        Case(f"image {width}x{height}", "image", 20, (128, 96), (height, width), (box_of(100_000),))
+        for height, width in _IMAGES
+    ]
+    cases += [Case(f"C {c}", "classes", c, (128, 96), FULL_HD, (box_of(400_000),)) for c in _CLASSES]
+    return cases

@@ -1,0 +1,99 @@
+"""Crop, engine and tail on one GPU without a round trip: a frame goes up; labels, scores and IoU come down."""
+
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qanet.errors import QanetError
+from qanet.quality import PixelScores
+from qanet.runtime.cuda.crop import queue_crops
+from qanet.runtime.cuda.lane import Lane
+from qanet.runtime.cuda.stream import Event
+from qanet.runtime.cuda.tail import score_people
+from qanet.runtime.cuda.tensor import DeviceArray, fetch
+
+STAGES = ("crop", "engine", "tail")
+
+
+@runtime_checkable
+class DeviceEngine(Protocol):
+    """What is asked of an engine, `TensorRtEngine` for one."""
+
+    max_batch: int
+
+    @property
+    def lane(self) -> Lane:
+        """Its stream and memory."""
+        ...
+
+    def run_on_device(
+        self, count: int, box_scores: NDArray[np.float32], write_crops: Callable[[Lane, DeviceArray], None]
+    ) -> AbstractContextManager[dict[str, DeviceArray]]:
+        """One batch whose outputs stay on the GPU for the block."""
+        ...
+
+
+class DevicePath:
+    """From a frame and boxes to labels and scores, on an engine's lane.
+
+    Attributes:
+        max_batch: the most people of a run.
+    """
+
+    def __init__(self, engine: DeviceEngine):
+        self._engine, self.max_batch = engine, engine.max_batch
+
+    def run(
+        self, image: NDArray[np.uint8], boxes: NDArray[np.float32], box_scores: NDArray[np.float32], threshold: float
+    ) -> tuple[PixelScores, NDArray[np.float32], dict[str, float]]:
+        """The people of one frame.
+
+        Args:
+            image: (H, W, 3) uint8 BGR.
+            boxes: (N, 4) crop boxes (`geometry.crop_boxes`); N of 1 to the engine's max_batch.
+            box_scores: (N,) of the detector.
+            threshold: T of the pixel score.
+        Returns:
+            Labels and pixel scores, the raw IoU scores (N,) float32, and milliseconds of each of STAGES on the GPU's
+            clock, its waits for the host included.
+        Raises:
+            QanetError: arrays that do not fit, or CUDA or TensorRT failed.
+        """
+        lane = self._engine.lane
+        with lane.active("parsing people"):
+            marks = [Event(lane.gpu, timing=True) for _ in range(len(STAGES) + 1)]
+            lane.stream.record(marks[0])
+
+            def write_crops(lane: Lane, crops: DeviceArray) -> None:
+                queue_crops(lane, crops, image, boxes)
+                lane.stream.record(marks[1])
+
+            with self._engine.run_on_device(len(boxes), box_scores, write_crops) as outputs:
+                lane.stream.record(marks[2])
+                with score_people(lane, outputs["logits"], boxes, image.shape[:2], threshold) as scored:
+                    found = scored.download()
+                iou = fetch(lane, outputs["iou_scores"])
+                lane.stream.record(marks[3])
+            times = {stage: stop.milliseconds_since(start) for stage, start, stop in zip(STAGES, marks[:-1], marks[1:])}
+            marks.clear()  # events are destroyed in the context that they live in
+            return found, iou, times
+
+
+def open_device_path(engine: object) -> DevicePath | None:
+    """The path of an engine, its kernels loaded.
+
+    None for an engine that is no `DeviceEngine`, and, with a RuntimeWarning, where the kernels cannot be had.
+    """
+    if not isinstance(engine, DeviceEngine):
+        return None
+    try:
+        with engine.lane.active("loading the kernels"):
+            engine.lane.load("crop", "pixel_score")
+    except QanetError as error:
+        warnings.warn(f"crops and the tail run on the CPU: {error}", RuntimeWarning, stacklevel=3)
+        return None
+    return DevicePath(engine)

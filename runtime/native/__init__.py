@@ -1,0 +1,150 @@
+"""The kernel tail in C++: the pixel score of `qanet.quality` with vectors and threads, and memory of a few rows.
+
+The library is built beside this file when the package is installed with a compiler at hand; it has a plain C
+interface, and the interpreter's lock is released while it runs. Sources: tail.cpp cuts the work into tiles,
+kernel.h scores one tile, simd.h holds what differs between instruction sets (chosen when it runs).
+
+Labels and scores are the reference's to rounding (1e-7 in a probability), and the same bits for any number of threads.
+"""
+
+import ctypes
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from qanet.errors import QanetError
+from qanet.quality import PIXEL_SCORE_THRESHOLD, PixelScores, check_arguments, region_of
+
+_ABI = 1  # the same number as kAbiVersion in tail.cpp
+_LIBRARY = Path(__file__).with_name("libqanet_tail.so.1")  # setup.py builds it under this name
+
+
+class _Request(ctypes.Structure):
+    """`Request` of tail.cpp, field by field."""
+
+    _fields_ = [
+        *((name, ctypes.c_int32) for name in ("people", "classes", "map_h", "map_w")),
+        *((name, ctypes.c_int32) for name in ("views", "half", "threads", "lanes")),
+        ("data", ctypes.c_void_p * 2), ("strides", ctypes.c_int64 * 4 * 2),
+        *((name, ctypes.c_void_p) for name in ("class_order", "boxes", "regions", "labels", "scores")),
+        ("threshold", ctypes.c_float),
+    ]  # fmt: skip
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    """The library beside this file; None where it was not built, or was built from other sources."""
+    try:
+        library = ctypes.CDLL(str(_LIBRARY))
+        return library if library.qanet_tail_abi() == _ABI else None
+    except (OSError, AttributeError):  # not there, for another platform, or not ours
+        return None
+
+
+def available() -> bool:
+    """Whether the library was built for this installation."""
+    return _library() is not None
+
+
+def lanes() -> tuple[int, ...]:
+    """Floats a vector of each kernel that this machine can run, widest first; the first is the one taken."""
+    out = (ctypes.c_int32 * 3)()
+    return tuple(out[: _require().qanet_tail_lanes(out)])
+
+
+def _require() -> ctypes.CDLL:
+    library = _library()
+    if library is None:
+        raise QanetError(
+            "the native back-end is not built", expected=f"{_LIBRARY.name} in {_LIBRARY.parent}",
+            got="no such library, or one built from other sources",
+            next_command="install a C++17 compiler and run `pip install --force-reinstall --no-deps` on qanet-edge",
+        )  # fmt: skip
+    return library
+
+
+def pixel_score(
+    logits: ArrayLike, boxes: ArrayLike, image_size: tuple[int, int], threshold: float = PIXEL_SCORE_THRESHOLD,
+    flipped_logits: ArrayLike | None = None, flip_pairs: Sequence[tuple[int, int]] = (),
+    *, threads: int | None = None, vector_lanes: int = 0,
+) -> PixelScores:  # fmt: skip
+    """Labels and pixel scores of N persons; arguments, result and errors as `qanet.quality.pixel_score`.
+
+    float32 and float16 logits are read where they lie, whatever their strides; other floats are converted first.
+
+    Args:
+        threads: how many to use; None takes every core this process may run on.
+        vector_lanes: one of `lanes()`, to try a narrower instruction set; 0 takes the widest.
+    Raises:
+        QanetError: an argument that does not fit, or a library that was not built.
+    """
+    library = _require()
+    maps, where = _checked(logits, boxes, image_size, threshold, "logits")
+    views = [maps]
+    num_classes = maps.shape[1]
+    order = np.tile(np.arange(num_classes, dtype=np.int32), (2, 1))  # (views, C): the channel each class is read from
+    if flipped_logits is not None:
+        mirrored, _ = _checked(flipped_logits, boxes, image_size, threshold, "flipped_logits")
+        if mirrored.shape != maps.shape:
+            raise QanetError("flipped_logits do not fit", expected=maps.shape, got=mirrored.shape)
+        if mirrored.dtype != maps.dtype:
+            maps, mirrored = maps.astype(np.float32, copy=False), mirrored.astype(np.float32, copy=False)
+        views = [maps, mirrored[..., ::-1]]
+        for left, right in flip_pairs:
+            order[1, left], order[1, right] = right, left
+    rois = np.array([region_of(box, maps.shape[2:], image_size) for box in where], np.int32).reshape(-1, 4)
+    labels = [np.empty((y1 - y0, x1 - x0), np.uint8) for x0, y0, x1, y1 in rois.tolist()]
+    scores = np.zeros((len(maps), num_classes), np.float32)  # column 0: the whole person
+    pointers = (ctypes.c_void_p * len(maps))(*(region.ctypes.data for region in labels))
+    request = _Request(
+        len(maps), num_classes, *maps.shape[2:],
+        len(views), maps.dtype == np.float16, threads or _cores(), vector_lanes,
+        class_order=order.ctypes.data, boxes=where.ctypes.data, regions=rois.ctypes.data,
+        labels=ctypes.addressof(pointers), scores=scores.ctypes.data, threshold=threshold,
+    )  # fmt: skip
+    for index, view in enumerate(views):
+        request.data[index] = view.ctypes.data
+        request.strides[index][:] = view.strides
+    status = library.qanet_tail_run(ctypes.byref(request))
+    if status == 1:
+        raise QanetError("vector_lanes does not fit this machine", expected=f"0 or one of {lanes()}", got=vector_lanes)
+    if status == 2:
+        raise MemoryError("no memory for the pixel score's rows")
+    if status == 3:
+        for name, view in zip(("logits", "flipped_logits"), views):
+            check_arguments(view, boxes, image_size, threshold, name)  # tells which and how many
+    return PixelScores(rois, labels, scores[:, 0], scores[:, 1:], (int(image_size[0]), int(image_size[1])))
+
+
+def exp(x: NDArray[np.float32], vector_lanes: int = 0) -> NDArray[np.float32]:
+    """e^x as the kernel computes it, for x <= 0; the tests hold it against the exact value. Any shape, float32."""
+    padded = np.zeros(-(-x.size // 16) * 16, np.float32)
+    padded[: x.size] = x.ravel()
+    out = np.empty_like(padded)
+    _require().qanet_tail_exp(
+        vector_lanes, ctypes.c_void_p(padded.ctypes.data), ctypes.c_void_p(out.ctypes.data), ctypes.c_int64(x.size)
+    )
+    return out[: x.size].reshape(x.shape)
+
+
+def _checked(
+    logits: ArrayLike, boxes: ArrayLike, image_size: tuple[int, int], threshold: float, name: str
+) -> tuple[NDArray, NDArray[np.float32]]:
+    """`check_arguments` without its copy: here all but the numbers themselves, which the library looks at."""
+    maps = np.asarray(logits)
+    stand_in = maps
+    if maps.ndim == 4 and maps.dtype.kind == "f" and maps.size:
+        stand_in = np.zeros((*maps.shape[:2], 1, 1), maps.dtype)
+    _, where = check_arguments(stand_in, boxes, image_size, threshold, name)
+    if maps.dtype not in (np.float32, np.float16) or not maps.dtype.isnative:
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, which the library refuses
+            maps = maps.astype(np.float32)
+    return maps, np.ascontiguousarray(where)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,33 @@
+// The kernel for x86-64 with AVX-512: the instructions are allowed in this file alone, and run where there are any.
+#include "tail.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // of intrinsics that start from undefined lanes
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma")
+#endif
+
+#define LANES 16
+#include "kernel.h"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+const qanet::Kernel* qanet::avx512_kernel() {
+    static const Kernel kernel{LANES, scratch_floats, run, exp_row};
+    __builtin_cpu_init();
+    const bool there = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                       __builtin_cpu_supports("fma");
+    return there ? &kernel : nullptr;
+}
+#else
+const qanet::Kernel* qanet::avx512_kernel() { return nullptr; }
+#endif

@@ -1,0 +1,116 @@
+"""The pixel score kernels under emulation against qanet.quality, and against the definition in float64."""
+
+import json
+
+import numpy as np
+import pytest
+from cuda_emulation.calls import score
+from cuda_emulation.cases import FAST, GOLDEN, SHAPES, check_definition, load_golden
+
+from qanet.quality import pixel_score
+
+
+def test_every_golden_case_is_tested(golden):
+    records = [json.loads(line) for line in (golden / "index.json").read_text().splitlines()]
+    assert sorted(r["name"] for r in records if r["kind"] == "pixel_score") == GOLDEN
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_exact_form_equals_the_official_code(golden, emulated, name):
+    case, image_hw, views = load_golden(golden, name)
+    logits = case["logits"].astype(np.float32)
+    got = score(emulated("pixel_score"), logits, case["boxes_xyxy"], image_hw, float(case["threshold"]), **views)
+    for index, expected in enumerate(case["labels"]):
+        sure = case["ambiguous"][index] == 0
+        assert np.array_equal(got.full(index)[sure], expected[sure])
+    np.testing.assert_allclose(got.pixel_scores, case["instance_pixel_scores"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(got.part_scores, case["category_pixel_scores"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["p01_single_inside", "p08_huge_logits", "p09_flip_cihp", "p13_outside"])
+def test_fp16_logits_equal_the_reference_on_the_same_logits(golden, emulated, name):
+    case, image_hw, views = load_golden(golden, name)
+    views = {k: v.astype(np.float16) if k == "flipped" else v for k, v in views.items()}
+    logits, boxes = case["logits"].astype(np.float16), case["boxes_xyxy"]
+    assert np.isfinite(logits).all()
+    got = score(emulated("pixel_score"), logits, boxes, image_hw, float(case["threshold"]), **views)
+    check_definition(got, logits, boxes, float(case["threshold"]), **views)
+
+
+@pytest.mark.parametrize("flip", [False, True], ids=["upright", "flip"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_exact_form_equals_the_definition(emulated, shape, flip):
+    classes, map_hw, image_hw, boxes = SHAPES[shape]
+    random = np.random.default_rng(7)
+    logits, flipped = random.normal(0, 3, (2, len(boxes), classes, *map_hw)).astype(np.float32)
+    views = {"flipped": flipped, "flip_classes": random.permutation(classes)} if flip else {}
+    boxes = np.array(boxes, np.float32)
+    got = score(emulated("pixel_score"), logits, boxes, image_hw, **views)
+    check_definition(got, logits, boxes, 0.2, **views)
+
+
+def test_regions_are_those_of_the_reference(emulated):
+    classes, map_hw, image_hw, boxes = SHAPES["five"]
+    logits = np.random.default_rng(0).normal(0, 3, (5, classes, *map_hw)).astype(np.float32)
+    got, expected = score(emulated("pixel_score"), logits, boxes, image_hw), pixel_score(logits, boxes, image_hw)
+    assert np.array_equal(got.rois, expected.rois) and got.labels[2].size == 0
+    np.testing.assert_allclose(got.pixel_scores, expected.pixel_scores, rtol=0, atol=1e-5)
+    assert got.pixel_scores[2] == 0 and not got.part_scores[2].any()
+
+
+@pytest.mark.parametrize("suffix", ["f32", "f16"])
+def test_the_result_is_the_same_in_any_order_of_threads(emulated, suffix):
+    classes, map_hw, image_hw, boxes = SHAPES["five"]
+    kind = np.float16 if suffix == "f16" else np.float32
+    logits, flipped = np.random.default_rng(1).normal(0, 3, (2, 5, classes, *map_hw)).astype(kind)
+    runs = [
+        score(emulated("pixel_score"), logits, boxes, image_hw, flipped=flipped, flip_classes=range(classes), **how)
+        for how in ({}, {"schedule": 1, "guard_before": True}, {"schedule": 5, "spare_tiles": 3})
+    ]
+    for other in runs[1:]:
+        assert all(np.array_equal(a, b) for a, b in zip(runs[0].labels, other.labels))
+        assert runs[0].pixel_scores.tobytes() == other.pixel_scores.tobytes()
+        assert runs[0].part_scores.tobytes() == other.part_scores.tobytes()
+
+
+def test_the_smallest_pool_gives_the_same_labels(emulated):
+    classes, map_hw, image_hw, boxes = SHAPES["shrunk_much"]
+    logits = np.random.default_rng(2).normal(0, 3, (1, classes, *map_hw)).astype(np.float32)
+    got = score(emulated("pixel_score"), logits, boxes, image_hw, pool_floats=1024, guard_before=True)
+    check_definition(got, logits, np.array(boxes), 0.2)
+
+
+def test_logits_that_are_not_numbers_are_background(emulated):
+    logits = np.full((1, 3, 8, 6), np.nan, np.float32)
+    for name, pool in (("pixel_score", 10240), ("pixel_score_fast", None)):
+        got = score(
+            emulated(name), logits, [[0, 0, 24, 32]], (32, 24), pool_floats=pool, finish=emulated("pixel_score")
+        )
+        assert not got.full(0).any() and got.pixel_scores[0] == 0
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_fast_form_is_near_the_reference(golden, emulated, name):
+    case, image_hw, views = load_golden(golden, name)
+    boxes, threshold = case["boxes_xyxy"], float(case["threshold"])
+    logits = case["logits"].astype(np.float32)
+    got = score(emulated("pixel_score_fast"), logits, boxes, image_hw, threshold, pool_floats=None,
+                finish=emulated("pixel_score"), **views)  # fmt: skip
+    for index, region in enumerate(got.labels):
+        x0, y0, x1, y1 = got.rois[index]
+        sure = case["ambiguous"][index][y0:y1, x0:x1] == 0
+        differing = (region != case["labels"][index][y0:y1, x0:x1]) & sure
+        assert differing.sum() <= FAST[name][0] * region.size
+    assert np.abs(got.pixel_scores - case["instance_pixel_scores"]).max() <= FAST[name][1]
+
+
+@pytest.mark.parametrize("flip", [False, True], ids=["upright", "flip"])
+def test_fast_form_equals_its_own_definition_on_flat_logits(emulated, flip):
+    """Where the logits do not change, interpolating them or their probabilities is the same; the rim fades alike."""
+    logits = np.tile(np.array([0.3, 2.0, -1.0], np.float32)[None, :, None, None], (1, 1, 5, 4))
+    flipped = logits[:, [0, 2, 1]] * np.float32(0.5)
+    views = {"flipped": flipped, "flip_classes": [0, 2, 1]} if flip else {}
+    box = np.array([[2.3, 1.7, 41.1, 37.3]], np.float32)
+    got = score(emulated("pixel_score_fast"), logits, box, (40, 50), pool_floats=None,
+                finish=emulated("pixel_score"), **views)  # fmt: skip
+    check_definition(got, logits, box, 0.2, **views)

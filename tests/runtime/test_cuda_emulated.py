@@ -1,0 +1,100 @@
+"""The launches as the layer makes them, run by the kernels' own source under emulation: every argument in its place."""
+
+import shutil
+
+import numpy as np
+import pytest
+from cuda_emulation.driver import KERNELS, Emulated, Launch
+from golden_cases import assert_golden, read_case
+
+from qanet import geometry, quality
+from qanet.runtime.cuda.crop import crop_people
+from qanet.runtime.cuda.lane import shared_lane
+from qanet.runtime.cuda.paint import paint_people
+from qanet.runtime.cuda.tail import pixel_score, score_people
+from qanet.runtime.cuda.tensor import Tensor
+
+_SCALARS = {"i": np.int32, "q": np.int64, "f": np.float32}
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    """The kernels' files, compiled on first use."""
+    if not shutil.which("g++"):
+        pytest.skip("needs g++ to compile the emulated kernels")
+    names = sorted(path.stem for path in KERNELS.glob("*.cu"))
+    return {name: Emulated(name, tmp_path_factory.mktemp(name)) for name in names}
+
+
+@pytest.fixture
+def emulated(kernels, programs):
+    """The machine, whose kernels are the project's own."""
+    files = {"pixel_score_finish": "pixel_score", "crop_people": "crop", "paint_people": "paint"}
+    for name in kernels.kernels:
+        program = programs[files.get(name, name.rpartition("_")[0])]
+        kernels.kernels[name] = lambda machine, *arguments, name=name, program=program: run(
+            machine, program, next(record for record in machine.launches if record.arguments == arguments)
+        )
+    return kernels
+
+
+def run(machine, program, record):
+    """One launch; every pointer becomes a buffer to the end of its allocation, and only what it changed goes back."""
+    before, buffers, arguments = [], [], []
+    for kind, value in zip(record.types, record.arguments):
+        if kind != "P":
+            arguments.append(_SCALARS[kind](value))
+        elif value == 0:
+            arguments.append(None)
+        else:
+            memory = machine.memory[value >> 32 << 32][value % (1 << 32) :]
+            before.append(memory)
+            buffers.append(memory.copy())
+            arguments.append(buffers[-1])
+    program.run(Launch(record.name, record.grid, record.block, tuple(arguments), record.shared))
+    for memory, old, new in zip(before, [memory.copy() for memory in before], buffers):
+        changed = old != new
+        memory[changed] = new[changed]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("name", ["p01_single_inside", "p05_two_classes", "p09_flip_cihp", "p13_outside"])
+def test_golden_cases_through_the_kernels_source(emulated, golden, name, dtype):
+    arguments, case = read_case(golden, name)
+    for key in ("logits", "flipped_logits"):
+        if key in arguments:
+            arguments[key] = arguments[key].astype(dtype)
+    for _ in range(2):  # the sums are left as they were found
+        found = pixel_score(**arguments)
+        expected = quality.pixel_score(**arguments)
+        if dtype == "float32":
+            assert_golden(found, case)
+        np.testing.assert_allclose(found.pixel_scores, expected.pixel_scores, rtol=0, atol=1e-5)
+        for mine, reference in zip(found.labels, expected.labels):
+            assert mine.shape == reference.shape and np.mean(mine != reference) < 1e-3 if reference.size else True
+
+
+def test_the_fast_form_takes_the_same_launch(emulated, golden):
+    arguments, _ = read_case(golden, "p01_single_inside")
+    found, expected = pixel_score(**arguments, mode="fast"), quality.pixel_score(**arguments)
+    assert np.mean(found.labels[0] != expected.labels[0]) < 0.01
+    np.testing.assert_allclose(found.pixel_scores, expected.pixel_scores, atol=0.01)
+    assert [record.name for record in emulated.launches] == ["pixel_score_fast_f32", "pixel_score_finish"]
+
+
+def test_crops_and_the_painted_frame_through_the_kernels_source(emulated):
+    size, rng = (61, 83), np.random.default_rng(8)
+    boxes = np.array([[3, 4, 40, 57], [-90, -90, -50, -50], [30, -5, 99, 50]], np.float32)
+    image = rng.integers(0, 256, (*size, 3), np.uint8)
+    got, reference = crop_people(image, boxes, (37, 29)), geometry.crop_people(image, boxes, (37, 29))
+    off = np.abs(got.astype(int) - reference)  # cv2 rounds its weights to 1/32 of a pixel, which noise shows
+    assert off.max() <= 8 and off.mean() < 1
+    logits = rng.normal(0, 3, (3, 7, 9, 8)).astype(np.float32)
+    lane = shared_lane()
+    with lane.active("testing"), Tensor(lane, "test.logits", logits.shape, np.float32) as tensor:
+        tensor.upload(logits)
+        with score_people(lane, tensor.first(3), boxes, size) as scored:
+            painted, found = paint_people(lane, scored, [2, 1, 0]), scored.download()
+    canvas = found.full(0)
+    np.copyto(canvas, found.full(2), where=found.full(2) > 0)
+    assert painted.any() and np.array_equal(painted, canvas)

@@ -1,0 +1,112 @@
+"""The CUDA layer on what it is written for: the real libraries have the names, and a real GPU gives the numbers."""
+
+import importlib.util
+import warnings
+
+import numpy as np
+import pytest
+from golden_cases import PIXEL_SCORE_CASES, assert_golden, read_case
+
+from qanet import geometry, quality
+from qanet.errors import QanetError
+from qanet.runtime.cuda.context import open_gpu
+from qanet.runtime.cuda.crop import crop_people
+from qanet.runtime.cuda.graph import Replay, bindings
+from qanet.runtime.cuda.lane import Lane, close_shared_lanes, shared_lane
+from qanet.runtime.cuda.paint import paint_people
+from qanet.runtime.cuda.tail import pixel_score, score_people
+from qanet.runtime.cuda.tensor import Tensor
+
+SIZE, BOXES = (240, 320), np.array([[10, 20, 150, 230], [-400, 0, -300, 50], [100, -30, 330, 260]], np.float32)
+
+
+@pytest.fixture(scope="module")
+def gpu():
+    """The first GPU; skips where there is none or the kernels cannot be compiled for it."""
+    try:
+        with shared_lane().active("loading the kernels"):
+            shared_lane().load("crop", "pixel_score", "pixel_score_fast", "paint")
+    except QanetError as error:
+        pytest.skip(f"needs an NVIDIA GPU with its driver, PyCUDA and a compiler: {error}")
+    yield open_gpu()
+    close_shared_lanes()
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("cuda"), reason="cuda-python is not installed")
+def test_every_name_of_cuda_python_that_is_called_exists():
+    names = ("CUstream CUstreamCaptureMode cuStreamBeginCapture cuStreamEndCapture cuGraphInstantiate cuGraphLaunch "
+             "cuGraphDestroy cuGraphExecDestroy cuGetErrorName cuGetErrorString")  # fmt: skip
+    assert [name for name in names.split() if not hasattr(bindings(), name)] == []
+    assert bindings().CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL is not None
+
+
+@pytest.mark.gpu
+def test_every_name_of_pycuda_that_is_called_exists(gpu):
+    names = {
+        gpu.driver: "Error MemoryError init Device Context Stream Event event_flags mem_alloc pagelocked_empty "
+        "memcpy_htod_async memcpy_dtoh_async memset_d8_async module_from_buffer",
+        gpu.driver.Stream: "handle synchronize wait_for_event", gpu.driver.Event: "record synchronize query time_since",
+        gpu.driver.Function: "prepare prepared_async_call", gpu.driver.Module: "get_function",
+        gpu.driver.event_flags: "DEFAULT DISABLE_TIMING", gpu.driver.Context: "push pop detach",
+    }  # fmt: skip
+    assert [name for owner, listed in names.items() for name in listed.split() if not hasattr(owner, name)] == []
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", PIXEL_SCORE_CASES)
+def test_golden_cases(gpu, golden, name):
+    arguments, case = read_case(golden, name)
+    assert_golden(pixel_score(**arguments), case)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+def test_labels_agree_with_the_reference_and_repeat_to_the_bit(gpu, mode, dtype):
+    smooth = np.random.default_rng(0).normal(0, 4, (3, 20, 6, 5)).repeat(8, 2).repeat(8, 3).astype(dtype)
+    expected = quality.pixel_score(smooth, BOXES, SIZE)
+    got, again = (pixel_score(smooth, BOXES, SIZE, mode=mode) for _ in range(2))
+    for index in range(3):
+        if expected.labels[index].size:
+            agreement = np.mean(got.labels[index] == expected.labels[index])
+            assert agreement > (0.9999 if mode == "exact" else 0.97)
+        assert np.array_equal(got.labels[index], again.labels[index])
+    np.testing.assert_allclose(got.pixel_scores, expected.pixel_scores, atol=1e-5 if mode == "exact" else 3e-2)
+    assert np.array_equal(got.part_scores, again.part_scores)
+
+
+@pytest.mark.gpu
+def test_crops_and_the_painted_frame_equal_the_reference(gpu):
+    rng = np.random.default_rng(1)
+    image = rng.integers(0, 256, (*SIZE, 3), np.uint8)
+    crops = crop_people(image, BOXES, (64, 48))
+    off = np.abs(crops.astype(int) - geometry.crop_people(image, BOXES, (64, 48)))
+    assert off.max() <= 8 and off.mean() < 1  # cv2 rounds its weights to 1/32 of a pixel, which noise shows
+    logits = rng.normal(0, 4, (3, 13, 16, 12)).astype(np.float32)
+    lane = shared_lane()
+    with lane.active("testing"), Tensor(lane, "test.logits", logits.shape, np.float32) as tensor:
+        tensor.upload(logits)
+        with score_people(lane, tensor.first(3), BOXES, SIZE) as scored:
+            painted, found = paint_people(lane, scored, [2, 0]), scored.download()
+    canvas = found.full(0)
+    np.copyto(canvas, found.full(2), where=found.full(2) > 0)
+    assert np.array_equal(painted, canvas)
+
+
+@pytest.mark.gpu
+def test_a_graph_replays_copies(gpu):
+    if not importlib.util.find_spec("cuda"):
+        pytest.skip("cuda-python is not installed")
+    with Lane(gpu) as lane, lane.active("testing"), Tensor(lane, "test.rows", (1024,), np.float32) as tensor:
+        replay = Replay(lane, lambda: (tensor.send(1024), tensor.download(1024)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for value in range(5):
+                tensor.host[:] = value
+                replay.run()
+                lane.stream.synchronize()
+                assert (tensor.rows(1024) == value).all()
+        with lane.stream.timed() as timing:
+            replay.run()
+        assert replay.reason == "" and 0 <= timing.elapsed_ms < 1000
+        replay.close()
