@@ -26,9 +26,9 @@ def dense(logits, box, image_hw):
     x0, y0, x1, y1 = (float(value) for value in np.float32(box))
     rows = _paste(image_hw[0], y0, y1, 4 * height)
     columns = _paste(image_hw[1], x0, x1, 4 * width)
-    crop = np.einsum("ij,cjk,lk->cil", _upsample(height), logits.astype(np.float64), _upsample(width))
+    crop = _upsample(height) @ logits.astype(np.float64) @ _upsample(width).T
     crop = np.exp(crop - crop.max(0))
-    return np.einsum("ij,cjk,lk->cil", rows, crop / crop.sum(0), columns)
+    return rows @ (crop / crop.sum(0)) @ columns.T
 
 
 def _upsample(size):
