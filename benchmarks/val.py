@@ -1,61 +1,63 @@
 """`qanet val`: the accuracy of a bundle or a checkpoint on a data set, through the very parser that users run.
 
-Every annotated person is parsed from their ground-truth box (box score 1), at image resolution; the metrics are
-`qanet.metrics`'. Void pixels count for nothing.
+Every annotated person is parsed from their ground-truth box (box score 1) or every box of a detector from a COCO
+results file, at image resolution; the metrics are `qanet.metrics`', which suppress duplicates by themselves. Void
+pixels count for nothing.
 """
 
 import argparse
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from qanet.benchmarks.val_text import save_card, val_text
 from qanet.bundle import Bundle, open_bundle
-from qanet.cli.commandline import command_parser, emit, note, table
-from qanet.datasets import DATA_FORMATS, PhotoFolder, Sample
+from qanet.cli.commandline import command_parser, emit, note
+from qanet.datasets import DATA_FORMATS, DataSet, DetectedBoxes, default_split, open_dataset, read_detections
 from qanet.errors import QanetError
-from qanet.metrics import PROTOCOLS, ParsingEvaluator, Prediction, Truth
-from qanet.results import ParsingResult
+from qanet.metrics import PROTOCOLS, ParsingEvaluator, Prediction
+from qanet.results import PersonParsing
+from qanet.runtime.detectors.base import Detections
 from qanet.runtime.parser import Parser, load
 
-_SHOWN = (
-    ("miou", "mIoU"), ("pixel_accuracy", "pixel accuracy"), ("mean_accuracy", "mean accuracy"), ("ap_p", "AP^p"),
-    ("ap_p_50", "AP^p 50"), ("pcp_50", "PCP 50"), ("ap_r", "AP^r"), ("ap_r_50", "AP^r 50"),
-    ("rank_correlation_quality", "rank correlation of Q with the true IoU"), ("ece_quality", "calibration error of Q"),
-)  # fmt: skip
 
-
-def truth_of(sample: Sample) -> Truth:
-    """A sample's ground truth: one person, wherever a label or void is."""
-    return Truth(sample.labels, (sample.labels != 0).astype(np.uint8))
-
-
-def predictions_of(result: ParsingResult) -> list[Prediction]:
+def predictions_of(people: Iterable[PersonParsing]) -> list[Prediction]:
     """A parser's people as the metrics take them."""
-    return [Prediction(p.labels, p.box_score, p.iou_score, p.pixel_score, p.part_scores, p.roi) for p in result.people]
+    return [Prediction(p.labels, p.box_score, p.iou_score, p.pixel_score, p.part_scores, p.roi) for p in people]
 
 
 def evaluate(
-    parser: Parser, data: PhotoFolder, protocol: str, progress: Callable[[], None] | None = None
-) -> dict[str, Any]:
-    """The report of `qanet.metrics` for a parser on a data set."""
+    parser: Parser, data: DataSet, protocol: str, progress: Callable[[], None] | None = None,
+    detected: DetectedBoxes | None = None, weights: tuple[float, float, float] | None = None,
+    evaluator: ParsingEvaluator | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The report of `qanet.metrics` for a parser on a data set, image by image.
+
+    Args:
+        detected: a detector's boxes in place of the ground truth's.
+        weights: QAM exponents of box, IoU and pixel score; None: the bundle's.
+        evaluator: a fresh one that keeps more than the report needs; None: one of the protocol and the weights.
+    Raises:
+        QanetError: data and model have different classes, or a file of the data set is broken.
+    """
     bundle = parser.bundle
     if data.label_set.num_classes != bundle.labels.num_classes:
         raise QanetError("data and model have different classes", expected=bundle.labels.name, got=data.label_set.name)
-    evaluator = ParsingEvaluator(bundle.labels.num_classes, protocol, bundle.qam_weights)
-    for sample in _samples(data):
-        evaluator.add(truth_of(sample), predictions_of(parser(sample.image, boxes=sample.box[None])))
+    evaluator = evaluator or ParsingEvaluator(bundle.labels.num_classes, protocol, weights or bundle.qam_weights)
+    for scene in data.images(detected):
+        people = parser.everybody(scene.image, Detections(scene.boxes, scene.box_scores))
+        evaluator.add(scene.truth, predictions_of(people))
         if progress:
             progress()
-    return evaluator.report()
-
-
-def _samples(data: PhotoFolder) -> Iterator[Sample]:
-    for index in range(len(data)):
-        yield data[index]
+    report = evaluator.report()
+    foreground = np.asarray(report["f_measure"], np.float64)[1:]
+    occurs = np.isfinite(foreground)  # in the ground truth or in the predictions
+    mean = float(foreground[occurs].mean()) if occurs.any() else math.nan
+    return {**report, "mean_f_measure_foreground": mean}
 
 
 def plain(value: Any) -> Any:
@@ -78,60 +80,68 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("model", metavar="BUNDLE_OR_CHECKPOINT")
     parser.add_argument("--data", required=True, metavar="DIR")
     parser.add_argument("--format", default="ccp", choices=DATA_FORMATS)
-    parser.add_argument("--split", metavar="NAME", help="default: val where DIR/val.txt exists, else the whole folder")
+    parser.add_argument("--split", metavar="NAME", help="default: val; a ccp folder without val.txt is taken whole")
+    parser.add_argument("--boxes", metavar="FILE.json", help="COCO results of a detector; default: the ground truth's")
     parser.add_argument("--precision", default="fp32", help="fp32, fp16 or int8")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, onnxruntime")
     parser.add_argument("--tail", default="kernel", choices=("kernel", "graph"))
     parser.add_argument("--protocol", default="official", choices=tuple(PROTOCOLS))
+    parser.add_argument("--weights", type=_numbers, metavar="A,B,G", help="QAM exponents; default: the bundle's")
+    parser.add_argument("--flip", action="store_true", help="average each crop with its mirror image")
+    parser.add_argument("--scales", type=_numbers, default=(1.0,), metavar="1,1.1", help="average boxes of these sizes")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--save", action="store_true", help="write the numbers into the bundle's manifest as its card")
     return parser
 
 
+def _numbers(text: str) -> tuple[float, ...]:
+    """argparse type: numbers between commas."""
+    return tuple(float(word) for word in text.split(","))
+
+
 def main(argv: Sequence[str], *, open_checkpoint: Callable[..., Bundle]) -> int:
     """Entry point; `open_checkpoint` is qanet.export.command.bundle_of_checkpoint, from the command table."""
     args = _arguments().parse_args(argv)
+    if args.weights is not None and (len(args.weights) != 3 or sum(args.weights) <= 0 or min(args.weights) < 0):
+        raise QanetError("bad --weights", expected="three exponents such as 1,0.5,3", got=args.weights)
+    if args.save and (args.boxes or args.weights or args.flip or args.scales != (1.0,)):
+        raise QanetError(
+            "a card holds the plain numbers", expected="--save without --boxes, --weights, --flip and --scales",
+            got="one of them",
+        )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         path: Path = Path(args.model)
         if path.suffix == ".safetensors":
             note("exporting the checkpoint first: what is measured is the graph")
             path = open_checkpoint(path, Path(folder) / f"{path.stem}.qanet").path
         bundle = open_bundle(str(path))
-        split = args.split or ("val" if (Path(args.data) / "val.txt").exists() else None)
-        data = PhotoFolder(args.data, bundle.labels, split)
-        parser = load(bundle.path, args.device, args.precision, args.tail, threads=args.threads)
-        from tqdm import tqdm
-
-        with tqdm(total=len(data), unit="image", desc="val", disable=args.json or None) as bar:
-            report = evaluate(parser, data, args.protocol, lambda: bar.update() and None)
-        document = {
-            "model": str(args.model), "runtime": parser.engine.runtime, "precision": args.precision, "tail": args.tail,
-            "data": Path(args.data).name, "split": split, "boxes": "ground truth", **plain(report),
-        }  # fmt: skip
+        document = _measure(args, bundle)
         if args.save:
-            _save(bundle, args.precision, document)
-    emit(args.json, document, _text(document, bundle))
+            save_card(bundle, args.precision, document)
+    emit(args.json, document, val_text(document, bundle))
     return 0
 
 
-def _save(bundle: Bundle, precision: str, document: dict[str, Any]) -> None:
-    keys = [key for key, _ in _SHOWN] + ["images", "protocol", "runtime", "tail", "data", "split", "boxes"]
-    card = {key: document[key] for key in keys if key in document}
-    bundle.manifest["accuracy"][precision] = {k: round(v, 5) if isinstance(v, float) else v for k, v in card.items()}
-    bundle.save()
-
-
-def _text(document: dict[str, Any], bundle: Bundle) -> str:
-    rows: list[tuple[object, ...]] = []
-    for key, name in _SHOWN:
-        value = document.get(key)
-        rows.append((name, "undefined" if value is None else f"{100 * value:.2f}"))
-    classes = [
-        (name, "absent" if iou is None else f"{100 * iou:.2f}")
-        for name, iou in zip(bundle.labels.classes, document["iou"])
-    ]
-    head = (
-        f"{document['model']}, {document['precision']} on {document['runtime']}, {document['tail']} tail, "
-        f"protocol {document['protocol']}, {document['images']} images, ground-truth boxes"
+def _measure(args: argparse.Namespace, bundle: Bundle) -> dict[str, Any]:
+    """The document of `qanet val --json`."""
+    split = args.split or default_split(args.data, args.format)
+    data = open_dataset(args.data, args.format, bundle.labels, split)
+    detected = read_detections(args.boxes, data.image_ids) if args.boxes else None
+    parser = load(
+        bundle.path, args.device, args.precision, args.tail, threads=args.threads, flip=args.flip, scales=args.scales
     )
-    return "\n\n".join([head, table(rows, ("metric", "x 100")), table(classes, ("class", "IoU x 100"))])
+    from tqdm import tqdm
+
+    with tqdm(total=len(data.image_names), unit="image", desc="val", disable=args.json or None) as bar:
+        report = evaluate(parser, data, args.protocol, lambda: bar.update() and None, detected, args.weights)
+    return {
+        "model": str(args.model), "runtime": parser.engine.runtime, "precision": args.precision, "tail": args.tail,
+        "data": Path(args.data).resolve().name, "format": args.format, "split": split,
+        "boxes": Path(args.boxes).name if args.boxes else "ground truth", "flip": args.flip,
+        "scales": list(args.scales), "synthetic": is_synthetic(Path(args.data)), **plain(report),
+    }  # fmt: skip
+
+
+def is_synthetic(root: Path) -> bool:
+    """Whether the data set says of itself that it is made up (synthetic_<split>.json beside it)."""
+    return any(root.glob("synthetic_*.json"))

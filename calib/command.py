@@ -1,5 +1,6 @@
-"""`qanet calibrate`: crops of people -> scales.json and the INT8 graph, both into the bundle."""
+"""`qanet calibrate`: crops of people -> scales.json and the INT8 graph, both into the bundle; and the search."""
 
+import argparse
 import dataclasses
 import tempfile
 from collections.abc import Callable, Sequence
@@ -7,70 +8,150 @@ from pathlib import Path
 from typing import Any
 
 from qanet.bundle import Bundle, open_bundle, writable_copy
-from qanet.calib.calibrate import calibrate
-from qanet.calib.quantize import write_int8
-from qanet.calib.ranges import METHODS
+from qanet.calib.bundle_search import search_bundle
+from qanet.calib.calibrate import calibrate_cached
+from qanet.calib.graph import file_sha256
+from qanet.calib.quantize import NARROW_TYPES, write_quantised
+from qanet.calib.ranges import DEFAULT_PERCENTILE, METHODS
 from qanet.calib.scales import Scales, load_scales
-from qanet.cli.commandline import command_parser, emit, note
+from qanet.calib.search import HEADER, METRICS, Found, rows
+from qanet.cli.commandline import command_parser, emit, note, table
 from qanet.errors import QanetError
 
 
-def quantize_bundle(bundle: Bundle) -> None:
-    """Write the INT8 graph of a bundle from its FP32 graph and scales.json; the manifest is not saved.
+def quantize_bundle(bundle: Bundle, precision: str = "int8") -> None:
+    """Write the INT8 or FP8 graph of a bundle from its FP32 graph and scales.json; the manifest is not saved.
 
     Raises:
         QanetError: no scales yet, or scales that do not fit the graph.
     """
     if "scales.json" not in bundle.manifest["files"]:
         raise QanetError(
-            f"{bundle.path} has no scales.json, so there is no INT8", expected="a calibrated bundle", got="FP32 only",
-            next_command=f"qanet calibrate {bundle.path} --data DIR",
+            f"{bundle.path} has no scales.json, so there is no {precision.upper()}", expected="a calibrated bundle",
+            got="FP32 only", next_command=f"qanet calibrate {bundle.path} --data DIR",
         )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        model, scales, int8 = (Path(folder) / name for name in ("model.onnx", "scales.json", "int8.onnx"))
+        model, scales, quantised = (Path(folder) / name for name in ("model.onnx", "scales.json", "quantised.onnx"))
         model.write_bytes(bundle.read("model.onnx"))
         scales.write_bytes(bundle.read("scales.json"))
-        write_int8(model, load_scales(scales, model), int8)
-        bundle.add_file("model.int8.onnx", int8.read_bytes())
-    bundle.manifest["graphs"]["int8"] = "model.int8.onnx"
+        write_quantised(model, load_scales(scales, model), quantised, precision)
+        bundle.add_file(f"model.{precision}.onnx", quantised.read_bytes())
+    bundle.manifest["graphs"][precision] = f"model.{precision}.onnx"
 
 
-def calibrate_bundle(bundle: Bundle, crops: Any, method: str, progress: Callable[[int], None] | None = None) -> Scales:
-    """Calibrate on an iterable of crop batches with a `digest`; writes scales and graph, drops old INT8 engines."""
+def calibrate_bundle(
+    bundle: Bundle, crops: Any, method: str, progress: Callable[[int], None] | None = None, *,
+    percentile: float = DEFAULT_PERCENTILE,
+) -> tuple[Scales, bool]:  # fmt: skip
+    """Calibrate on an iterable of crop batches and write what follows from it; True where the cache had it."""
     with tempfile.TemporaryDirectory() as folder:
-        model, scales_path = Path(folder) / "model.onnx", Path(folder) / "scales.json"
+        model = Path(folder) / "model.onnx"
         model.write_bytes(bundle.read("model.onnx"))
-        scales = calibrate(model, crops, method, progress=progress)
-        scales = dataclasses.replace(scales, data_sha256=crops.digest)
-        scales.save(scales_path)
-        bundle.add_file("scales.json", scales_path.read_bytes())
-    quantize_bundle(bundle)
-    bundle.manifest["engines"] = [e for e in bundle.engines if e["precision"] != "int8"]
-    bundle.manifest["accuracy"].pop("int8", None)
-    bundle.save()
+        scales, is_cached = calibrate_cached(model, crops, method, percentile=percentile, progress=progress)
+    write_scales(bundle, scales)
+    return scales, is_cached
+
+
+def adopt_scales(bundle: Bundle, path: Path) -> Scales:
+    """Take another calibration's ranges for this bundle's graph: of the network it was fine-tuned from, say.
+
+    Raises:
+        QanetError: the record names tensors or nodes that this graph has not, or lacks some.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model.onnx"
+        model.write_bytes(bundle.read("model.onnx"))
+        scales = dataclasses.replace(load_scales(path), model_sha256=file_sha256(model))
+        scales.check(model)
+    write_scales(bundle, scales)
     return scales
 
 
-def main(argv: Sequence[str], *, open_crops: Callable[..., Any]) -> int:
-    """Entry point; `open_crops` is qanet.runtime.crops.people_crops, handed over by the command table."""
+def write_scales(bundle: Bundle, scales: Scales) -> None:
+    """Scales and INT8 graph into the bundle, and everything out of it that another calibration made."""
+    bundle.add_file("scales.json", scales.to_json().encode())
+    for precision in NARROW_TYPES:
+        bundle.manifest["graphs"].pop(precision, None)
+        bundle.manifest["accuracy"].pop(precision, None)
+    quantize_bundle(bundle)
+    bundle.manifest["engines"] = [e for e in bundle.engines if e["precision"] not in NARROW_TYPES]
+    bundle.save()
+
+
+def _arguments() -> argparse.ArgumentParser:
     parser = command_parser("calibrate", "Find INT8 ranges on crops of people and write the INT8 graph.")
     parser.add_argument("model", metavar="NAME.qanet")
-    parser.add_argument("--data", required=True, metavar="DIR", help="data set folder, folder of images, or a video")
+    parser.add_argument("--data", metavar="DIR", help="data set folder, folder of images, or a video")
     parser.add_argument("--method", default="entropy", choices=sorted(METHODS))
+    parser.add_argument("--percentile", type=float, default=DEFAULT_PERCENTILE, metavar="P", help="of that method")
     parser.add_argument("--crops", type=int, default=256, metavar="N", help="at most so many crops (256)")
+    parser.add_argument("--scales", metavar="FILE", help="take the ranges of this scales.json in place of --data's")
     parser.add_argument("--output", metavar="NAME.qanet", help="write a copy instead of the bundle itself")
-    args = parser.parse_args(argv)
-    if args.crops < 1:
-        raise QanetError("bad --crops", expected="1 or more", got=args.crops)
+    search = parser.add_argument_group("search", "leave in float just what keeps the drop of a metric within a budget")
+    search.add_argument("--budget", type=float, metavar="DROP", help="of the metric x 100; runs the search")
+    search.add_argument("--metric", default="miou", choices=tuple(METRICS))
+    search.add_argument("--images", type=int, default=100, metavar="N", help="of the validation split (100)")
+    search.add_argument("--threads", type=int, metavar="N", help="CPU threads of the search's inference")
+    return parser
+
+
+def _checked(argv: Sequence[str]) -> argparse.Namespace:
+    args = _arguments().parse_args(argv)
+    if args.crops < 1 or args.images < 1:
+        raise QanetError("bad --crops or --images", expected="1 or more", got=min(args.crops, args.images))
+    if args.budget is not None and not args.budget >= 0:
+        raise QanetError("bad --budget", expected="0 or more", got=args.budget)
+    if args.data is None and (args.scales is None or args.budget is not None):
+        raise QanetError("no data given", expected="--data DIR", next_command="qanet calibrate --help")
+    return args
+
+
+def main(argv: Sequence[str], *, open_crops: Callable[..., Any], open_accuracy: Callable[..., Any]) -> int:
+    """Entry point; `open_crops` (qanet.runtime.crops.people_crops) and `open_accuracy`
+    (qanet.benchmarks.graph_accuracy.open_accuracy) are handed over by the command table."""
+    args = _checked(argv)
     source = open_bundle(args.model)
-    crops = open_crops(Path(args.data), source.labels, source.input_hw, args.crops)
+    crops = None if args.scales else open_crops(Path(args.data), source.input_hw, args.crops)
     bundle = writable_copy(source, Path(args.output) if args.output else None)
     from tqdm import tqdm
 
-    with tqdm(total=crops.expected, unit="crop", desc="calibrate", disable=args.json or None) as bar:
-        scales = calibrate_bundle(bundle, crops, args.method, lambda _: bar.update() and None)
-    note(f"scales by {args.method} over {scales.crops} crops")
-    document = {"bundle": str(bundle.path), "method": args.method, "crops": scales.crops, "data_sha256": crops.digest}
-    written = f"wrote scales.json and model.int8.onnx into {bundle.path}"
-    emit(args.json, document, f"{written}\nnext: qanet build {bundle.path}")
+    if crops is None:
+        scales, how = adopt_scales(bundle, Path(args.scales)), f"of {Path(args.scales).name}"
+    else:
+        with tqdm(total=crops.expected, unit="crop", desc="calibrate", disable=args.json or None) as bar:
+            scales, is_cached = calibrate_bundle(
+                bundle, crops, args.method, lambda _: bar.update() and None, percentile=args.percentile
+            )
+        how = f"by {scales.method} over {scales.crops} crops{', the network run before' if is_cached else ''}"
+    note(f"scales {how}")
+    document = {"bundle": str(bundle.path), "method": scales.method, "crops": scales.crops,
+                "data_sha256": scales.data_sha256}  # fmt: skip
+    text = f"wrote scales.json and model.int8.onnx into {bundle.path}\nnext: qanet build {bundle.path}"
+    if args.budget is not None:
+        found = _search(args, bundle, scales, open_accuracy)
+        document["search"] = dataclasses.asdict(found)
+        text = f"{_search_text(found)}\n\n{text}"
+    emit(args.json, document, text)
     return 0
+
+
+def _search(args: argparse.Namespace, bundle: Bundle, scales: Scales, open_accuracy: Callable[..., Any]) -> Found:
+    from tqdm import tqdm
+
+    measure, digest = open_accuracy(bundle, Path(args.data), args.images, args.threads)
+    with tqdm(unit="block", desc="sensitivity", disable=args.json or None) as bar:
+        scales, found = search_bundle(
+            bundle, scales, measure, digest, args.metric, args.budget, args.threads, lambda _: bar.update() and None
+        )
+    write_scales(bundle, scales)
+    return found
+
+
+def _search_text(found: Found) -> str:
+    accuracies = [
+        (label, *(round(values[metric], 2) for metric in METRICS))
+        for label, values in (("FP32", found.fp32), ("all INT8", found.all_int8), ("chosen", found.chosen))
+    ]  # fmt: skip
+    names = ("x 100", *METRICS.values())
+    kept = ", ".join(found.in_float) or "nothing"
+    return f"{table(rows(found), HEADER)}\n\n{table(accuracies, names)}\n\nleft in float: {kept}"

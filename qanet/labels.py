@@ -47,6 +47,11 @@ class LabelSet:
         """Number of classes C, background included."""
         return len(self.classes)
 
+    @property
+    def num_raw(self) -> int:
+        """Number of ids that a label PNG may hold, 255 (void) apart."""
+        return len(self.source_map) or self.num_classes
+
     @cached_property
     def colours_rgb(self) -> NDArray[np.uint8]:
         """(C, 3) uint8 RGB, distinguishable to colour-blind readers for the first 13 classes."""
@@ -140,7 +145,11 @@ MHP59 = LabelSet(
     ),
     ((5, 6), (7, 8), (22, 23), (24, 25), (26, 27), (28, 29), (30, 31), (32, 33)),
 )
-PPP7 = LabelSet("ppp7", ("background", "head", "torso", "upper-arms", "lower-arms", "upper-legs", "lower-legs"))
+# Two orders of the same classes are in use; ppp7 is the default, the other is for files and checkpoints that have it.
+PPP7 = LabelSet("ppp7", _names("background head torso upper-arms lower-arms upper-legs lower-legs"))
+PPP7_ARMS_FIRST = LabelSet(
+    "ppp7-arms-first", _names("background lower-arms head upper-legs torso lower-legs upper-arms")
+)
 CELEBAMASK19 = LabelSet(
     "celebamask19",
     _names(
@@ -150,7 +159,11 @@ CELEBAMASK19 = LabelSet(
     ((4, 5), (6, 7), (8, 9)),
 )
 
-LABEL_SETS = {s.name: s for s in (CCP13, CCP59, CIHP20, LIP20, ATR18, MHP59, PPP7, CELEBAMASK19)}
+PERSON1 = LabelSet("person1", ("background", "person"))  # instance masks: one logit, the sigmoid is the person
+
+LABEL_SETS = {
+    s.name: s for s in (CCP13, CCP59, CIHP20, LIP20, ATR18, MHP59, PPP7, PPP7_ARMS_FIRST, CELEBAMASK19, PERSON1)
+}
 
 
 def label_set(name: str) -> LabelSet:

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.datasets import PhotoFolder
+from qanet.datasets import DataSet, open_dataset, splits_of
+from qanet.datasets.layout import LAYOUTS
 from qanet.errors import QanetError
 from qanet.geometry import crop_boxes, crop_people
-from qanet.labels import LabelSet
 from qanet.runtime.detectors.base import Detector
 from qanet.runtime.video.source import open_source
 
@@ -34,28 +34,37 @@ class PeopleCrops:
         return self._hash.hexdigest()
 
 
-def people_crops(
-    data: Path, labels: LabelSet, crop_hw: tuple[int, int], limit: int, detector: Detector | None = None
-) -> PeopleCrops:
+def people_crops(data: Path, crop_hw: tuple[int, int], limit: int, detector: Detector | None = None) -> PeopleCrops:
     """Up to `limit` crops, spread evenly over the data.
 
     Args:
-        data: a data set folder (photos/ and labels/: boxes from the labels, split `train` where there is one), or a
-            video, an image or a folder of images (boxes from the detector).
+        data: a data set folder of any format, see `format_of` (boxes of its annotation, split `train` where there is
+            one), or a video, an image or a folder of images (boxes from the detector).
         detector: None: OpenCV's people detector.
     Raises:
         QanetError: nothing there, or nobody found.
     """
-    if (data / "photos").is_dir() and (data / "labels").is_dir():
-        split = "train" if (data / "train.txt").exists() else None
-        folder = PhotoFolder(data, labels, split)
-        return PeopleCrops(_of_folder(folder, crop_hw, limit), min(limit, len(folder)))
-    return PeopleCrops(_of_frames(data, crop_hw, limit, detector), limit)
+    format = format_of(data)
+    if format is None:
+        return PeopleCrops(_of_frames(data, crop_hw, limit, detector), limit)
+    # with the classes of the data, not of the model: a crop is the same whatever its pixels are called
+    folder = open_dataset(data, format, split="train" if "train" in splits_of(data, format) else None)
+    return PeopleCrops(_of_data_set(folder, crop_hw, limit), min(limit, len(folder)))
 
 
-def _of_folder(folder: PhotoFolder, crop_hw: tuple[int, int], limit: int) -> Iterator[NDArray[np.uint8]]:
-    for index in np.unique(np.linspace(0, len(folder) - 1, min(limit, len(folder))).round().astype(int)):
-        sample = folder[int(index)]
+def format_of(data: Path) -> str | None:
+    """A data set's format by what lies in its folder; None where it is no data set.
+
+    The official layouts have the data set's name in the annotation file's. ppp-arms-first looks like ppp.
+    """
+    if (data / "labels").is_dir():
+        return "ccp" if (data / "photos").is_dir() else "celebamask" if (data / "images").is_dir() else None
+    return next((name for name, layout in LAYOUTS.items() if layout.is_at(data)), None)
+
+
+def _of_data_set(data: DataSet, crop_hw: tuple[int, int], limit: int) -> Iterator[NDArray[np.uint8]]:
+    for index in np.unique(np.linspace(0, len(data) - 1, min(limit, len(data))).round().astype(int)):
+        sample = data[int(index)]
         yield crop_people(sample.image, crop_boxes(sample.box[None], crop_hw), crop_hw)
 
 

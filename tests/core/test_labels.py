@@ -12,6 +12,7 @@ from qanet.labels import CCP13, CCP13_GROUPS, CCP59, IGNORE, LABEL_SETS, label_s
     [
         ("ccp13", 13, "scarf"), ("ccp59", 59, "wedges"), ("cihp20", 20, "right-shoe"), ("lip20", 20, "right-shoe"),
         ("atr18", 18, "scarf"), ("mhp59", 59, "other-lower"), ("ppp7", 7, "lower-legs"), ("celebamask19", 19, "cloth"),
+        ("ppp7-arms-first", 7, "upper-arms"), ("person1", 2, "person"),
     ],
 )  # fmt: skip
 def test_the_classes_of_a_set(name, count, last):
@@ -21,7 +22,7 @@ def test_the_classes_of_a_set(name, count, last):
 
 
 def test_every_set_is_tested_by_name():
-    assert sorted(LABEL_SETS) == sorted(s.name for s in LABEL_SETS.values()) and len(LABEL_SETS) == 8
+    assert sorted(LABEL_SETS) == sorted(s.name for s in LABEL_SETS.values()) and len(LABEL_SETS) == 10
 
 
 @pytest.mark.parametrize("labels", LABEL_SETS.values(), ids=LABEL_SETS)
@@ -67,6 +68,18 @@ def test_ids_outside_a_set_are_void():
     assert label_set("ppp7").lookup[:8].tolist() == [0, 1, 2, 3, 4, 5, 6, IGNORE]
 
 
+def test_the_two_orders_of_pascal_person_part_have_the_same_classes():
+    one, other = label_set("ppp7"), label_set("ppp7-arms-first")
+    assert sorted(one.classes) == sorted(other.classes) and one.classes != other.classes
+    assert one.flip_pairs == other.flip_pairs == ()
+
+
+@pytest.mark.parametrize(("name", "count"), [("ccp13", 59), ("ccp59", 59), ("cihp20", 20), ("celebamask19", 19)])
+def test_how_many_ids_a_label_file_may_hold(name, count):
+    labels = label_set(name)
+    assert labels.num_raw == count and (labels.lookup[count:] == IGNORE).all()
+
+
 def test_an_unknown_set_lists_the_known():
-    with pytest.raises(QanetError, match="unknown label set 'coco' .expected one of ccp13, .*celebamask19, got coco"):
+    with pytest.raises(QanetError, match="unknown label set 'coco' .expected one of ccp13, .*person1, got coco"):
         label_set("coco")

@@ -3,12 +3,14 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from qanet.datasets import PhotoFolder, person_box
 from qanet.errors import QanetError
 from qanet.labels import CCP13, CELEBAMASK19
 from qanet.train.data.augment import random_affine, training_crop
-from qanet.train.data.loader import Loader, epoch_order, repeat_factors
+from qanet.train.data.loader import Loader, class_presence, epoch_order, repeat_factors
+from qanet.train.distributed import World
 from qanet.train.recipes import recipe
 
 
@@ -41,7 +43,7 @@ def test_augmentation_keeps_image_and_labels_together(small_ccp):
 
 def test_a_flip_swaps_left_and_right(small_ccp):
     settings = recipe("celebamask19-lite0", {"flip_probability": "1", "input_hw": "64x64", "rotation_probability": "0"})
-    sample = PhotoFolder(small_ccp, CELEBAMASK19, "train")[0]
+    sample = PhotoFolder(small_ccp, CCP13, "train")[0]
     left_eye = CELEBAMASK19.classes.index("left-eye")
     sample.labels[:] = left_eye
     _, labels = training_crop(sample, settings, CELEBAMASK19, np.random.default_rng(0))
@@ -76,9 +78,47 @@ def test_batches_do_not_depend_on_the_number_of_workers(small_ccp):
     settings = recipe("ccp13-lite0", {"input_hw": "64x64", "batch_size": "3"})
     data = PhotoFolder(small_ccp, CCP13, "train")
     one, four = (list(Loader(data, settings, workers).epoch(2)) for workers in (1, 4))
-    assert len(one) == 2 and all(len(crops) == 3 for crops, _ in one)
-    for (crops_a, labels_a), (crops_b, labels_b) in zip(one, four):
-        assert crops_a.equal(crops_b) and labels_a.equal(labels_b)
+    assert len(one) == 2 and all(len(batch.crops) == 3 for batch in one)
+    for a, b in zip(one, four):
+        assert a.crops.equal(b.crops) and a.labels.equal(b.labels) and a.names == b.names
+
+
+def test_processes_share_the_batch_that_one_process_would_load(small_ccp):
+    settings = recipe("ccp13-lite0", {"input_hw": "64x64", "batch_size": "4", "bystander_probability": "1"})
+    data = PhotoFolder(small_ccp, CCP13, "train")
+    whole = list(Loader(data, settings, 1).epoch(0))
+    halves = [list(Loader(data, settings, 1, World(rank, 2)).epoch(0)) for rank in (0, 1)]
+    assert torch.cat([halves[0][0].crops, halves[1][0].crops]).equal(whole[0].crops)
+    assert halves[0][0].names + halves[1][0].names == whole[0].names
+    with pytest.raises(QanetError, match="does not divide among the processes .expected a multiple of 3, got 4"):
+        Loader(data, settings, 1, World(0, 3))
+
+
+def test_the_classes_of_a_set_are_looked_for_once(small_ccp, tmp_path):
+    data = PhotoFolder(small_ccp, CCP13, "train")
+    cache = tmp_path / "presence.npz"
+    first = class_presence(data, cache)
+    assert first.shape == (4, 13) and first[:, CCP13.classes.index("hair")].all()
+    data.class_presence = None  # from here on only the file can tell
+    np.testing.assert_array_equal(class_presence(data, cache), first)
+    cache.write_bytes(b"broken")
+    with pytest.raises(TypeError):  # a broken cache is not believed: the labels are looked at again
+        class_presence(data, cache)
+
+
+def test_a_bystander_is_background_in_front_or_behind(small_ccp):
+    settings = recipe("ccp13-lite0", {"input_hw": "96x64", "bystander_probability": "1", "colour_jitter": "0"})
+    data = PhotoFolder(small_ccp, CCP13, "train")
+    hidden, behind = 0, 0
+    for seed in range(12):
+        alone, labels = training_crop(data[0], settings, CCP13, np.random.default_rng(seed))
+        crop, with_other = training_crop(data[0], settings, CCP13, np.random.default_rng(seed), lambda number: data[1])
+        changed = (crop != alone).any(2)
+        assert changed.any()
+        assert (with_other[labels == 0] == 0).all()  # nobody new is labelled
+        hidden += ((labels != 0) & (with_other == 0)).any()
+        behind += np.array_equal(labels, with_other)
+    assert hidden and behind
 
 
 @pytest.mark.parametrize(

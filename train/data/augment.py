@@ -1,4 +1,6 @@
-"""Augmentation: scale, rotation, shift, flip and colour, in one resampling of the original pixels."""
+"""Augmentation: scale, rotation, shift and flip in one resampling of the original pixels, colour, bystanders."""
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,7 +8,7 @@ from numpy.typing import NDArray
 from qanet.datasets import Sample
 from qanet.geometry import crop_boxes, resample, resample_labels
 from qanet.labels import LabelSet
-from qanet.train.recipes import Recipe
+from qanet.train.recipe import Recipe
 
 
 def random_affine(
@@ -44,13 +46,37 @@ def jitter_colours(crop: NDArray[np.uint8], strength: float, rng: np.random.Gene
     return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
+def add_bystander(
+    crop: NDArray[np.uint8], target: NDArray[np.uint8], other: Sample, recipe: Recipe, rng: np.random.Generator
+) -> None:
+    """Paste the person of another sample beside the crop's own, in place, as background (method: other people's
+    pixels are background). Half of the time they stand in front and hide a part, else behind."""
+    height, width = recipe.input_hw
+    affine, _ = random_affine(other.box, recipe, rng)
+    aside = rng.choice((-1, 1)) * rng.uniform(0.25, 0.6) * width  # crop pixels
+    affine[:, 2] -= affine[:, :2] @ (aside, rng.uniform(-0.1, 0.1) * height)
+    pixels = resample(other.image, affine, recipe.input_hw)
+    person = resample_labels((other.labels != 0).astype(np.uint8), affine, recipe.input_hw) != 0
+    if rng.random() < 0.5:
+        person &= target == 0
+    crop[person] = pixels[person]
+    target[person] = 0
+
+
 def training_crop(
-    sample: Sample, recipe: Recipe, labels: LabelSet, rng: np.random.Generator
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """An augmented crop (H, W, 3) uint8 BGR and its labels (H, W) uint8."""
+    sample: Sample, recipe: Recipe, labels: LabelSet, rng: np.random.Generator,
+    bystander: Callable[[int], Sample] | None = None,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:  # fmt: skip
+    """An augmented crop (H, W, 3) uint8 BGR and its labels (H, W) uint8.
+
+    Args:
+        bystander: a random integer -> another sample, whose person the recipe may add; None adds nobody.
+    """
     affine, flip = random_affine(sample.box, recipe, rng)
     crop = resample(sample.image, affine, recipe.input_hw)
     target = resample_labels(sample.labels, affine, recipe.input_hw)
     if flip and labels.flip_pairs:
         target = labels.flip_map[target]
+    if bystander and recipe.bystander_probability and rng.random() < recipe.bystander_probability:
+        add_bystander(crop, target, bystander(int(rng.integers(2**31))), recipe, rng)
     return jitter_colours(crop, recipe.colour_jitter, rng), target

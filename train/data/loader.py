@@ -9,15 +9,19 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qanet.datasets import PhotoFolder
+from qanet.datasets import DataSet, Sample
+from qanet.files import sha256_bytes, written_aside
 from qanet.train.data.augment import training_crop
-from qanet.train.recipes import Recipe
+from qanet.train.distributed import World
+from qanet.train.recipe import Recipe
 
 
 def repeat_factors(presence: NDArray[np.bool_], threshold: float) -> NDArray[np.float64]:
@@ -40,40 +44,83 @@ def epoch_order(weights: NDArray[np.float64], seed: int, epoch: int) -> NDArray[
     return rng.permutation(np.minimum(order, count - 1))
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Crops (B, H, W, 3) uint8 BGR, labels (B, H, W) uint8, and the B names of their people."""
+
+    crops: Tensor
+    labels: Tensor
+    names: tuple[str, ...]
+
+
 class Loader:
     """Iterates one epoch's batches; `waited_s` says how long the consumer was kept waiting."""
 
-    def __init__(self, data: PhotoFolder, recipe: Recipe, workers: int):
+    def __init__(
+        self,
+        data: DataSet,
+        recipe: Recipe,
+        workers: int,
+        world: World | None = None,
+        presence_cache: Path | None = None,
+    ):
         self.data, self.recipe, self.workers = data, recipe, max(workers, 1)
-        self.weights = repeat_factors(data.class_presence(), recipe.repeat_threshold)
+        self.share = (world or World()).share(recipe.batch_size)
+        if recipe.repeat_threshold > 0:
+            self.weights = repeat_factors(class_presence(data, presence_cache), recipe.repeat_threshold)
+        else:
+            self.weights = np.ones(len(data))
         self.waited_s = 0.0
 
     def __len__(self) -> int:
         return math.ceil(len(self.data) / self.recipe.batch_size)
 
-    def _crop(self, index: int, epoch: int, slot: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def _crop(self, index: int, epoch: int, slot: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], str]:
         rng = np.random.default_rng((self.recipe.seed, epoch, slot, 1))
-        return training_crop(self.data[index], self.recipe, self.data.label_set, rng)
+        crop, labels = training_crop(self.data[index], self.recipe, self.data.label_set, rng, self._anybody)
+        return crop, labels, self.data.names[index]
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields crops (B, H, W, 3) uint8 BGR and labels (B, H, W) uint8."""
+    def _anybody(self, number: int) -> Sample:
+        return self.data[number % len(self.data)]
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """Yields this process's share of every batch."""
         order = epoch_order(self.weights, self.recipe.seed, epoch)
         size = self.recipe.batch_size
         # The last batch wraps around to the full size: batch norm never sees a batch of one.
-        slots = range(len(self) * size)
-        jobs = [(int(order[slot % len(order)]), epoch, slot) for slot in slots]
+        jobs = [(int(order[slot % len(order)]), epoch, slot) for slot in range(len(self) * size)]
         self.waited_s = 0.0
         with ThreadPoolExecutor(self.workers) as pool:
             pending: deque[list[Future]] = deque()
             for start in range(0, len(jobs), size):
-                pending.append([pool.submit(self._crop, *job) for job in jobs[start : start + size]])
+                pending.append([pool.submit(self._crop, *job) for job in jobs[start : start + size][self.share]])
                 if len(pending) > 2:
                     yield self._collect(pending.popleft())
             while pending:
                 yield self._collect(pending.popleft())
 
-    def _collect(self, futures: list[Future]) -> tuple[Tensor, Tensor]:
+    def _collect(self, futures: list[Future]) -> Batch:
         start = time.monotonic()
-        crops, labels = zip(*(f.result() for f in futures))
+        crops, labels, names = zip(*(f.result() for f in futures))
         self.waited_s += time.monotonic() - start
-        return torch.from_numpy(np.stack(crops)), torch.from_numpy(np.stack(labels))
+        batch = Batch(torch.from_numpy(np.stack(crops)), torch.from_numpy(np.stack(labels)), names)
+        if torch.cuda.is_available():
+            batch = Batch(batch.crops.pin_memory(), batch.labels.pin_memory(), names)
+        return batch
+
+
+def class_presence(data: DataSet, cache: Path | None) -> NDArray[np.bool_]:
+    """(len, C) bool: the classes each person shows; kept in a file, for it takes a look at every label of the set."""
+    key = sha256_bytes("\n".join([data.label_set.name, *data.names]).encode())
+    if cache is not None and cache.is_file():
+        try:
+            with np.load(cache) as stored:
+                if str(stored["key"]) == key:
+                    return stored["presence"]
+        except (OSError, ValueError, KeyError):
+            cache.unlink()  # a broken cache is made again
+    presence = data.class_presence()
+    if cache is not None:
+        with written_aside(cache) as aside:
+            np.savez_compressed(aside, key=key, presence=presence)
+    return presence

@@ -1,0 +1,61 @@
+"""What `qanet val` prints, and what a bundle keeps of it as its accuracy card."""
+
+from typing import Any
+
+from qanet.bundle import Bundle
+from qanet.cli.commandline import table
+
+SHOWN = (
+    ("miou", "mIoU"), ("pixel_accuracy", "pixel accuracy"), ("mean_accuracy", "mean accuracy"), ("ap_p", "AP^p"),
+    ("ap_p_50", "AP^p 50"), ("pcp_50", "PCP 50"), ("ap_r", "AP^r"), ("ap_r_50", "AP^r 50"),
+    ("rank_correlation_quality", "rank correlation of Q with the true IoU"), ("ece_quality", "calibration error of Q"),
+)  # fmt: skip
+_FORMAT_SHOWN = {  # what the sets' own papers and challenges measure
+    "ccp": (("mean_recall", "mean recognition rate (recall over the classes present)"),),
+    "celebamask": (("mean_f_measure_foreground", "mean F-measure (foreground classes present)"),),
+}
+_CARD = ("images", "protocol", "runtime", "tail", "data", "split", "boxes")
+
+
+def save_card(bundle: Bundle, precision: str, document: dict[str, Any]) -> None:
+    """Write the shown numbers into the bundle's manifest."""
+    keys = [*(key for key, _ in SHOWN), *_CARD]
+    card = {key: document[key] for key in keys if key in document}
+    bundle.manifest["accuracy"][precision] = {k: round(v, 5) if isinstance(v, float) else v for k, v in card.items()}
+    bundle.save()
+
+
+def val_text(document: dict[str, Any], bundle: Bundle) -> str:
+    """The document for a reader: what was measured, the metrics, the classes."""
+    shown = (*SHOWN, *_FORMAT_SHOWN.get(document["format"], ()))
+    rows: list[tuple[object, ...]] = [(name, _percent(document.get(key), "undefined")) for key, name in shown]
+    parts = [None, *(line[_HALF] for line in document["ap_r_per_class"])]  # the background has no regions
+    classes: list[tuple[object, ...]] = [
+        (name, _percent(document["iou"][i]), _percent(document["accuracy"][i]), _percent(document["f_measure"][i]),
+         _percent(parts[i], "-"))
+        for i, name in enumerate(bundle.labels.classes)
+    ]  # fmt: skip
+    header = ("class", "IoU x 100", "recall x 100", "F x 100", "AP^r 50 x 100")
+    return "\n\n".join([_head(document), table(rows, ("metric", "x 100")), table(classes, header)])
+
+
+_HALF = 4  # the column of IoU 0.5 among the thresholds 0.1 .. 0.9
+
+
+def _head(document: dict[str, Any]) -> str:
+    looks = [*(["flip"] if document["flip"] else [])]
+    if document["scales"] != [1.0]:
+        looks.append("scales " + " ".join(f"{s:g}" for s in document["scales"]))
+    boxes = "ground-truth boxes" if document["boxes"] == "ground truth" else f"boxes of {document['boxes']}"
+    exponents = "QAM exponents " + " ".join(f"{w:g}" for w in document["weights"])
+    synthetic = ["SYNTHETIC scenes"] if document["synthetic"] else []
+    facts = [
+        str(document["model"]), f"{document['precision']} on {document['runtime']}", f"{document['tail']} tail", *looks,
+        f"protocol {document['protocol']}", f"{document['images']} images", f"{document['persons']} people", boxes,
+        exponents, *synthetic,
+    ]  # fmt: skip
+    return ", ".join(facts)
+
+
+def _percent(value: float | None, missing: str = "absent") -> str:
+    return missing if value is None else f"{100 * value:.2f}"

@@ -1,0 +1,187 @@
+"""Walk a data set and name what is broken in it: every file is decoded, every id looked at, every box compared.
+
+A problem is what training and evaluation stop at; a remark is what they run with but somebody should know.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qanet.datasets.decoding import decode_image
+from qanet.datasets.formats import open_dataset
+from qanet.datasets.layout import IMAGES
+from qanet.datasets.official import OfficialFolder, clipped
+from qanet.datasets.photo_folder import PhotoFolder
+from qanet.datasets.records import person_box
+from qanet.errors import QanetError
+from qanet.labels import LabelSet
+
+_DECODERS = 4
+_BOX_SLACK = 0.05  # of the box's side, and 2 pixels: boxes with inclusive corners and rounded ones are no mistake
+_BOX_SLACK_PX = 2.0
+
+
+@dataclass
+class Findings:
+    """What one image, or a whole split, turned out to be."""
+
+    classes: int
+    problems: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    images: int = 0
+    people: int = 0
+    void_pixels: int = 0
+    pixels: NDArray[np.int64] = field(init=False)  # (C,) of each class
+    images_with: NDArray[np.int64] = field(init=False)  # (C,) that show each class
+
+    def __post_init__(self) -> None:
+        self.pixels, self.images_with = np.zeros(self.classes, np.int64), np.zeros(self.classes, np.int64)
+
+    def count(self, labels: NDArray[np.uint8]) -> None:
+        """Add a label map's pixels."""
+        counts = np.bincount(labels.ravel(), minlength=256)
+        self.pixels += counts[: self.classes]
+        self.images_with += counts[: self.classes] > 0
+        self.void_pixels += int(counts[self.classes :].sum())
+
+    def add(self, other: "Findings") -> None:
+        """Add an image's."""
+        self.problems += other.problems
+        self.remarks += other.remarks
+        for name in ("images", "people", "void_pixels", "pixels", "images_with"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def attempt(self, step: Callable[..., Any], *args: Any) -> Any:
+        """What step(*args) returns, or None and its mistake among the problems."""
+        try:
+            return step(*args)
+        except QanetError as error:
+            self.problems.append(f"{error.fact}{_told(error)}")
+            return None
+
+
+def check_dataset(
+    root: str | Path, format: str, labels: LabelSet | str | None = None, split: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Findings:  # fmt: skip
+    """Look at every file of a split.
+
+    Args:
+        root, format, labels, split: as for `open_dataset`.
+        progress: called with the images done and their number.
+    Raises:
+        QanetError: no data set or no such split at that place, or an annotation file that is no JSON.
+    """
+    data = open_dataset(root, format, labels, split, lenient=True)
+    total = Findings(data.label_set.num_classes)
+    count = len(data.image_names)
+    if isinstance(data, OfficialFolder):
+        total.problems += [f"{error.fact}{_told(error)}" for error in data.problems]
+        total.remarks += _unnamed(data)
+        if not len(data):
+            total.problems.append(f"the split {data.split} has no annotated person")
+    look = _look_at_scene if isinstance(data, OfficialFolder) else _look_at_photo
+    with ThreadPoolExecutor(_DECODERS) as pool:
+        for done, found in enumerate(pool.map(lambda index: look(data, index), range(count)), start=1):  # type: ignore[arg-type]
+            total.add(found)
+            if progress:
+                progress(done, count)
+    return total
+
+
+def _look_at_photo(data: PhotoFolder, index: int) -> Findings:
+    found = Findings(data.label_set.num_classes, images=1)
+    image = found.attempt(decode_image, data.photo_path(data.names[index]))
+    labels = found.attempt(data.labels, index, None if image is None else image.shape[:2])
+    if labels is not None:
+        found.count(labels)
+        found.people = int(labels.any())
+        if not found.people:
+            found.remarks.append(f"{data.label_path(data.names[index])} shows nobody")
+    return found
+
+
+def _look_at_scene(data: OfficialFolder, index: int) -> Findings:
+    record = data.records[index]
+    found = Findings(data.label_set.num_classes, images=1, people=len(record.people))
+    image = found.attempt(lambda: decode_image(data.folder / IMAGES / record.file_name))
+    maps = found.attempt(lambda: data.maps(index))
+    parts = found.attempt(lambda: data.parts(index))
+    if image is not None and record.hw not in (None, image.shape[:2]):
+        said = f"the JSON file says {record.hw}, the image is {image.shape[:2]}"
+        found.problems.append(f"{record.file_name}: {said}")
+    if maps is None:
+        return found
+    labels, human = maps
+    found.count(labels)
+    if image is not None and image.shape[:2] != labels.shape:
+        found.problems.append(f"{record.file_name}: image {image.shape[:2]} and labels {labels.shape} differ in size")
+    for person in record.people:
+        own = found.attempt(data.person_pixels, index, person, human)
+        box = found.attempt(clipped, person.box, labels.shape, record.file_name)
+        if own is not None and box is not None:
+            _compare_boxes(found, f"{record.file_name}: person {person.parsing_id}", box, person_box(own))
+    strangers = sorted(set(np.unique(human).tolist()) - {0} - {person.parsing_id for person in record.people})
+    if strangers:
+        found.remarks.append(f"{record.file_name}: nobody is annotated for the values {strangers} of Human_ids")
+    if parts is not None and parts[0] is not None:
+        _compare_parts(found, record.file_name, parts[0], parts[1], labels, human)
+    return found
+
+
+def _compare_boxes(found: Findings, who: str, box: NDArray[np.float32], tight: NDArray[np.float32]) -> None:
+    """A box that has little to do with the person's pixels is a problem, one that is off by some pixels a remark."""
+    overlap = np.maximum(np.minimum(box[2:], tight[2:]) - np.maximum(box[:2], tight[:2]), 0).prod()
+    iou = overlap / ((box[2:] - box[:2]).prod() + (tight[2:] - tight[:2]).prod() - overlap)
+    sides = np.tile(tight[2:] - tight[:2], 2)
+    text = f"{who}: box {box.round(1).tolist()} does not fit the pixels, whose box is {tight.tolist()}"
+    if iou < 0.5:
+        found.problems.append(text)
+    elif (np.abs(box - tight) > np.maximum(_BOX_SLACK_PX, _BOX_SLACK * sides)).any():
+        found.remarks.append(text)
+
+
+def _compare_parts(
+    found: Findings, name: str, parts: NDArray[np.integer], table: NDArray[np.int64], labels: NDArray[np.uint8],
+    human: NDArray[np.uint8],
+) -> None:  # fmt: skip
+    """The table must name the parts that are drawn, once each, with the class and the person of their pixels."""
+    if parts.shape != labels.shape:
+        found.problems.append(f"{name}: Instance_ids {parts.shape} and labels {labels.shape} differ in size")
+        return
+    drawn, listed = set(np.unique(parts).tolist()) - {0}, table[:, 0].tolist()
+    if drawn - set(listed):
+        found.problems.append(f"{name}: the part table lacks the parts {sorted(drawn - set(listed))[:8]}")
+    if len(set(listed)) < len(listed):
+        found.problems.append(f"{name}: the part table names a part twice")
+    if set(listed) - drawn:
+        found.remarks.append(f"{name}: the part table has parts without pixels: {sorted(set(listed) - drawn)[:8]}")
+    classes, owners = np.zeros(1 << 16, np.uint8), np.zeros(1 << 16, np.uint8)
+    inside = table[(table[:, 0] >= 0) & (table[:, 0] < 1 << 16)]
+    classes[inside[:, 0]], owners[inside[:, 0]] = inside[:, 1], inside[:, 2]
+    strange = (parts > 0) & ((classes[parts] != labels) | (owners[parts] != human))
+    if strange.any():
+        found.remarks.append(
+            f"{name}: {int(strange.sum())} pixels of parts have another class or person in the other maps"
+        )
+
+
+def _unnamed(data: OfficialFolder) -> list[str]:
+    folder = data.folder / IMAGES
+    named = {record.file_name for record in data.records}
+    others = (
+        [p.name for p in sorted(folder.glob("*")) if p.is_file() and p.name not in named] if folder.is_dir() else []
+    )
+    return [f"{len(others)} images of {folder} are in no annotation, the first is {others[0]}"] if others else []
+
+
+def _told(error: QanetError) -> str:
+    told = ", ".join(
+        f"{name} {value}" for name, value in (("expected", error.expected), ("got", error.got)) if value is not None
+    )
+    return f" ({told})" if told else ""

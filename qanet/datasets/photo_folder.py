@@ -1,0 +1,107 @@
+"""Folders of photographs and label PNGs with one person each: CCP's and CelebAMask's layouts.
+
+Layout: <root>/photos/*.jpg (or images/) and <root>/labels/*.png with equal stems; <root>/<split>.txt lists the stems
+of a split. A folder without split files is taken whole. A label map without a person is background all over, and the
+box is the whole photograph.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qanet.datasets.decoding import decode_ids, decode_image, require_size, translate_ids
+from qanet.datasets.records import AnnotatedImage, DataSet, Sample, person_box
+from qanet.errors import QanetError
+from qanet.labels import LabelSet
+from qanet.metrics.records import Truth
+
+_PHOTO_FOLDERS = ("photos", "images")
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+class PhotoFolder(DataSet):
+    """Photographs with one annotated person each; indexable, decodes on access."""
+
+    single_person = True
+
+    def __init__(self, root: str | Path, labels: LabelSet, split: str | None = None, lenient: bool = False):
+        """Open a split; `lenient` is for whoever looks at broken sets: missing files are found when they are read."""
+        self.root = Path(root)
+        self.label_set = labels
+        self._photos = photos_of(self.root)
+        names = split_names(self.root, split, self._photos)
+        missing = [n for n in names if n not in self._photos or not self.label_path(n).exists()]
+        if missing and not lenient:
+            raise QanetError(
+                f"{len(missing)} of {len(names)} names have no photograph or no label, the first is {missing[0]}",
+                expected=f"photos/{missing[0]}.jpg and labels/{missing[0]}.png", got="missing",
+            )  # fmt: skip
+        self.names = self.image_names = names
+        self.image_ids = list(names)
+
+    def photo_path(self, name: str) -> Path:
+        """The photograph's file."""
+        return self._photos.get(name, self.root / _PHOTO_FOLDERS[0] / f"{name}.jpg")
+
+    def label_path(self, name: str) -> Path:
+        """The label map's file."""
+        return self.root / "labels" / f"{name}.png"
+
+    def raw_labels(self, index: int) -> NDArray[np.uint8]:
+        """The label file as it is, (H, W) uint8."""
+        return decode_ids(self.label_path(self.names[index])).astype(np.uint8, copy=False)
+
+    def labels(self, index: int, image_hw: tuple[int, ...] | None = None) -> NDArray[np.uint8]:
+        """Class ids (H, W) uint8 with IGNORE, of the photograph's size where that is given."""
+        raw, path = self.raw_labels(index), self.label_path(self.names[index])
+        if image_hw is not None:
+            require_size(f"{self.names[index]}: photograph and label", image_hw, raw.shape)
+        return translate_ids(raw, self.label_set.lookup, self.label_set.num_raw, path)
+
+    def __getitem__(self, index: int) -> Sample:
+        name = self.names[index]
+        image = decode_image(self.photo_path(name))
+        labels = self.labels(index, image.shape[:2])
+        return Sample(name, image, labels, person_box(labels))
+
+    def image(self, index: int) -> AnnotatedImage:
+        """The photograph as an image with one person: wherever a label or void is."""
+        sample = self[index]
+        truth = Truth(sample.labels, (sample.labels != 0).astype(np.uint8))
+        return AnnotatedImage(sample.name, sample.name, sample.image, truth, sample.box[None], np.ones(1, np.float32))
+
+    def class_pixels(self, index: int) -> NDArray[np.int64]:
+        """(1, C) pixels of each class."""
+        counts = np.bincount(self.labels(index).ravel(), minlength=256)
+        return counts[None, : self.label_set.num_classes]
+
+
+def photos_of(root: Path) -> dict[str, Path]:
+    """Stem -> photograph; QanetError where the folder has not the layout."""
+    folder = next((root / name for name in _PHOTO_FOLDERS if (root / name).is_dir()), None)
+    if folder is None or not (root / "labels").is_dir():
+        raise QanetError(
+            f"no data set at {root}", expected="a folder with photos/ and labels/",
+            got="neither" if not root.is_dir() else sorted(p.name for p in root.iterdir())[:8],
+            next_command="qanet val ... --data DIR --format ccp",
+        )  # fmt: skip
+    return {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in _SUFFIXES}
+
+
+def split_names(root: Path, split: str | None, photos: dict[str, Path]) -> list[str]:
+    """The stems of a split in the order of its file, all photographs where the folder has no split files.
+
+    Raises:
+        QanetError: no such split, or nobody in it.
+    """
+    split_file = root / f"{split}.txt"
+    if split is not None and split_file.exists():
+        names = split_file.read_text().split()
+    elif split is not None and (root / "train.txt").exists():
+        raise QanetError(f"no split {split!r} in {root}", expected=f"a file {split_file.name}", got="none")
+    else:
+        names = sorted(photos)
+    if not names:
+        raise QanetError(f"the split is empty: {root}", expected="at least one photograph", got=0)
+    return names
