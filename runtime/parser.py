@@ -1,6 +1,6 @@
 """Image in, people out: detector, crop, network, tail, quality, suppression."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ from qanet.bundle import Bundle, open_bundle
 from qanet.errors import QanetError
 from qanet.geometry import box_to_image, check_boxes, crop_boxes, crop_people
 from qanet.images import as_bgr
+from qanet.labels import PERSON1
 from qanet.quality import PixelScores, clamp_iou, fuse_quality
 from qanet.results import ParsingResult, PersonParsing
+from qanet.runtime.augment import PLAIN, Augmentation, check_augmentation, look, score_people
 from qanet.runtime.cuda.device_path import DevicePath, open_device_path
 from qanet.runtime.detectors.base import Detections, Detector
 from qanet.runtime.engines.base import GRAPH_TAIL_OUTPUTS, KERNEL_TAIL_OUTPUTS, Engine, Outputs
@@ -26,7 +28,7 @@ MAX_BATCH = 16
 
 def load(
     name_or_path: str | Path, device: str = "auto", precision: str = "auto", tail: str = "kernel",
-    detector: Detector | None = None, threads: int | None = None,
+    detector: Detector | None = None, threads: int | None = None, flip: bool = False, scales: Sequence[float] = (1.0,),
 ) -> "Parser":  # fmt: skip
     """Load a bundle and compile or load its engine.
 
@@ -38,6 +40,9 @@ def load(
         tail: "kernel" (labels and scores at image resolution) or "graph" (at crop resolution, inside the network).
         detector: finds the people when a call gives no boxes; None: OpenCV's people detector, on first use.
         threads: CPU threads of the engine; None leaves the choice to the runtime.
+        flip: parse each crop's mirror image too and average the two; twice the network's time.
+        scales: factors of the crop box to parse and average, each as long as the network; (0.9, 1.1, 1.2, 1.3) beside
+            1 were published. Flip and scales want the kernel tail, and crop and average on the CPU.
     Raises:
         QanetError: the bundle, the device or the precision is not to be had.
     """
@@ -45,20 +50,30 @@ def load(
 
     if tail not in TAILS:
         raise QanetError("unknown tail", expected=f"one of {', '.join(TAILS)}", got=tail)
+    augmentation = check_augmentation(flip, scales, tail)
     bundle = open_bundle(name_or_path)
+    if bundle.labels == PERSON1:
+        raise QanetError(
+            f"{bundle.name} gives instance masks, not parsings", expected="a parsing model", got=bundle.labels.name,
+            next_command=f"qanet masks {bundle.path} --annotations COCO.json --images DIR --output RESULTS.json",
+        )  # fmt: skip
     outputs = KERNEL_TAIL_OUTPUTS if tail == "kernel" else GRAPH_TAIL_OUTPUTS
-    return Parser(bundle, open_engine(bundle, device, precision, outputs, threads), tail, detector)
+    return Parser(bundle, open_engine(bundle, device, precision, outputs, threads), tail, detector, augmentation)
 
 
 class Parser:
     """Parses the people of an image. One parser a thread."""
 
-    def __init__(self, bundle: Bundle, engine: Engine, tail: str = "kernel", detector: Detector | None = None):
+    def __init__(
+        self, bundle: Bundle, engine: Engine, tail: str = "kernel", detector: Detector | None = None,
+        augmentation: Augmentation = PLAIN,
+    ):  # fmt: skip
         self.bundle, self.engine, self.tail = bundle, engine, tail
+        self.augmentation = augmentation
         self.detector = detector
         self.times = StageTimes()
         self._tail: Callable[..., list[PersonParsing]] = self._kernel_tail if tail == "kernel" else self._graph_tail
-        self._device_path = open_device_path(engine) if tail == "kernel" else None
+        self._device_path = open_device_path(engine) if tail == "kernel" and augmentation.is_plain else None
 
     def __call__(
         self, image: ArrayLike, boxes: ArrayLike | None = None, box_scores: ArrayLike | None = None
@@ -92,17 +107,25 @@ class Parser:
             return self.detector.detect(image, frame)
 
     def parse(self, image: NDArray[np.uint8], found: Detections) -> ParsingResult:
-        """The people at given boxes of a BGR image."""
-        people: list[PersonParsing] = []
-        for start in range(0, len(found), MAX_BATCH):
-            people += self._parse_batch(image, found.take(slice(start, start + MAX_BATCH)))
+        """The people at given boxes of a BGR image, best first, without duplicates."""
+        people = self.everybody(image, found)
         with self.times.stage("suppress"):
             people = parsing_nms(people, self.bundle.labels.num_classes)
         return ParsingResult(image, self.bundle.labels, people)
 
+    def everybody(self, image: NDArray[np.uint8], found: Detections) -> list[PersonParsing]:
+        """One person a box, duplicates and all: for evaluations, which rank and suppress by themselves."""
+        people: list[PersonParsing] = []
+        step = MAX_BATCH // (1 + self.augmentation.flip)  # a person and the mirror image share a batch
+        for start in range(0, len(found), step):
+            people += self._parse_batch(image, found.take(slice(start, start + step)))
+        return people
+
     def _parse_batch(self, image: NDArray[np.uint8], found: Detections) -> list[PersonParsing]:
         grown = crop_boxes(found.boxes, self.bundle.input_hw)
-        if self._device_path is not None:
+        if not self.augmentation.is_plain:
+            people = self._augmented(image, found)
+        elif self._device_path is not None:
             people = self._on_device(self._device_path, image, found, grown)
         else:
             with self.times.stage("crop"):
@@ -122,6 +145,14 @@ class Parser:
         """Labels and scores at image resolution, from the logits."""
         scored = pixel_score(outputs["logits"], grown, image_hw, self.bundle.threshold)
         return self._people(found, scored, outputs["iou_scores"])
+
+    def _augmented(self, image: NDArray[np.uint8], found: Detections) -> list[PersonParsing]:
+        """Every view through the network, their mean through the kernel tail."""
+        bundle = self.bundle
+        views, iou = look(self.engine, image, found, bundle.input_hw, self.augmentation, self.times)
+        with self.times.stage("tail"):
+            scored = score_people(views, image.shape[:2], bundle.threshold, bundle.labels.flip_pairs)
+            return self._people(found, scored, iou)
 
     def _on_device(
         self, path: DevicePath, image: NDArray[np.uint8], found: Detections, grown: NDArray[np.float32]

@@ -3,11 +3,22 @@
     from qanet.metrics import Prediction, Truth, evaluate_parsing
     report = evaluate_parsing(truths, predictions, num_classes=20, protocol="official", weights=(1, 0.5, 3))
 
-`ParsingEvaluator` is the same image by image. `PROTOCOLS` says what each protocol does and what it mends.
+`ParsingEvaluator` is the same image by image; `ScoreSweep` evaluates many ways of scoring the same predictions in one
+pass. `PROTOCOLS` says what each protocol does and what it mends.
 """
 
 from qanet.metrics.evaluator import ParsingEvaluator, evaluate_parsing
 from qanet.metrics.protocol import PROTOCOLS, Protocol
 from qanet.metrics.records import Prediction, Truth
+from qanet.metrics.sweep import ScoreSweep, Setting
 
-__all__ = ["PROTOCOLS", "ParsingEvaluator", "Prediction", "Protocol", "Truth", "evaluate_parsing"]
+__all__ = [
+    "PROTOCOLS",
+    "ParsingEvaluator",
+    "Prediction",
+    "Protocol",
+    "ScoreSweep",
+    "Setting",
+    "Truth",
+    "evaluate_parsing",
+]

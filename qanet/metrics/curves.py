@@ -1,5 +1,6 @@
 """From matched detections to numbers: average precision, rank correlation, expected calibration error."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +22,8 @@ class Detections:
     _ious: list[NDArray[np.float64]] = field(default_factory=list)
     _targets: list[NDArray[np.int64]] = field(default_factory=list)
     _classes: list[NDArray[np.int64]] = field(default_factory=list)
+    _offsets: list[int] = field(default_factory=list)  # number of each image's first ground truth
+    _truth_counts: list[NDArray[np.int64]] = field(default_factory=list)  # (K,) ground truths of each image
     _numbered: int = 0
 
     def add(
@@ -42,8 +45,25 @@ class Detections:
         self._ious.append(ious)
         self._targets.append(targets + self._numbered)
         self._classes.append(classes)
-        self.truths += np.bincount(truth_classes, minlength=len(self.truths))
+        counts = np.bincount(truth_classes, minlength=len(self.truths))
+        self.truths += counts
+        self._truth_counts.append(counts)
+        self._offsets.append(self._numbered)
         self._numbered += len(truth_classes)
+
+    @property
+    def images(self) -> int:
+        """Images added."""
+        return len(self._scores)
+
+    def take(self, images: Iterable[int]) -> "Detections":
+        """The detections of some images, by their number in the order added; one that is named twice counts twice."""
+        taken = Detections(np.zeros_like(self.truths))
+        for image in images:
+            truth_classes = np.repeat(np.arange(len(self.truths)), self._truth_counts[image])
+            targets = self._targets[image] - self._offsets[image]
+            taken.add(self._scores[image], self._ious[image], targets, self._classes[image], truth_classes)
+        return taken
 
     def column(self, name: str) -> NDArray:
         """All images' "scores", "ious", "targets" or "classes" as one array, in the order added."""
@@ -134,19 +154,35 @@ def rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) ->
     return float(np.sum(one * two) / spread) if spread else float("nan")
 
 
-def calibration_error(scores: NDArray[np.float64], truth: NDArray[np.float64], bins: int = ECE_BINS) -> float:
-    """Expected calibration error: how far a score is, on average, from the IoU it stands for.
+def reliability(scores: NDArray[np.float64], truth: NDArray[np.float64], bins: int = ECE_BINS) -> NDArray[np.float64]:
+    """The data of a reliability diagram: what the scores of each bin say, and what is true of them.
 
-    Scores fall into `bins` of equal width over 0..1 (outside: the first or last bin); the error is the mean of
-    |mean score - mean true IoU| weighted by the bins' sizes (arXiv 1706.04599, with IoU in place of accuracy).
+    Scores fall into `bins` of equal width over 0..1 (outside: the first or last bin); pairs that are not finite are
+    left out.
 
     Returns:
-        the error in units of the score; nan without a finite pair.
+        (bins, 3): number of pairs, mean score, mean true IoU; the means of an empty bin are nan.
     """
     finite = np.isfinite(scores) & np.isfinite(truth)
-    if not finite.any():
-        return float("nan")
     scores, truth = scores[finite], truth[finite]
-    place = np.clip((scores * bins).astype(np.int64), 0, bins - 1)
-    gaps = np.bincount(place, scores, bins) - np.bincount(place, truth, bins)
-    return float(np.abs(gaps).sum() / len(scores))
+    place = np.floor(np.clip(scores * bins, 0, bins - 1)).astype(np.int64)
+    count = np.bincount(place, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        means = [np.bincount(place, values, bins) / count for values in (scores, truth)]
+    return np.column_stack([count, *means])
+
+
+def calibration_error(table: NDArray[np.float64]) -> float:
+    """Expected calibration error: how far a score is, on average, from the IoU it stands for.
+
+    The mean of |mean score - mean true IoU| over the bins of `reliability`, weighted by their sizes (arXiv
+    1706.04599, with IoU in place of accuracy).
+
+    Returns:
+        the error in units of the score; nan without a pair.
+    """
+    count = table[:, 0]
+    if not count.any():
+        return float("nan")
+    gaps = np.abs(table[:, 1] - table[:, 2])
+    return float(np.sum(gaps[count > 0] * count[count > 0]) / count.sum())

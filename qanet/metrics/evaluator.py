@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from qanet.errors import QanetError
 from qanet.metrics.curves import Detections
-from qanet.metrics.overlap import Person, TruthTable, class_iou, crop_person, index_truth
-from qanet.metrics.painting import Painted, ascending, paint_instances, paint_semantic, parsing_nms
+from qanet.metrics.matching import PeopleMatch, RegionMatch, match_humans, match_parts, match_people
+from qanet.metrics.overlap import Person, crop_person, index_truth
+from qanet.metrics.painting import ascending, paint_instances, paint_semantic, parsing_nms
 from qanet.metrics.protocol import Protocol, find_protocol
 from qanet.metrics.records import Prediction, Truth, check_prediction, check_truth
-from qanet.metrics.regions import match_regions, overlaps, truth_parts
 from qanet.metrics.report import (
     SCORE_NAMES,
     THRESHOLDS,
@@ -71,8 +71,8 @@ class ParsingEvaluator:
         self._pcp: list[NDArray[np.float64]] = []  # (K, T) share of the matched person's parts above t
         self._regions = Detections(np.zeros(num_classes, np.int64))
         self._humans = Detections(np.zeros(1, np.int64))
-        self._scores: list[NDArray[np.float64]] = []  # (N, 4) SCORE_NAMES
-        self._true_iou: list[NDArray[np.float64]] = []  # (N,) mean class IoU with the best ground truth
+        self._scores: list[NDArray[np.float64]] = []  # (N, 5) SCORE_NAMES, then the IoU with the best ground truth
+        self._part_scores: list[NDArray[np.float64]] = []  # (M, 5) the same of people's parts
 
     def add(self, truth: Truth, predictions: Sequence[Prediction]) -> None:
         """Add one image.
@@ -91,6 +91,7 @@ class ParsingEvaluator:
         people = [crop_person(prediction, self.num_classes) for prediction in predictions]
         scores, part_quality = self._fuse(predictions)
         table = index_truth(truth, self.num_classes, void_people=self.protocol.void_is_error)
+        match = match_people(table, people)
 
         skip = self.protocol.skip_unpredicted and not people
         if not skip:
@@ -100,12 +101,20 @@ class ParsingEvaluator:
 
         kept = parsing_nms(people, scores[:, 3], hw[0] * hw[1], self.nms_threshold, self.protocol)
         kept = kept[~(scores[kept, 3] < self.score_threshold)]  # NaN stays
-        self._add_people(table, people, scores, kept)
+        truths = np.zeros(len(table.ids), np.int64)
+        self._people.add(scores[kept, 3], match.iou[kept], match.target[kept], np.zeros(len(kept), np.int64), truths)
+        self._pcp.append(match.shares[kept])
+        if len(truths):
+            self._scores.append(np.column_stack([scores, np.where(match.iou < 0, np.nan, match.iou)]))
+            self._part_scores.append(part_rows(people, match, scores, predictions, part_quality))
         if not skip:
             order = kept[ascending(scores[kept, 3], self.protocol)]
             painted = paint_instances(people, order, hw, self.num_classes, self.protocol)
-            self._add_regions(truth, painted, part_quality)
-            self._add_humans(truth, painted, scores[:, 3])
+            known = None if self.protocol.void_is_error else truth.category < self.num_classes
+            parts = match_parts(truth, painted, self.num_classes, known)
+            _add(self._regions, parts, part_quality[parts.owners, parts.classes - 1])
+            humans = match_humans(truth, painted, known)
+            _add(self._humans, humans, scores[humans.owners, 3])
         self._images += 1
         self._unpredicted += not people
         self._predictions += len(people)
@@ -118,56 +127,6 @@ class ParsingEvaluator:
         quality = fuse_quality(raw[:, 0], raw[:, 1], raw[:, 2], self.weights)
         part_quality = fuse_quality(raw[:, :1], raw[:, 1:2], parts, self.weights)
         return np.column_stack([raw, quality]), np.asarray(part_quality, np.float64)
-
-    def _add_people(
-        self, table: TruthTable, people: list[Person], scores: NDArray[np.float64], kept: NDArray[np.int64]
-    ) -> None:
-        """Match every person with the ground truth of greatest mean class IoU: AP^p, PCP and the scores' worth."""
-        truths = len(table.ids)
-        best = np.full(len(people), -1.0)
-        target = np.full(len(people), -1, np.int64)
-        pcp = np.zeros((len(people), len(THRESHOLDS)))
-        for index, person in enumerate(people):
-            if not truths:
-                break
-            iou = class_iou(table, person)  # (G, C)
-            defined = ~np.isnan(iou)
-            mean = np.where(defined, iou, 0).sum(1) / np.maximum(defined.sum(1), 1)
-            mean[~defined.any(1)] = -1.0
-            match = int(mean.argmax())
-            best[index], target[index] = mean[match], match
-            parts = np.count_nonzero(table.counts[match, 1 : self.num_classes])
-            correct = (iou[match, 1:, None] > np.array(THRESHOLDS)).sum(0)
-            pcp[index] = correct / parts if parts else 0.0
-        one_class = np.zeros(len(kept), np.int64)
-        self._people.add(scores[kept, 3], best[kept], target[kept], one_class, np.zeros(truths, np.int64))
-        self._pcp.append(pcp[kept])
-        if truths:
-            self._scores.append(scores)
-            self._true_iou.append(np.where(best < 0, np.nan, best))
-
-    def _add_regions(self, truth: Truth, painted: Painted, part_quality: NDArray[np.float64]) -> None:
-        """Match every visible (person, class) region with the ground-truth part of its class of greatest IoU."""
-        ids, part_classes, parts = truth_parts(truth, self.num_classes)
-        found = overlaps(painted.regions, parts, self._counted(truth))
-        present = np.isin(ids, found.truth_ids)  # a part that is listed but has no pixel is none
-        part_classes = part_classes[present]
-        columns = np.searchsorted(found.truth_ids, ids[present])
-        classes = painted.region_class[found.ids - 1]
-        ious, target = match_regions(found, classes, columns, part_classes)
-        quality = part_quality[painted.region_instance[found.ids - 1], classes - 1]
-        self._regions.add(quality, ious, target, classes, part_classes)
-
-    def _add_humans(self, truth: Truth, painted: Painted, quality: NDArray[np.float64]) -> None:
-        """Match every visible person's mask with the ground-truth mask of greatest IoU."""
-        found = overlaps(painted.instance_map, truth.human, self._counted(truth))
-        zeros, truth_zeros = np.zeros(len(found.ids), np.int64), np.zeros(len(found.truth_ids), np.int64)
-        ious, target = match_regions(found, zeros, np.arange(len(truth_zeros)), truth_zeros)
-        self._humans.add(quality[painted.instances[found.ids - 1]], ious, target, zeros, truth_zeros)
-
-    def _counted(self, truth: Truth) -> NDArray[np.bool_] | None:
-        """(H, W) the pixels that AP^r and AP^h look at; None: all of them."""
-        return None if self.protocol.void_is_error else truth.category < self.num_classes
 
     def report(self) -> Report:
         """The metrics over the images added so far, as fractions; the keys are those of `qanet.metrics.report`."""
@@ -185,9 +144,40 @@ class ParsingEvaluator:
         report.update(report_people(self._people, shares))
         report.update(report_regions(self._regions, self.protocol))
         report.update(report_humans(self._humans, self.protocol))
-        scores = np.concatenate([np.zeros((0, len(SCORE_NAMES))), *self._scores])
-        report.update(report_quality(scores, np.concatenate([np.zeros(0), *self._true_iou])))
+        nobody = np.zeros((0, len(SCORE_NAMES) + 1))
+        report.update(report_quality(np.concatenate([nobody, *self._scores])))
+        report.update(report_quality(np.concatenate([nobody, *self._part_scores]), "part_"))
         return report
+
+
+def part_rows(
+    people: Sequence[Person],
+    match: PeopleMatch,
+    scores: NDArray[np.float64],
+    predictions: Sequence[Prediction],
+    part_quality: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """The parts that N predicted people show, each with its scores and its true IoU.
+
+    Args:
+        match: the people's best ground truths.
+        scores: (N, 4) of the people, SCORE_NAMES.
+        part_quality: (N, C-1) fused part scores.
+    Returns:
+        (M, 5): the person's box and IoU score, the part's pixel score and quality, and the IoU of the part's class
+        with the person's best ground truth (0 where that lacks the class; nan where only void is covered).
+    """
+    if not people:
+        return np.zeros((0, len(SCORE_NAMES) + 1))
+    shown = np.array([person.counts[1:] > 0 for person in people])  # (N, C-1)
+    owner, part = np.nonzero(shown)
+    pixel = np.array([prediction.part_pixel_scores for prediction in predictions], np.float64)
+    columns = (scores[owner, 0], scores[owner, 1], pixel[owner, part], part_quality[owner, part])
+    return np.column_stack([*columns, match.class_iou[owner, part + 1]])
+
+
+def _add(detections: Detections, found: RegionMatch, scores: NDArray[np.float64]) -> None:
+    detections.add(scores, found.iou, found.target, found.classes, found.truth_classes)
 
 
 def evaluate_parsing(

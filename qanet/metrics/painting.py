@@ -1,6 +1,6 @@
 """From people to maps: order of painting, the semantic map, parsing NMS, the instance map and its regions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +43,12 @@ def paint_semantic(
 
 
 def parsing_nms(
-    people: Sequence[Person], quality: NDArray[np.float64], area: int, threshold: float, protocol: Protocol
+    people: Sequence[Person],
+    quality: NDArray[np.float64],
+    area: int,
+    threshold: float,
+    protocol: Protocol,
+    pair_iou: Callable[[int, int], float] | None = None,
 ) -> NDArray[np.int64]:
     """Drop a person whose mean class IoU with a better one is `threshold` or more; 1 or more switches NMS off.
 
@@ -51,11 +56,17 @@ def parsing_nms(
         people: N predictions.
         quality: (N,) fused scores; NaN ranks last.
         area: pixels of the image.
+        pair_iou: mean class IoU of two people by their indices, where it is known; None counts it.
     Returns:
         (K,) indices of the survivors by descending quality, or all in their own order where NMS is off.
     """
     if threshold >= 1:
         return np.arange(len(people))
+    if pair_iou is None:
+
+        def pair_iou(first: int, second: int) -> float:
+            return pair_mean_iou(people[first], people[second], area)
+
     order = np.argsort(-quality, kind="stable")
     kept = np.ones(len(order), bool)
     for position in range(len(order) - 1):
@@ -63,8 +74,7 @@ def parsing_nms(
             continue
         rest = position + 1 + np.flatnonzero(kept[position + 1 :])
         for rank, candidate in enumerate(rest):
-            iou = pair_mean_iou(people[order[position]], people[order[candidate]], area)
-            if iou >= threshold:
+            if pair_iou(int(order[position]), int(order[candidate])) >= threshold:
                 # the published code forgets that `rest` has gaps once somebody was dropped
                 kept[position + 1 + rank if protocol.shifted_nms else candidate] = False
     return order[kept]

@@ -45,9 +45,11 @@ def overlaps(
         shown, truth: (H, W) ids; 0 = none.
         known: (H, W); pixels outside it are left out. None: all count.
     """
+    front = (shown > 0) | (truth > 0)
     if known is not None:
-        shown, truth = shown[known], truth[known]
-    counts, truth_counts = np.bincount(shown.ravel(), minlength=1), np.bincount(truth.ravel(), minlength=1)
+        front &= known
+    shown, truth = shown[front], truth[front]
+    counts, truth_counts = np.bincount(shown, minlength=1), np.bincount(truth, minlength=1)
     ids, truth_ids = 1 + np.flatnonzero(counts[1:]), 1 + np.flatnonzero(truth_counts[1:])
     row, column = np.zeros(len(counts), np.int64), np.zeros(len(truth_counts), np.int64)
     row[ids], column[truth_ids] = np.arange(len(ids)), np.arange(len(truth_ids))

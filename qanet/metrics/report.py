@@ -2,13 +2,17 @@
 
     protocol, num_classes, weights; images, images_without_prediction, persons, predictions: what was evaluated
     miou, pixel_accuracy, mean_accuracy, iou (C,), accuracy (C,): the semantic map, background included
+    mean_recall, mean_f_measure, f_measure (C,): the same map; recall over the classes of the ground truth only
     boundary_miou, boundary_iou (C,): the same map within 2 % of the diagonal around its contours
     ap_p, ap_p_50, ap_p_per_threshold (9,) and pcp, pcp_50, pcp_per_threshold (9,): people, at `thresholds`
     ap_r, ap_r_50, ap_r_per_threshold (9,), ap_r_per_class (C-1, 9): (person, class) regions, at `thresholds`
     ap_h, ap_h_50, ap_h_per_threshold (10,): people's masks, at `human_thresholds`
-    rank_correlation_box, _iou, _pixel, _quality: Spearman's correlation of a score with the mean class IoU of the
-        person with its best ground truth, over all predictions (before NMS) of images with people
-    ece_quality: expected calibration error of the fused score against that IoU; mean_true_iou: its mean
+    rank_correlation_NAME, ece_NAME, reliability_NAME (10, 3): how far a score can be trusted, NAME one of box, iou,
+        pixel, quality: Spearman's correlation with the mean class IoU of the person with its best ground truth,
+        expected calibration error against it, and the reliability diagram (count, mean score, mean true IoU a bin),
+        over all predictions (before NMS) of images with people; mean_true_iou: the mean of that IoU
+    rank_correlation_part_NAME, ece_part_NAME, reliability_part_NAME, mean_true_part_iou: the same over the parts that
+        these people show; box and iou are the person's, pixel and quality the part's, the truth is its class's IoU
 
 A number that is not defined is nan.
 """
@@ -26,6 +30,7 @@ from qanet.metrics.curves import (
     mean_defined,
     rank_correlation,
     ranking,
+    reliability,
     true_positives,
 )
 from qanet.metrics.protocol import Protocol
@@ -94,18 +99,21 @@ def report_humans(humans: Detections, protocol: Protocol) -> Report:
     return {"human_thresholds": np.array(HUMAN_THRESHOLDS), **_spread("ap_h", ap_h, HUMAN_THRESHOLDS)}
 
 
-def report_quality(scores: NDArray[np.float64], true_iou: NDArray[np.float64]) -> Report:
-    """How well each score ranks the people, and how far the fused one is from the IoU it stands for.
+def report_quality(rows: NDArray[np.float64], of: str = "") -> Report:
+    """How well each score ranks people or parts, and how far it is from the IoU it stands for.
 
     Args:
-        scores: (N, 4) in the order of SCORE_NAMES.
-        true_iou: (N,) mean class IoU with the best ground truth.
+        rows: (N, 5) scores in the order of SCORE_NAMES, then the true IoU.
+        of: "" for people, "part_" for parts.
     """
     report: Report = {}
+    true_iou = rows[:, -1]
     for column, name in enumerate(SCORE_NAMES):
-        report[f"rank_correlation_{name}"] = rank_correlation(scores[:, column], true_iou)
-    report["ece_quality"] = calibration_error(scores[:, -1], true_iou)
-    report["mean_true_iou"] = mean_defined(true_iou)
+        table = reliability(rows[:, column], true_iou)
+        report[f"rank_correlation_{of}{name}"] = rank_correlation(rows[:, column], true_iou)
+        report[f"ece_{of}{name}"] = calibration_error(table)
+        report[f"reliability_{of}{name}"] = table
+    report[f"mean_true_{of}iou"] = mean_defined(true_iou)
     return report
 
 

@@ -1,4 +1,4 @@
-"""Whole-map metrics: the confusion histogram with mIoU and accuracies, and boundary IoU."""
+"""Whole-map metrics: the confusion histogram with mIoU, accuracies and F-measures, and boundary IoU."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,11 @@ def confusion(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], num_classe
 
 
 def summarize(histogram: NDArray[np.int64], *, absent_is_zero: bool) -> dict[str, float | NDArray[np.float64]]:
-    """IoU per class, mIoU, pixel accuracy and mean class accuracy.
+    """IoU, accuracy (recall) and F-measure per class and their means, and pixel accuracy.
+
+    Mean recall, the "mean recognition rate" of arXiv 1502.00739, runs over the classes of the ground truth and the
+    mean F-measure (harmonic mean of precision and recall, Dice) over the classes of either map, whatever
+    `absent_is_zero` says: neither is a metric of the published code.
 
     Args:
         histogram: (C, C) from `confusion`, summed over the images.
@@ -30,12 +34,16 @@ def summarize(histogram: NDArray[np.int64], *, absent_is_zero: bool) -> dict[str
         iou = hits / (rows + columns - hits + epsilon)
         accuracy = hits / (rows + epsilon)
         pixel_accuracy = float(hits.sum() / histogram.sum())
+        f_measure = 2 * hits / (rows + columns)
     return {
         "miou": mean_defined(iou),
         "pixel_accuracy": pixel_accuracy,
         "mean_accuracy": mean_defined(accuracy),
+        "mean_recall": mean_defined(accuracy[rows > 0]),
+        "mean_f_measure": mean_defined(f_measure),
         "iou": iou,
         "accuracy": accuracy,
+        "f_measure": f_measure,
     }
 
 
@@ -52,35 +60,30 @@ def boundary_band(labels: NDArray[np.uint8], radius: int, known: NDArray[np.bool
     across, down = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
     if known is not None:
         across, down = across & known[:, 1:] & known[:, :-1], down & known[1:] & known[:-1]
-    height, width = labels.shape
+    return _spread(across, labels.shape, radius, edge_axis=1) | _spread(down, labels.shape, radius, edge_axis=0)
+
+
+def _spread(edges: NDArray[np.bool_], hw: tuple[int, ...], radius: int, edge_axis: int) -> NDArray[np.bool_]:
+    """(H, W) whether an edge lies inside the square around each pixel."""
+    import cv2
+
+    padded = np.zeros(hw, np.uint8)
+    padded[: edges.shape[0], : edges.shape[1]] = edges
     # edge x lies between the columns x and x + 1: the square around x0 holds the edges x0 - r .. x0 + r - 1
-    return (_window_sum(across, (height, width), radius, edge_axis=1) > 0) | (
-        _window_sum(down, (height, width), radius, edge_axis=0) > 0
-    )
-
-
-def _window_sum(edges: NDArray[np.bool_], hw: tuple[int, int], radius: int, edge_axis: int) -> NDArray[np.int32]:
-    """(H, W) number of edges in the square around every pixel, by an integral image."""
-    total = np.zeros((edges.shape[0] + 1, edges.shape[1] + 1), np.int32)
-    np.cumsum(edges, axis=0, dtype=np.int32, out=total[1:, 1:])
-    np.cumsum(total[1:, 1:], axis=1, out=total[1:, 1:])
-    limits = []
-    for axis, length in enumerate(hw):
-        centre = np.arange(length)
-        high = centre + radius + (0 if axis == edge_axis else 1)
-        limits.append((np.clip(centre - radius, 0, edges.shape[axis]), np.clip(high, 0, edges.shape[axis])))
-    (top, bottom), (left, right) = limits
-    inside = total[bottom] - total[top]
-    return inside[:, right] - inside[:, left]
+    size = [2 * radius + 1, 2 * radius + 1]
+    size[edge_axis] -= 1
+    return np.asarray(cv2.dilate(padded, np.ones(size, np.uint8), anchor=(radius, radius)), bool)
 
 
 def boundary_counts(
     truth: NDArray[np.uint8], predicted: NDArray[np.uint8], num_classes: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Intersection and union per class of the two maps' inner boundaries (arXiv 2103.16562, boundary IoU).
+    """Intersection and union per class of the two semantic maps' inner boundaries (arXiv 2103.16562, boundary IoU).
 
-    A pixel is on the inner boundary of its class when another class lies within 2 % of the diagonal. The image's
-    border is no boundary (people are cut there), and void is left out.
+    A pixel is on the inner boundary of its class when another class lies within d = 2 % of the image's diagonal, in a
+    square of 2 d + 1 pixels, as d erosions by 3x3 give it. Two people of one class that touch have no boundary here:
+    the maps are semantic. Unlike in the paper, the image's border is no boundary (people are cut there), and void is
+    left out.
 
     Returns:
         (C,) intersections and (C,) unions in pixels, to be summed over the images.

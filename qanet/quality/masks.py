@@ -3,8 +3,10 @@
 A crop's one-class logits are upsampled x4, passed through the sigmoid and pasted as a parsing's probabilities are
 (`qanet.quality.pixel_score`). With p the pasted probability, the mask is p >= 0.5 and its score
 area(p >= 1 - t) / max(area(p >= t), 1e-6): near 1 where the border is sharp, 0 where nothing is certain.
+`probability_score` does the same from maps that are probabilities already: what a Mask R-CNN gives for a box.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,22 +55,51 @@ def mask_score(
     """
     views = [_check_logits("logits", logits)]
     where = check_boxes(boxes, len(views[0]))
-    check_image(image_size, threshold)
-    if not 0 < threshold <= 0.5:
-        raise QanetError("threshold out of range", expected="0 < t <= 0.5", got=threshold)
+    _check_image(image_size, threshold)
     if flipped_logits is not None:
         mirrored = _check_logits("flipped_logits", flipped_logits)
         if mirrored.shape != views[0].shape:
             raise QanetError("flipped_logits do not fit", expected=views[0].shape, got=mirrored.shape)
         views.append(unflip(mirrored, ()))
-    rois = np.zeros((len(where), 4), np.int32)
-    scores = np.zeros(len(where), np.float32)
-    masks = []
-    for index, box in enumerate(where):
-        rois[index] = region_of(box, views[0].shape[2:], image_size)
-        mask, scores[index] = _score_instance([view[index] for view in views], box, rois[index], threshold)
-        masks.append(mask)
-    return MaskScores(rois, masks, scores, (int(image_size[0]), int(image_size[1])))
+    crops = ([_crop(view[index]) for view in views] for index in range(len(where)))
+    return _score_all(crops, where, views[0].shape[2:], image_size, threshold)
+
+
+def probability_score(
+    probabilities: ArrayLike, boxes: ArrayLike, image_size: tuple[int, int], threshold: float = MASK_THRESHOLD
+) -> MaskScores:
+    """Masks and scores of foreground probabilities that lie over a box each, as those of any Mask R-CNN (28x28, say).
+
+    An image pixel samples the map bilinearly at its centre, zero outside the box: no upsampling comes before, and
+    there is no sigmoid.
+
+    Args:
+        probabilities: (N, h, w) floats in [0, 1].
+        boxes: (N, 4) xyxy boxes in continuous image pixels, as detected (not grown).
+        image_size: (H, W) pixels.
+        threshold: t in (0, 0.5], as for `mask_score`.
+    Raises:
+        QanetError: an argument that does not fit.
+    """
+    maps = np.asarray(probabilities)
+    if maps.ndim != 3 or maps.dtype.kind != "f":
+        raise QanetError("probabilities do not fit", expected="floats (N, h, w)", got=f"{maps.dtype} {maps.shape}")
+    maps = check_maps("probabilities", maps[:, None])[:, 0]
+    if maps.size and not (maps.min() >= 0 and maps.max() <= 1):
+        raise QanetError(
+            "probabilities out of range", expected="0 to 1 (after the sigmoid)",
+            got=f"{maps.min():g} to {maps.max():g}",
+        )  # fmt: skip
+    where = check_boxes(boxes, len(maps))
+    _check_image(image_size, threshold)
+    quarter = (maps.shape[1] / UPSAMPLE, maps.shape[2] / UPSAMPLE)  # regions are told in pixels of logits
+    return _score_all(([map_[None]] for map_ in maps), where, quarter, image_size, threshold)
+
+
+def _check_image(image_size: tuple[int, int], threshold: float) -> None:
+    check_image(image_size, threshold)
+    if not 0 < threshold <= 0.5:
+        raise QanetError("threshold out of range", expected="0 < t <= 0.5", got=threshold)
 
 
 def _check_logits(name: str, logits: ArrayLike) -> NDArray[np.float32]:
@@ -78,16 +109,30 @@ def _check_logits(name: str, logits: ArrayLike) -> NDArray[np.float32]:
     return check_maps(name, maps)
 
 
+def _score_all(
+    crops: Iterable[list[NDArray[np.float32]]], boxes: NDArray[np.float32], map_hw: Sequence[float],
+    image_size: tuple[int, int], threshold: float,
+) -> MaskScores:  # fmt: skip
+    """Every instance from its views' probabilities, (1, crop h, crop w) each."""
+    rois = np.zeros((len(boxes), 4), np.int32)
+    scores = np.zeros(len(boxes), np.float32)
+    masks = []
+    for index, (views, box) in enumerate(zip(crops, boxes)):
+        rois[index] = region_of(box, map_hw, image_size)
+        mask, scores[index] = _score_instance(views, box, rois[index], threshold)
+        masks.append(mask)
+    return MaskScores(rois, masks, scores, (int(image_size[0]), int(image_size[1])))
+
+
 def _score_instance(
-    views: list[NDArray[np.float32]], box: NDArray[np.float32], roi: NDArray[np.int32], threshold: float
+    crops: list[NDArray[np.float32]], box: NDArray[np.float32], roi: NDArray[np.int32], threshold: float
 ) -> tuple[NDArray[np.uint8], float]:
-    """One region's mask (h, w) uint8 and its score."""
+    """One region's mask (h, w) uint8 and its score, from each view's probabilities (1, crop h, crop w) over the box."""
     x0, y0, x1, y1 = (int(v) for v in roi)
     left, top, right, bottom = (float(v) for v in box.astype(np.float64))
     mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
     if mask.size == 0:
         return mask, 0.0
-    crops = [_crop(view) for view in views]  # (1, 4h, 4w)
     crop_h, crop_w = crops[0].shape[1:]
     columns = paste_taps(x0, x1, left, right - left, crop_w)
     possible = certain = 0

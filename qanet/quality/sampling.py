@@ -21,7 +21,7 @@ def unflip(maps: NDArray[np.float32], flip_pairs: Sequence[tuple[int, int]]) -> 
     return np.ascontiguousarray(maps[:, order, :, ::-1])
 
 
-def region_of(box: ArrayLike, map_hw: Sequence[int], image_size: tuple[int, int]) -> tuple[int, int, int, int]:
+def region_of(box: ArrayLike, map_hw: Sequence[float], image_size: tuple[int, int]) -> tuple[int, int, int, int]:
     """Image pixels (x0, y0, x1, y1) that sample the crop at all: the box and half a crop pixel around it, clipped."""
     x0, y0, x1, y1 = (float(v) for v in np.asarray(box, np.float64))
     reach_x = (x1 - x0) / (map_hw[1] * UPSAMPLE) / 2

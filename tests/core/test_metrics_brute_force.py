@@ -4,33 +4,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from metric_cases import person
+from metric_cases import person, random_images
 
 from qanet.metrics import PROTOCOLS, ParsingEvaluator, Prediction, Truth, evaluate_parsing
 from qanet.metrics.overlap import class_iou, crop_person, index_truth, pair_mean_iou
 from qanet.metrics.semantic import boundary_band
-
-
-def random_images(rng, count=6, classes=5, hw=(33, 29)):
-    """Images of overlapping rectangles with void, and predictions that are noisy copies."""
-    truths, predictions = [], []
-    for _ in range(count):
-        human = np.zeros(hw, np.uint8)
-        for i in range(int(rng.integers(0, 4))):
-            y, x = rng.integers(0, 20, 2)
-            human[y : y + 12, x : x + 9] = 3 * i + 2
-        category = np.where(human > 0, rng.integers(0, classes, hw), 0).astype(np.uint8)
-        category[rng.random(hw) < 0.05] = 255
-        truths.append(Truth(category, human))
-        people = []
-        for i in [*np.unique(human[human > 0]), 99]:
-            labels = np.where((human == i) & (category < classes), category, 0)
-            noise = rng.random(hw) < 0.2 * (human > 0)
-            labels = np.where(noise, rng.integers(0, classes, hw), labels).astype(np.uint8)
-            scores = rng.random(3).astype(np.float32)
-            people.append(Prediction(labels, *scores, rng.random(classes - 1).astype(np.float32)))
-        predictions.append(people)
-    return truths, predictions
 
 
 def naive_class_iou(truth, predicted, classes):

@@ -28,7 +28,9 @@ def test_counts_by_hand():
     np.testing.assert_allclose(report["iou"], [7 / 10, 2 / 5])  # background: 8 true, 9 predicted, 7 in common
     assert report["miou"] == pytest.approx((7 / 10 + 2 / 5) / 2)
     assert report["pixel_accuracy"] == pytest.approx(9 / 12)
-    assert report["mean_accuracy"] == pytest.approx((7 / 8 + 2 / 4) / 2)
+    assert report["mean_accuracy"] == report["mean_recall"] == pytest.approx((7 / 8 + 2 / 4) / 2)
+    np.testing.assert_allclose(report["f_measure"], [2 * 7 / (8 + 9), 2 * 2 / (4 + 3)])
+    assert report["mean_f_measure"] == pytest.approx((14 / 17 + 4 / 7) / 2)
     # mean class IoU 0.55: above 0.1..0.5. AP^r: IoU 0.4, strictly above 0.1..0.3 only. PCP likewise.
     np.testing.assert_array_equal(report["ap_p_per_threshold"], [1, 1, 1, 1, 1, 0, 0, 0, 0])
     np.testing.assert_array_equal(report["ap_r_per_threshold"], [1, 1, 1, 0, 0, 0, 0, 0, 0])
@@ -42,6 +44,16 @@ def test_a_pcp_threshold_counts_parts_of_matched_people_only():
     # mean class IoU = (26/30 + 1 + 0) / 3 = 0.622: matched up to 0.6 with 1 of 2 parts, so PCP = (1/2 + 0) / 2
     np.testing.assert_allclose(report["pcp_per_threshold"], [0.25] * 6 + [0] * 3)
     np.testing.assert_allclose(report["ap_p_per_threshold"], [0.5] * 6 + [0] * 3)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_recall_and_f_measure_run_over_the_classes_that_there_are(protocol):
+    # class 1: 4 of 4 found; class 2 is only predicted, in 1 pixel: no recall, F-measure 0; class 3 is in neither
+    truth, labels = Truth(grid("1111", "...."), grid("1111", "....")), grid("1111", "2...")
+    report = evaluate_parsing([truth], [[person(labels, classes=4)]], num_classes=4, protocol=protocol)
+    assert report["mean_recall"] == pytest.approx((3 / 4 + 1) / 2)
+    np.testing.assert_allclose(report["f_measure"], [6 / 7, 1, 0, np.nan])
+    assert report["mean_f_measure"] == pytest.approx((6 / 7 + 1 + 0) / 3)
 
 
 def test_void_is_left_out():
@@ -126,3 +138,24 @@ def test_boundary_iou_by_hand():
     assert hits.tolist() == [0, 0, 0] and unions.tolist() == [0, 6, 6]
     hits, unions = boundary_counts(labels, labels, 3)
     assert hits.tolist() == unions.tolist() == [0, 3, 3]
+
+
+def test_boundary_iou_is_the_papers_where_nothing_touches_the_border():
+    import cv2
+
+    rng = np.random.default_rng(3)
+    truth, guess = (np.zeros((120, 160), np.uint8) for _ in range(2))
+    for labels in (truth, guess):
+        for class_id in (1, 2, 1, 2):
+            y, x = rng.integers(10, 60, 2)
+            labels[y : y + 45, x : x + 40] = class_id
+    distance = round(0.02 * np.hypot(120, 160))  # the paper's: so many erosions by 3x3
+
+    def band(labels, class_id):
+        mask = (labels == class_id).astype(np.uint8)
+        return (mask - cv2.erode(mask, np.ones((3, 3), np.uint8), iterations=distance)) > 0
+
+    hits, unions = boundary_counts(truth, guess, 3)
+    for class_id in (1, 2):
+        one, two = band(truth, class_id), band(guess, class_id)
+        assert (hits[class_id], unions[class_id]) == ((one & two).sum(), (one | two).sum()) and hits[class_id] > 0

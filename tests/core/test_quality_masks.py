@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from qanet.errors import QanetError
-from qanet.quality import mask_score
+from qanet.quality import UPSAMPLE, mask_score, probability_score
+from qanet.quality.sampling import sample_columns, sample_rows, upsample_taps
 
 CASES = ["m01_basic", "m02_flip"]
 
@@ -88,3 +89,59 @@ LOGITS = np.zeros((1, 1, 8, 6), np.float32)
 def test_bad_arguments_are_named(change, message):
     with pytest.raises(QanetError, match=message):
         mask_score(**({"logits": LOGITS, "boxes": [[0, 0, 10, 20]], "image_size": (32, 24)} | change))
+
+
+def upsampled_probability(logits):
+    """(N, 1, h, w) logits -> (N, 4h, 4w) probabilities, as the definition has them before the paste."""
+    taps = [upsample_taps(np.arange(size * UPSAMPLE), size) for size in logits.shape[2:]]
+    full = [sample_columns(sample_rows(maps, taps[0]), taps[1])[0] for maps in logits]
+    return np.asarray(1 / (1 + np.exp(-np.stack(full))), np.float32)
+
+
+def test_probabilities_score_as_the_logits_they_come_from():
+    rng = np.random.default_rng(3)
+    logits = rng.normal(0, 3, (5, 1, 7, 6)).astype(np.float32)
+    corner = rng.uniform(-30, 60, (5, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(3, 70, (5, 2))], 1)
+    expected = mask_score(logits, boxes, (80, 90))
+    scored = probability_score(upsampled_probability(logits), boxes, (80, 90))
+    assert np.array_equal(scored.rois, expected.rois)
+    assert np.array_equal(scored.pixel_scores, expected.pixel_scores) and scored.pixel_scores.max() > 0
+    for index in range(5):
+        assert np.array_equal(scored.full(index), expected.full(index))
+
+
+def test_a_map_laid_pixel_on_pixel_is_counted_by_hand():
+    probabilities = np.array([[[0.1, 0.3, 0.5], [0.8, 0.75, 0.2]]], np.float32)
+    scored = probability_score(probabilities, [[2, 1, 5, 3]], (6, 8))
+    expected = np.zeros((6, 8))
+    expected[1, 4] = expected[2, 2] = expected[2, 3] = 1
+    assert np.array_equal(scored.full(0), expected)
+    assert scored.pixel_scores.tolist() == [np.float32(2 / 4)]  # 0.8 and 0.75, of 0.3, 0.5, 0.8, 0.75
+
+
+def test_a_map_is_faded_out_half_a_map_pixel_around_its_box():
+    scored = probability_score(np.ones((1, 2, 2), np.float32), [[10, 10, 30, 30]], (40, 40))
+    x0, y0, x1, y1 = scored.rois[0]
+    assert (x0, y0, x1, y1) == (5, 5, 35, 35)  # half of a map pixel of 10
+    across = scored.full(0)[20]  # p is 1 up to 5 pixels inside the box, 0.5 at its edge, 0 from 5 pixels outside on
+    assert across[10:30].all() and not across[:10].any() and not across[30:].any()
+
+
+MAPS = np.full((1, 28, 28), 0.5, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"probabilities": MAPS[0]}, r"probabilities do not fit.*got float32 \(28, 28\)"),
+        ({"probabilities": (255 * MAPS).astype(np.uint8)}, "got uint8"),
+        ({"probabilities": MAPS * 3}, r"out of range .expected 0 to 1 \(after the sigmoid\), got 1.5 to 1.5"),
+        ({"probabilities": -MAPS}, "got -0.5 to -0.5"), ({"probabilities": MAPS + np.nan}, "not finite"),
+        ({"probabilities": MAPS[:, :0]}, "an empty map"), ({"boxes": [[0, 0, 0, 5]]}, "is empty"),
+        ({"threshold": 0.51}, "0 < t <= 0.5"), ({"image_size": (0, 3)}, "image_size"),
+    ],
+)  # fmt: skip
+def test_bad_probabilities_are_named(change, message):
+    with pytest.raises(QanetError, match=message):
+        probability_score(**({"probabilities": MAPS, "boxes": [[0, 0, 10, 20]], "image_size": (32, 24)} | change))

@@ -1,0 +1,108 @@
+"""Test-time augmentation: the same people looked at mirrored and in boxes of other sizes, and the looks averaged.
+
+Source: method, sections Pixel score and Losses and recipe (Test), and the published test code (soeaver/QANet,
+TestEngine): every scale gives a crop and, with flip, its mirror image; probabilities are averaged at image resolution,
+and the IoU score is the plain mean of the head's outputs over all of them (here of what the graph gives, which is
+clamped to [0, 1] already). A scale grows or shrinks the BOX, not the image.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qanet.errors import QanetError
+from qanet.geometry import CROP_SCALE, crop_boxes, crop_people
+from qanet.quality import MULTI_SCALE, PixelScores, View, average_views, check_scales
+from qanet.runtime.detectors.base import Detections
+from qanet.runtime.engines.base import Engine
+from qanet.runtime.pixel_score import pixel_score
+from qanet.runtime.timing import StageTimes
+
+__all__ = ["MULTI_SCALE", "PLAIN", "Augmentation", "check_augmentation", "look", "score_people"]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Which looks are taken.
+
+    Attributes:
+        flip: also at the mirrored crop.
+        scales: factors of the crop box; 1 is the box that the network was trained on.
+    """
+
+    flip: bool = False
+    scales: tuple[float, ...] = (1.0,)
+
+    @property
+    def views(self) -> int:
+        """Network runs a person."""
+        return len(self.scales) * (1 + self.flip)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is but the crop itself."""
+        return not self.flip and self.scales == (1.0,)
+
+
+PLAIN = Augmentation()
+
+
+def check_augmentation(flip: bool, scales: Sequence[float], tail: str = "kernel") -> Augmentation:
+    """The augmentation of a parser.
+
+    Raises:
+        QanetError: scales that are none, or a tail that cannot average: the graph's labels are decided inside the
+            network, crop by crop.
+    """
+    factors = check_scales(scales)
+    chosen = Augmentation(bool(flip), factors)
+    if tail != "kernel" and not chosen.is_plain:
+        raise QanetError(
+            f"the {tail} tail cannot average views", expected="the kernel tail with flip or scales",
+            got=f"flip={chosen.flip}, scales={factors}", next_command='load(..., tail="kernel")',
+        )  # fmt: skip
+    return chosen
+
+
+def look(
+    engine: Engine, image: NDArray[np.uint8], found: Detections, input_hw: tuple[int, int],
+    augmentation: Augmentation, times: StageTimes,
+) -> tuple[list[View], NDArray[np.float32]]:  # fmt: skip
+    """Every view of a batch of people, a scale's crops and their mirror images in one batch of the engine.
+
+    Args:
+        image: (H, W, 3) uint8 BGR.
+        found: N people.
+        input_hw: the network's crop (H, W) pixels.
+        times: receives one sample of "crop" and of "engine".
+    Returns:
+        The views in the order of the scales, each before its mirror, and (N,) the mean IoU score over them.
+    """
+    boxes = [crop_boxes(found.boxes, input_hw, CROP_SCALE * scale) for scale in augmentation.scales]
+    with times.stage("crop"):
+        batches = [crop_people(image, where, input_hw) for where in boxes]
+        if augmentation.flip:
+            batches = [np.concatenate([crops, crops[:, :, ::-1]]) for crops in batches]
+    box_scores = np.tile(found.scores, 1 + augmentation.flip)
+    with times.stage("engine"):
+        outputs = [engine.run(crops, box_scores) for crops in batches]
+    views = []
+    for where, output in zip(boxes, outputs):
+        halves = np.split(output["logits"], 1 + augmentation.flip)
+        views += [View(logits, where, mirrored=bool(number)) for number, logits in enumerate(halves)]
+    iou = np.mean([np.split(output["iou_scores"], 1 + augmentation.flip) for output in outputs], (0, 1))
+    return views, iou.astype(np.float32)
+
+
+def score_people(
+    views: Sequence[View], image_hw: tuple[int, int], threshold: float, flip_pairs: Sequence[tuple[int, int]]
+) -> PixelScores:
+    """Labels and pixel scores of the views of `look`; the fastest back-end where all share one box."""
+    if any(not np.array_equal(view.boxes, views[0].boxes) for view in views):
+        return average_views(views, image_hw, threshold, flip_pairs)
+    mirrored = next((view.logits for view in views if view.mirrored), None)
+    return pixel_score(
+        views[0].logits, views[0].boxes, image_hw, threshold, flipped_logits=mirrored, flip_pairs=flip_pairs
+    )
