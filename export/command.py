@@ -6,33 +6,39 @@ import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qanet.bundle import SUFFIX, Bundle, create
 from qanet.cli.commandline import command_parser, emit, note
 from qanet.errors import QanetError
-from qanet.quality import PIXEL_SCORE_THRESHOLD, QAM_WEIGHTS
+from qanet.quality import QAM_WEIGHTS
 
+if TYPE_CHECKING:
+    from qanet.train.networks.parser import ParsingNetwork
+    from qanet.train.recipe import Recipe
+
+_OFFICIAL = (".pth", ".pt")
 _VERSIONS = ("torch", "onnx", "onnxscript", "numpy")
 
 
 def bundle_of_checkpoint(
     checkpoint: Path, output: Path, recipe_name: str | None = None, input_hw: tuple[int, int] | None = None
 ) -> Bundle:
-    """Export a .safetensors checkpoint into a new bundle folder (replacing its graphs and engines if it exists).
+    """Export a checkpoint into a new bundle folder (replacing its graphs and engines if it exists).
 
     Args:
-        recipe_name: checked against the checkpoint's own.
+        checkpoint: a .safetensors file of ours, or an official .pth, loaded strictly.
+        recipe_name: checked against the checkpoint's own; an official one names none and needs it.
         input_hw: crop size (H, W) pixels, multiples of 32; None keeps the recipe's.
     Raises:
         QanetError: a broken checkpoint, a recipe that does not fit, a graph that departs from the network.
     """
-    from qanet.export.graph import export_onnx
-    from qanet.export.parity import check_parity
-    from qanet.train.checkpoint import load_weights
+    from qanet.export.graph import write_onnx
+    from qanet.export.mask_graph import graph_of
+    from qanet.export.parity import compare
+    from qanet.train.checkpoint import save_weights
 
-    network, recipe = load_weights(checkpoint)
-    if recipe_name is not None and recipe_name != recipe.name:
-        raise QanetError(f"{checkpoint} is of another recipe", expected=recipe_name, got=recipe.name)
+    network, recipe = _network_of(checkpoint, recipe_name)
     size = input_hw or recipe.input_hw
     if any(side < 64 or side % 32 for side in size):
         raise QanetError("bad input size", expected="multiples of 32 from 64 on", got=f"{size[0]}x{size[1]}")
@@ -40,13 +46,14 @@ def bundle_of_checkpoint(
     if output.exists() and not (output / "manifest.json").exists() and any(output.iterdir()):
         raise QanetError(f"{output} exists and is not a bundle", next_command="choose another --output")
     output.mkdir(parents=True, exist_ok=True)
+    module, outputs = graph_of(network, recipe.labels)
     graph = output / ".model.onnx.partial"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter's own remarks about its internals
             logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-            export_onnx(network, size, graph)
-        parity = check_parity(network, size, graph)
+            write_onnx(module, outputs, size, graph)
+        parity = compare(module, outputs, size, graph)
         data = graph.read_bytes()
     finally:
         graph.unlink(missing_ok=True)
@@ -56,12 +63,40 @@ def bundle_of_checkpoint(
     }  # fmt: skip
     bundle = create(
         output, labels=recipe.labels, input_hw=list(size), qam_weights=list(QAM_WEIGHTS),
-        pixel_score_threshold=PIXEL_SCORE_THRESHOLD, graphs={"fp32": "model.onnx"}, made=made,
+        pixel_score_threshold=module.threshold, graphs={"fp32": "model.onnx"}, made=made,
     )  # fmt: skip
     bundle.add_file("model.onnx", data)
-    bundle.add_file("model.safetensors", checkpoint.read_bytes())
+    if checkpoint.suffix not in _OFFICIAL:
+        bundle.add_file("model.safetensors", checkpoint.read_bytes())
+    else:  # FP32: a bundle of an official network holds the official numbers
+        weights = output / ".model.safetensors.partial"
+        try:
+            save_weights(weights, network, recipe, half=False)
+            bundle.add_file("model.safetensors", weights.read_bytes())
+        finally:
+            weights.unlink(missing_ok=True)
     bundle.save()
     return bundle
+
+
+def _network_of(checkpoint: Path, recipe_name: str | None) -> tuple["ParsingNetwork", "Recipe"]:
+    from qanet.train.checkpoint import load_weights
+    from qanet.train.official import fitting_recipes, load_official, read_official
+    from qanet.train.recipes import recipe
+
+    if checkpoint.suffix not in _OFFICIAL:
+        network, its_recipe = load_weights(checkpoint)
+        if recipe_name is not None and recipe_name != its_recipe.name:
+            raise QanetError(f"{checkpoint} is of another recipe", expected=recipe_name, got=its_recipe.name)
+        return network, its_recipe
+    if recipe_name is None:
+        fitting = fitting_recipes(read_official(checkpoint))
+        raise QanetError(
+            f"{checkpoint} names no recipe", expected="--recipe NAME with an official checkpoint",
+            next_command=f"add --recipe {' or '.join(fitting)}" if fitting else "none has its tensors",
+        )  # fmt: skip
+    chosen = recipe(recipe_name)
+    return load_official(checkpoint, chosen), chosen
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -75,9 +110,13 @@ def _size(text: str) -> tuple[int, int]:
 def main(argv: Sequence[str]) -> int:
     """Entry point."""
     parser = command_parser("export", "Checkpoint to a bundle with one FP32 ONNX graph, QAM inside.")
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .safetensors file of qanet train")
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="a .safetensors file of qanet train, or an official .pth"
+    )
     parser.add_argument("--output", required=True, metavar="NAME.qanet")
-    parser.add_argument("--recipe", metavar="NAME", help="refuse a checkpoint of another recipe")
+    parser.add_argument(
+        "--recipe", metavar="NAME", help="refuse a checkpoint of another recipe; an official one names none"
+    )
     parser.add_argument("--input-size", metavar="HxW", help="crop size; default: the recipe's")
     args = parser.parse_args(argv)
     size = _size(args.input_size) if args.input_size else None

@@ -4,6 +4,7 @@ Contract of the graph (opset 18): inputs `crops` uint8 (N, H, W, 3) BGR and `box
 as in OUTPUTS. N is dynamic. Everything after the logits is FP32 by construction, whatever the network becomes.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ OPSET = 18
 INPUTS = ("crops", "box_scores")
 OUTPUTS = ("logits", "labels", "pixel_scores", "part_scores", "iou_scores", "quality", "part_quality")
 _EPSILON = 1e-6
+_SUFFIXES = {
+    "Clip": "relu6", "Relu": "relu", "Add": "sum", "Resize": "up", "MaxPool": "pool", "AveragePool": "pool",
+}  # fmt: skip
 
 
 class ParsingGraph(nn.Module):
@@ -87,14 +91,19 @@ def export_onnx(network: ParsingNetwork, input_hw: tuple[int, int], path: Path) 
         network: eval-mode network.
         input_hw: crop size (H, W) pixels, multiples of 32.
     """
+    write_onnx(ParsingGraph(network), OUTPUTS, input_hw, path)
+
+
+def write_onnx(graph: nn.Module, outputs: Sequence[str], input_hw: tuple[int, int], path: Path) -> None:
+    """Write a graph of INPUTS and the named outputs (of OUTPUTS); see `export_onnx`."""
     import onnx
 
-    graph = ParsingGraph(network).eval()
+    graph.eval()
     crops = torch.zeros((2, *input_hw, 3), dtype=torch.uint8)
     batch = torch.export.Dim("N", min=1, max=64)
     program = torch.onnx.export(
         graph, (crops, torch.ones(2)), dynamo=True, opset_version=OPSET, input_names=list(INPUTS),
-        output_names=list(OUTPUTS), dynamic_shapes={"crops": {0: batch}, "box_scores": {0: batch}}, verbose=False,
+        output_names=list(outputs), dynamic_shapes={"crops": {0: batch}, "box_scores": {0: batch}}, verbose=False,
     )  # fmt: skip
     assert program is not None
     model = program.model_proto
@@ -140,7 +149,7 @@ def _tensor_name(node: Any, new_names: dict[str, str]) -> str:
     if node.op_type in ("Conv", "Gemm"):
         weight = new_names.get(node.input[1], node.input[1]).removesuffix(".weight")
         return weight.removesuffix(".0") if node.op_type == "Conv" else weight
-    suffix = {"Clip": "relu6", "Relu": "relu", "Add": "sum", "Resize": "up"}.get(node.op_type)
+    suffix = _SUFFIXES.get(node.op_type)
     if suffix and "." in first:
         return f"{first}.{suffix}"
     return node.op_type.lower()

@@ -1,9 +1,11 @@
 """Does the exported graph compute what the network computes? PyTorch against ONNX Runtime, output by output."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from qanet.errors import QanetError
 from qanet.export.graph import INPUTS, OUTPUTS, ParsingGraph
@@ -14,6 +16,13 @@ _MAX_LABELS_DIFFERENT = 1e-3
 
 
 def check_parity(network: ParsingNetwork, input_hw: tuple[int, int], path: Path, seed: int = 0) -> dict[str, float]:
+    """`compare` for a parsing network."""
+    return compare(ParsingGraph(network), OUTPUTS, input_hw, path, seed)
+
+
+def compare(
+    graph: nn.Module, outputs: Sequence[str], input_hw: tuple[int, int], path: Path, seed: int = 0
+) -> dict[str, float]:
     """Run one smooth random batch of two through both; the greatest absolute difference of each output.
 
     Labels report the share of pixels that differ.
@@ -26,13 +35,13 @@ def check_parity(network: ParsingNetwork, input_hw: tuple[int, int], path: Path,
     crops = _smooth_crops(2, input_hw, seed)
     boxes = np.array([1.0, 0.5], np.float32)
     with torch.inference_mode():
-        expected = ParsingGraph(network).eval()(torch.from_numpy(crops), torch.from_numpy(boxes))
+        expected = graph.eval()(torch.from_numpy(crops), torch.from_numpy(boxes))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    got = session.run(list(OUTPUTS), dict(zip(INPUTS, (crops, boxes))))
+    got = session.run(list(outputs), dict(zip(INPUTS, (crops, boxes))))
     differences: dict[str, float] = {}
-    for name, ours, theirs in zip(OUTPUTS, expected, got):
+    for name, ours, theirs in zip(outputs, expected, got):
         a, b = ours.numpy(), np.asarray(theirs)
         if name == "labels":
             differences[name], limit = float((a != b).mean()), _MAX_LABELS_DIFFERENT

@@ -1,121 +1,86 @@
-"""Recipes: everything that decides what a training run produces, as one frozen record per name."""
+"""The recipes by name: the official ones of the method, and modern ones for every backbone."""
 
-import dataclasses
 import difflib
-import json
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 from qanet.errors import QanetError
-from qanet.labels import LABEL_SETS
+from qanet.train.recipe import Recipe
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """A network, its data and its schedule. Defaults are the modern recipe of the edge family."""
-
-    name: str
-    labels: str  # key of qanet.labels.LABEL_SETS
-    data_format: str  # key of qanet.train.data.datasets
-    input_hw: tuple[int, int]
-    backbone: str = "lite0"
-    pretrained: bool = True  # ImageNet weights from a registry package
-    width: int = 96  # channels of the panoptic feature
-    iou_hidden: int = 256  # channels of the IoU head's hidden layers
-    mean_rgb: tuple[float, float, float] = (0.5, 0.5, 0.5)  # of images in 0..1
-    std_rgb: tuple[float, float, float] = (0.5, 0.5, 0.5)
-
-    epochs: int = 30
-    batch_size: int = 16
-    learning_rate: float = 2e-3
-    backbone_lr_factor: float = 0.35
-    weight_decay: float = 0.02
-    warmup_share: float = 0.05  # of all steps; then cosine to zero
-    clip_norm: float = 5.0
-    ema_decay: float = 0.995
-    ce_weight: float = 1.0
-    lovasz_weight: float = 1.0
-    lovasz_from: float = 0.3  # share of the run that trains on cross-entropy alone
-    lovasz_stride: int = 2  # Lovasz sees every stride-th pixel per axis, at a random phase
-    iou_weight: float = 1.0
-    repeat_threshold: float = 0.4  # repeat-factor sampling: classes in fewer images than this share come oftener
-
-    scale_range: tuple[float, float] = (0.7, 1.3)
-    scale_std: float = 0.2
-    rotation_std_deg: float = 15.0
-    rotation_probability: float = 0.5
-    shift_std: float = 0.05  # of the crop's size
-    flip_probability: float = 0.5
-    colour_jitter: float = 0.3
-    seed: int = 0
-
-    @property
-    def num_classes(self) -> int:
-        """Classes C, background included."""
-        return LABEL_SETS[self.labels].num_classes
-
-    def to_json(self) -> str:
-        """One line of JSON, stored in every checkpoint."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
-
-    @staticmethod
-    def from_json(text: str) -> "Recipe":
-        """Inverse of `to_json`."""
-        fields: dict[str, Any] = json.loads(text)
-        return Recipe(**{k: _as_tuple(v) for k, v in fields.items()})
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-RECIPES = {
-    r.name: r
-    for r in (
-        Recipe("ccp13-lite0", labels="ccp13", data_format="ccp", input_hw=(384, 288)),
-        Recipe("ccp59-lite0", labels="ccp59", data_format="ccp", input_hw=(384, 288)),
-        Recipe(
-            "celebamask19-lite0", labels="celebamask19", data_format="celebamask", input_hw=(384, 384),
-            rotation_std_deg=10.0, scale_std=0.1,
-        ),
-    )
+# Source of every number: method, section Losses and recipe.
+_OFFICIAL_DATA = {  # data set -> (label set, (batch, learning rate) of R50c, of R101d and W48)
+    "cihp": ("cihp20", (96, 7.5e-4), (128, 1e-3)),
+    "lip": ("lip20", (256, 2e-3), (128, 1e-3)),
+    "mhp": ("mhp59", (128, 1e-3), (64, 5e-4)),
+    "ppp": ("ppp7", (256, 2e-3), (128, 1e-3)),
+    "atr": ("atr18", (256, 2e-3), (128, 1e-3)),
+}
+_IMAGENET: dict[str, Any] = {"mean_rgb": (0.485, 0.456, 0.406), "std_rgb": (0.229, 0.224, 0.225)}
+_FULL_NECK: dict[str, Any] = {"width": 256, "iou_hidden": 512}
+# Backbone -> what stands on it. Package registries have ImageNet weights of the Lite family only.
+_NETWORKS: dict[str, dict[str, Any]] = {
+    "lite0": {},
+    "lite1": {},
+    "lite2": {},
+    "r18": {**_IMAGENET, "pretrained": False},
+    "r50c": {"fpn_width": 256, **_FULL_NECK, **_IMAGENET, "pretrained": False},
+    "r101d": {"fpn_width": 256, **_FULL_NECK, **_IMAGENET, "pretrained": False},
+    "w18": {**_FULL_NECK, **_IMAGENET, "pretrained": False},
+    "w32": {**_FULL_NECK, **_IMAGENET, "pretrained": False},
+    "w48": {**_FULL_NECK, **_IMAGENET, "pretrained": False},
+}
+_OFFICIAL_TRAINING: dict[str, Any] = {
+    "epochs": 140, "optimizer": "adam", "backbone_lr_factor": 1.0, "weight_decay": 0.0, "schedule": "step",
+    "milestones": (90 / 140, 120 / 140), "warmup_share": 0.0, "amp": "off", "clip_norm": 0.0, "ema_decay": 0.0,
+    "lovasz_from": 0.0, "loss_stride": 1, "lovasz_stride": 1, "repeat_threshold": 0.0, "scale_range": (0.7, 1.3),
+    "scale_std": 0.3, "rotation_std_deg": 40.0, "rotation_probability": 0.6, "shift_std": 0.0,
+    "flip_probability": 0.5, "colour_jitter": 0.0,
 }  # fmt: skip
 
 
+def _official() -> Iterator[Recipe]:
+    """{cihp,lip,mhp,ppp,atr}-{r50c,r101d,w48}-512x384, and the wide W48 of LIP at 544x416."""
+    for data, (labels, small, large) in _OFFICIAL_DATA.items():
+        for backbone in ("r50c", "r101d", "w48"):
+            batch_size, learning_rate = small if backbone == "r50c" else large
+            settings = {**_NETWORKS[backbone], **_OFFICIAL_TRAINING}
+            settings |= {"batch_size": batch_size, "learning_rate": learning_rate, "backbone": backbone}
+            yield Recipe(f"{data}-{backbone}-512x384", labels, data, (512, 384), **settings)
+            if (data, backbone) == ("lip", "w48"):
+                yield Recipe("lip-w48-544x416", labels, data, (544, 416), **{**settings, "width": 384})
+
+
+def _modern() -> Iterator[Recipe]:
+    """Clothing Co-Parsing with 13 and 59 classes, every backbone; faces with the slim one."""
+    for labels in ("ccp13", "ccp59"):
+        for backbone, network in _NETWORKS.items():
+            yield Recipe(f"{labels}-{backbone}", labels, "ccp", (384, 288), backbone=backbone, **network)
+    yield Recipe(
+        "celebamask19-lite0", "celebamask19", "celebamask", (256, 256), backbone="lite0-slim", width=48,
+        iou_hidden=128, rotation_std_deg=10.0, scale_std=0.1,
+    )  # fmt: skip
+    yield Recipe("person-mask-lite0", "person1", "coco", (256, 192), repeat_threshold=0.0)
+
+
+RECIPES = {r.name: r for r in (*_modern(), *_official())}
+
+
 def recipe(name: str, overrides: dict[str, str] | None = None) -> Recipe:
-    """The recipe of that name with `key=value` overrides, each value in the type of its default.
+    """The recipe of that name with `key=value` overrides.
 
     Raises:
-        QanetError: unknown recipe, unknown key, or a value that is not of the key's type.
+        QanetError: an unknown recipe, an unknown key, or a value that is not of the key's type.
     """
     if name not in RECIPES:
-        near = difflib.get_close_matches(name, RECIPES, 1)
+        near = nearest(name)
         raise QanetError(
-            f"unknown recipe {name!r}", expected=f"one of {', '.join(RECIPES)}", got=name,
-            next_command=f"qanet train {near[0] if near else next(iter(RECIPES))}",
+            f"unknown recipe {name!r}", expected=f"DATA-BACKBONE, such as {near}; all: qanet train --help", got=name,
+            next_command=f"qanet train {near}",
         )  # fmt: skip
-    base = RECIPES[name]
-    fields = {f.name: getattr(base, f.name) for f in dataclasses.fields(Recipe)}
-    changes: dict[str, Any] = {}
-    for key, text in (overrides or {}).items():
-        if key not in fields or key == "name":
-            near = difflib.get_close_matches(key, fields, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(fields)}"
-            raise QanetError(f"recipe {name} has no key {key!r}", next_command=hint)
-        changes[key] = _parse(key, text, fields[key])
-    return dataclasses.replace(base, **changes)
+    return RECIPES[name].override(overrides or {})
 
 
-def _parse(key: str, text: str, default: Any) -> Any:
-    try:
-        if isinstance(default, bool):
-            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        if isinstance(default, tuple):
-            parts = text.lower().replace("x", ",").split(",")
-            values = tuple(type(default[0])(p) for p in parts)
-            if len(values) != len(default):
-                raise ValueError(text)
-            return values
-        return type(default)(text)
-    except (ValueError, KeyError) as error:
-        raise QanetError(f"bad value for {key}", expected=f"like {default!r}", got=repr(text)) from error
+def nearest(name: str) -> str:
+    """The known recipe that a mistyped name most likely means."""
+    longer = [known for known in RECIPES if known.startswith(name)]
+    return (longer or difflib.get_close_matches(name, RECIPES, 1) or list(RECIPES))[0]

@@ -1,24 +1,72 @@
-"""`qanet inspect`: what a bundle is, whether its files are whole, and what its engines run on."""
+"""`qanet inspect`: what a bundle, a checkpoint or a recipe is, how large, and what its engines run on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from qanet.bundle import Bundle, open_bundle
+from qanet.bundle import SUFFIX, Bundle, open_bundle
 from qanet.cli.commandline import command_parser, emit, table
+from qanet.errors import QanetError
+
+_CHECKPOINTS = (".safetensors", ".pt", ".pth")
 
 
-def main(argv: Sequence[str]) -> int:
-    """Entry point."""
-    parser = command_parser("inspect", "A bundle's manifest, checked against its files, and its engines' census.")
-    parser.add_argument("model", metavar="NAME.qanet")
+def main(
+    argv: Sequence[str], *, describe_network: Callable[[str], dict[str, Any]],
+    graph_size: Callable[[bytes], dict[str, int]],
+) -> int:  # fmt: skip
+    """Entry point; the callables are qanet.train.describe.describe_network and qanet.export.size.graph_size, from the
+    command table."""
+    parser = command_parser(
+        "inspect", "A bundle's manifest, checked against its files, and its engines' census; or the size of a network."
+    )
+    parser.add_argument(
+        "model", metavar="NAME", help="a bundle, a checkpoint (.safetensors, .pt, an official .pth) or a recipe"
+    )
     args = parser.parse_args(argv)
-    bundle = open_bundle(args.model)
+    bundle = _bundle(args.model)
+    if bundle is None:
+        document = describe_network(args.model)
+        emit(args.json, document, _network_text(document))
+        return 0
     bundle.verify()
-    emit(args.json, {"path": str(bundle.path), "files_verified": True, **bundle.manifest}, _text(bundle))
+    size = graph_size(bundle.graph("fp32"))
+    emit(args.json, {"path": str(bundle.path), "files_verified": True, **size, **bundle.manifest}, _text(bundle, size))
     return 0
 
 
-def _text(bundle: Bundle) -> str:
+def _bundle(name: str) -> Bundle | None:
+    """The bundle of that name; None where it can only be a checkpoint or a recipe. A bundle goes before a recipe."""
+    path = Path(name)
+    if path.is_file():
+        return None
+    try:
+        return open_bundle(name)
+    except QanetError:
+        if path.exists() or name.endswith(SUFFIX) or path.suffix in _CHECKPOINTS or len(path.parts) != 1:
+            raise
+        return None
+
+
+def _network_text(document: dict[str, Any]) -> str:
+    recipe = document["recipe"]
+    height, width = recipe["input_hw"]
+    lines = [f"recipe {recipe['name']}: {recipe['backbone']}, {recipe['labels']}, crops {height}x{width}"]
+    if "fits" in document:
+        lines = [f"{document['checkpoint']}: the tensors of {' or '.join(document['fits'])}"]
+    elif "checkpoint" in document:
+        lines = [f"{document['checkpoint']}: {lines[0]}"]
+        if document.get("epoch") is not None:
+            lines.append(f"a run's state after epoch {document['epoch']} of {recipe['epochs']}")
+    rows = [
+        (part, f"{size['parameters'] / 1e6:.2f}", f"{size['multiply_adds'] / 1e9:.2f}")
+        for part, size in document["parts"].items()
+    ]
+    header = ("part", "parameters, million", f"multiply-adds of a {height}x{width} crop, billion")
+    return "\n\n".join(["\n".join(lines), table(rows, header)])
+
+
+def _text(bundle: Bundle, size: dict[str, int]) -> str:
     manifest = bundle.manifest
     height, width = bundle.input_hw
     recipe = manifest["made"].get("recipe", {})
@@ -26,6 +74,8 @@ def _text(bundle: Bundle) -> str:
     parts = [
         f"{bundle.path}: {bundle.labels.name}, {bundle.labels.num_classes} classes, crops {height}x{width}, "
         f"recipe {recipe.get('name', 'unknown')}, QAM exponents box {a:g} IoU {b:g} pixel {g:g}",
+        f"{size['parameters'] / 1e6:.2f} million parameters with batch norm folded in, "
+        f"{size['multiply_adds'] / 1e9:.2f} billion multiply-adds a crop",
         f"classes: {', '.join(bundle.labels.classes)}",
         table(
             [(n, f"{f['bytes'] / 2**20:.2f}", f["sha256"][:16], "whole") for n, f in manifest["files"].items()],

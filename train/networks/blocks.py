@@ -1,0 +1,105 @@
+"""The building blocks that ResNet and HRNet share; layer names are the ones their published weights use."""
+
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor, nn
+
+
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    """3x3 convolution without a bias that keeps the size, or halves it with stride 2."""
+    return nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
+
+
+def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    """1x1 convolution without a bias."""
+    return nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+
+
+class Stem(nn.Module):
+    """A chain of convolutions, each with batch norm and ReLU: conv1, bn1, conv2, bn2, ..."""
+
+    def __init__(self, steps: Sequence[tuple[int, int, int]]):
+        """steps: (output channels, kernel, stride) of each convolution."""
+        super().__init__()
+        self.relu = nn.ReLU(inplace=True)
+        self.depth = len(steps)
+        channels = 3
+        for number, (out_channels, kernel, stride) in enumerate(steps, 1):
+            conv = nn.Conv2d(channels, out_channels, kernel, stride, kernel // 2, bias=False)
+            self.add_module(f"conv{number}", conv)
+            self.add_module(f"bn{number}", nn.BatchNorm2d(out_channels))
+            channels = out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        for number in range(1, self.depth + 1):
+            conv, norm = self.get_submodule(f"conv{number}"), self.get_submodule(f"bn{number}")
+            x = self.relu(norm(conv(x)))
+        return x
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and the input, added and then rectified."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, planes: int, stride: int = 1, downsample: nn.Module | None = None):
+        super().__init__()
+        self.conv1, self.bn1 = conv3x3(in_channels, planes, stride), nn.BatchNorm2d(planes)
+        self.conv2, self.bn2 = conv3x3(planes, planes), nn.BatchNorm2d(planes)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = downsample if downsample is not None else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(out)) + self.downsample(x))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (it has the stride) and 1x1 convolution to four times the planes, added to the input and rectified."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, planes: int, stride: int = 1, downsample: nn.Module | None = None):
+        super().__init__()
+        self.conv1, self.bn1 = conv1x1(in_channels, planes), nn.BatchNorm2d(planes)
+        self.conv2, self.bn2 = conv3x3(planes, planes, stride), nn.BatchNorm2d(planes)
+        self.conv3, self.bn3 = conv1x1(planes, 4 * planes), nn.BatchNorm2d(4 * planes)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = downsample if downsample is not None else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        return self.relu(self.bn3(self.conv3(out)) + self.downsample(x))
+
+
+def residual_layer(
+    block: type[BasicBlock] | type[Bottleneck], in_channels: int, planes: int, repeats: int, stride: int = 1,
+    average_shortcut: bool = False,
+) -> nn.Sequential:  # fmt: skip
+    """`repeats` blocks, the first with the stride and, where the shapes differ, a shortcut that is not the identity.
+
+    Args:
+        average_shortcut: ResNet-d: the shortcut averages stride x stride pixels, then its 1x1 convolution has stride 1.
+    """
+    out_channels = planes * block.expansion
+    downsample: nn.Module | None = None
+    if stride != 1 or in_channels != out_channels:
+        parts: list[nn.Module] = [conv1x1(in_channels, out_channels, 1 if average_shortcut else stride)]
+        if average_shortcut:
+            parts.insert(0, nn.AvgPool2d(stride) if stride != 1 else nn.Identity())
+        downsample = nn.Sequential(*parts, nn.BatchNorm2d(out_channels))
+    first = block(in_channels, planes, stride, downsample)
+    return nn.Sequential(first, *(block(out_channels, planes) for _ in range(repeats - 1)))
+
+
+def initialise(modules: Iterable[nn.Module]) -> None:
+    """Convolutions Kaiming-normal over fan-out; the last batch norm of a residual block starts at zero (method,
+    section Network), so that every block starts as the identity."""
+    for module in modules:
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, Bottleneck):
+            nn.init.zeros_(module.bn3.weight)
+        elif isinstance(module, BasicBlock):
+            nn.init.zeros_(module.bn2.weight)
