@@ -23,6 +23,7 @@ class Command:
 
 COMMANDS = {
     "doctor": Command("qanet.cli.doctor:main", "what this machine can run, and the command for what is missing"),
+    "check": Command("qanet.cli.check_data:main", "walk a data set, name its broken files, count its classes"),
     "train": Command("qanet.train.command:main", "train a recipe; resumes where it stopped"),
     "val": Command(
         "qanet.benchmarks.val:main", "accuracy of a bundle or a checkpoint on a data set",
@@ -31,7 +32,10 @@ COMMANDS = {
     "export": Command("qanet.export.command:main", "checkpoint to a bundle with one ONNX graph"),
     "calibrate": Command(
         "qanet.calib.command:main", "INT8 scales from images of people",
-        {"open_crops": "qanet.runtime.crops:people_crops"},
+        {
+            "open_crops": "qanet.runtime.crops:people_crops",
+            "open_accuracy": "qanet.benchmarks.graph_accuracy:open_accuracy",
+        },
     ),
     "build": Command(
         "qanet.export.build:main", "typed graphs and engines for a target",
@@ -39,7 +43,12 @@ COMMANDS = {
     ),
     "parse": Command("qanet.runtime.command:main", "parse the people of a video, an image or a folder"),
     "benchmark": Command("qanet.benchmarks.command:main", "latency against accuracy, with an HTML report"),
-    "inspect": Command("qanet.cli.inspect:main", "a bundle's manifest and census, and what it runs on"),
+    "masks": Command("qanet.runtime.masks:main", "instance masks of people as COCO results, scored by QAM"),
+    "rescore": Command("qanet.benchmarks.rescore:main", "rank the masks of a Mask R-CNN again by their quality (QAM)"),
+    "inspect": Command(
+        "qanet.cli.inspect:main", "what a bundle, a checkpoint or a recipe is, how large, and what it runs on",
+        {"describe_network": "qanet.train.describe:describe_network", "graph_size": "qanet.export.size:graph_size"},
+    ),
 }  # fmt: skip
 
 
@@ -100,7 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _install_hint(command: str) -> str:
-    extra = {"train": "train", "export": "export", "val": "export", "calibrate": "calib"}.get(command)
+    extras = {"train": "train", "export": "export", "val": "export", "calibrate": "calib", "inspect": "train"}
+    extra = extras.get(command)
     return f"pip install 'qanet-edge[{extra}]'" if extra else "pip install --upgrade qanet-edge"
 
 

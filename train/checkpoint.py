@@ -4,6 +4,7 @@ Neither is ever unpickled: last.pt is read with weights_only=True and safetensor
 written aside and renamed, so that a full disk leaves the old file in place.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from qanet.errors import QanetError
 from qanet.files import write_by
 from qanet.train.networks.parser import ParsingNetwork, build
-from qanet.train.recipes import Recipe
+from qanet.train.recipe import Recipe
 
 _RECIPE_KEY = "qanet_recipe"
 
@@ -31,12 +32,13 @@ def load_state(path: Path) -> dict[str, Any]:
         raise QanetError(f"{path} is not a run's state", got=str(error).splitlines()[0]) from error
 
 
-def save_weights(path: Path, model: nn.Module, recipe: Recipe) -> None:
-    """Write weights and recipe as safetensors, floats in FP16: half the size, and fine-tuning starts the same."""
+def save_weights(path: Path, model: nn.Module, recipe: Recipe, half: bool = True) -> None:
+    """Write weights and recipe as safetensors; floats in FP16 by default: half the size, and fine-tuning starts the
+    same."""
     from safetensors.torch import save_file
 
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+    tensors = {k: v.half() if half and v.is_floating_point() else v for k, v in tensors.items()}
     write_by(path, lambda aside: save_file(tensors, aside, {_RECIPE_KEY: recipe.to_json()}))
 
 
@@ -64,16 +66,22 @@ def load_weights(path: Path) -> tuple[ParsingNetwork, Recipe]:
     return model.eval(), recipe
 
 
-def load_strictly(model: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
-    """Copy tensors into the model; QanetError names the first missing, extra or misshapen one."""
+def load_strictly(model: nn.Module, tensors: dict[str, Tensor], where: str, called: Callable[[str], str] = str) -> None:
+    """Copy tensors into the model; QanetError names the first missing, extra or misshapen one.
+
+    Args:
+        where: the file, for the message.
+        called: what a tensor of the model is called there, for the message.
+    """
     own = model.state_dict()
     for key, value in own.items():
         if key not in tensors:
-            raise QanetError(f"{where} lacks the tensor {key}", expected=tuple(value.shape), got="missing")
+            raise QanetError(f"{where} lacks the tensor {called(key)}", expected=tuple(value.shape), got="missing")
         if tensors[key].shape != value.shape:
             got = tuple(tensors[key].shape)
-            raise QanetError(f"{where}: tensor {key} has the wrong shape", expected=tuple(value.shape), got=got)
+            raise QanetError(f"{where}: tensor {called(key)} has the wrong shape", expected=tuple(value.shape), got=got)
     extra = sorted(set(tensors) - set(own))
     if extra:
-        raise QanetError(f"{where} has a tensor the network does not: {extra[0]}", expected=f"{len(own)} tensors")
+        fact = f"{where} has a tensor the network does not: {called(extra[0])}"
+        raise QanetError(fact, expected=f"{len(own)} tensors")
     model.load_state_dict(tensors)

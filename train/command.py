@@ -1,51 +1,89 @@
 """`qanet train`: a recipe on a data set, on a GPU where there is one, resumed where it stopped."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from qanet.cli.commandline import command_parser, emit, note
-from qanet.datasets import PhotoFolder
+from qanet.coco.people import open_train_and_val
+from qanet.datasets import DATA_FORMATS, DataSet, open_dataset, splits_of
 from qanet.errors import QanetError
-from qanet.labels import label_set
+from qanet.labels import PERSON1
+from qanet.train.recipe import Recipe
 from qanet.train.recipes import RECIPES, recipe
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = command_parser(
+        "train",
+        "Train a recipe. Stop it when you like: the same command goes on. On several GPUs: torchrun --nproc-per-node N "
+        "-m qanet train ...",
+        epilog=f"Recipes: {', '.join(RECIPES)}. `qanet inspect RECIPE` shows one with its settings.",
+    )
+    parser.add_argument("recipe", metavar="RECIPE")
+    parser.add_argument("settings", metavar="key=value", nargs="*", help="override the recipe, e.g. epochs=10")
+    parser.add_argument("--data", required=True, metavar="DIR")
+    parser.add_argument("--format", choices=(*DATA_FORMATS, "coco"), help="layout of the data; default: the recipe's")
+    parser.add_argument("--output", metavar="DIR", help="default: runs/RECIPE")
+    parser.add_argument("--initial-weights", metavar="FILE", type=Path, help="start from a .safetensors checkpoint")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    parser.add_argument("--workers", type=int, default=2, help="threads that load and augment")
+    parser.add_argument("--deterministic", action="store_true", help="repeatable GPU kernels where there are such")
+    return parser
 
 
 def main(argv: Sequence[str]) -> int:
     """Entry point."""
-    parser = command_parser(
-        "train", f"Train a recipe ({', '.join(RECIPES)}). Stop it when you like: the same command goes on."
-    )
-    parser.add_argument("recipe", metavar="RECIPE")
-    parser.add_argument("settings", metavar="key=value", nargs="*", help="override the recipe, e.g. epochs=10")
-    parser.add_argument("--data", required=True, metavar="DIR", help="photos/, labels/, train.txt, val.txt")
-    parser.add_argument("--output", metavar="DIR", help="default: runs/RECIPE")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
-    parser.add_argument("--workers", type=int, default=2, help="threads that load and augment")
-    args = parser.parse_args(argv)
+    args = _arguments().parse_args(argv)
     chosen = recipe(args.recipe, dict(_setting(text) for text in args.settings))
-    labels = label_set(chosen.labels)
-    train_data = PhotoFolder(args.data, labels, "train")
-    val_data = PhotoFolder(args.data, labels, "val") if (Path(args.data) / "val.txt").exists() else None
+    train_data, val_data = _open(chosen, args.data, args.format or chosen.data_format)
 
     import cv2
+    import torch
 
-    from qanet.train.loop import Trainer, choose_device
+    from qanet.train.distributed import join_world, leave_world
+    from qanet.train.loop import Run, Trainer
 
     cv2.setNumThreads(1)  # the loader's threads are the parallelism
+    torch.backends.cudnn.benchmark = not args.deterministic
+    torch.use_deterministic_algorithms(args.deterministic, warn_only=True)
     folder = Path(args.output or f"runs/{chosen.name}")
-    trainer = Trainer(chosen, train_data, val_data, folder, choose_device(args.device), args.workers)
-    if trainer.epoch:
-        note(f"resuming {folder} after epoch {trainer.epoch} of {chosen.epochs}")
-    parameters = sum(p.numel() for p in trainer.model.parameters())
-    note(f"{chosen.name}: {parameters / 1e6:.2f} M parameters, {len(train_data)} images, on {trainer.device}")
-    run = trainer.run(note)
-    scores = run.scores
+    world, device = join_world(args.device)
+    say = note if world.is_main else _silent
+
+    def run_whole() -> Run:  # the trainer ends with it, before the group of processes does: see leave_world
+        trainer = Trainer(chosen, train_data, val_data, folder, device, args.workers, args.initial_weights, world)
+        if trainer.epoch:
+            say(f"resuming {folder} after epoch {trainer.epoch} of {chosen.epochs}")
+        parameters = sum(p.numel() for p in trainer.model.parameters())
+        processes = f", {world.size} processes" if world.size > 1 else ""
+        say(f"{chosen.name}: {parameters / 1e6:.2f} M parameters, {len(train_data)} people, on {device}{processes}")
+        return trainer.run(say)
+
+    try:
+        run = run_whole()
+    finally:
+        leave_world()
     document = {"weights": str(run.weights), "epochs": run.epochs, "seconds": round(run.seconds, 1)}
-    if scores:
-        document |= {"val_crop_miou": scores.miou, "val_crop_pixel_accuracy": scores.pixel_accuracy}
-    emit(args.json, document, f"wrote {run.weights} after {run.seconds / 3600:.2f} h\n"
-         f"next: qanet export {run.weights} --output {chosen.name}.qanet")  # fmt: skip
+    if run.scores:
+        document |= {"val_crop_miou": run.scores.miou, "val_crop_pixel_accuracy": run.scores.pixel_accuracy}
+    if world.is_main:
+        emit(args.json, document, f"wrote {run.weights} after {run.seconds / 3600:.2f} h\n"
+             f"next: qanet export {run.weights} --output {chosen.name}.qanet")  # fmt: skip
     return 0
+
+
+def _open(chosen: Recipe, root: str, format: str) -> tuple[DataSet, DataSet | None]:
+    if (format == "coco") != (chosen.labels == PERSON1.name):
+        raise QanetError(f"recipe {chosen.name} does not learn from {format}", expected=chosen.data_format, got=format)
+    if format == "coco":
+        return open_train_and_val(root)
+    train_data = open_dataset(root, format, chosen.labels, "train")
+    return train_data, open_dataset(root, format, chosen.labels, "val") if "val" in splits_of(root, format) else None
+
+
+def _silent(_: str) -> None:
+    """Processes other than the first report nothing."""
 
 
 def _setting(text: str) -> tuple[str, str]:

@@ -1,7 +1,5 @@
-"""The training loop: AMP, channels_last, one-cycle schedule, EMA, a CSV log, a checkpoint an epoch, and resuming."""
+"""The training loop: one run in one folder, saved after every epoch, resumed where it stopped."""
 
-import csv
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,19 +8,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from qanet.datasets import PhotoFolder
+from qanet.datasets import DataSet
 from qanet.errors import QanetError
 from qanet.train.checkpoint import load_state, save_state, save_weights
-from qanet.train.data.loader import Loader
+from qanet.train.data.loader import Batch, Loader
+from qanet.train.distributed import World
 from qanet.train.ema import Ema
-from qanet.train.losses import parsing_losses
-from qanet.train.networks.parser import ParsingNetwork, build
-from qanet.train.recipes import Recipe
+from qanet.train.mask_losses import losses_of
+from qanet.train.networks.parser import build
+from qanet.train.optimise import MixedPrecision, lr_factor, make_optimizer
+from qanet.train.progress import append_log, write_pictures
+from qanet.train.recipe import Recipe
+from qanet.train.start import frozen_modules, take_over
 from qanet.train.validate import CropScores, score_crops
-
-_LOG_FIELDS = ("epoch", "loss", "ce", "lovasz", "iou", "val_miou", "val_pixel_accuracy", "seconds", "waited_s")
 
 
 @dataclass
@@ -35,47 +34,47 @@ class Run:
     scores: CropScores | None
 
 
-def choose_device(name: str = "auto") -> torch.device:
-    """A CUDA GPU where there is one, else the CPU."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
-
-
 class Trainer:
-    """One run in one folder: `last.pt` to resume from, `log.csv`, `model.safetensors` (the averaged weights)."""
+    """One run in one folder.
+
+    Files: `last.pt` to resume from, `log.csv`, `pictures/epoch-NNN.jpg`, and at the end `model.safetensors` (the
+    averaged weights). The same recipe, data and seed give the same weights, stopped and resumed or not; on a GPU
+    within what its kernels repeat.
+    """
 
     def __init__(
-        self, recipe: Recipe, train_data: PhotoFolder, val_data: PhotoFolder | None, folder: Path,
-        device: torch.device, workers: int = 2,
+        self, recipe: Recipe, train_data: DataSet, val_data: DataSet | None, folder: Path, device: torch.device,
+        workers: int = 2, initial_weights: Path | None = None, world: World | None = None,
     ):  # fmt: skip
         torch.manual_seed(recipe.seed)
         self.recipe, self.val_data, self.folder, self.device = recipe, val_data, folder, device
-        self.loader = Loader(train_data, recipe, workers)
+        self.world = world or World()
         self.model = build(recipe)
-        if recipe.pretrained:
+        if initial_weights is not None:
+            take_over(self.model, initial_weights)
+        elif recipe.pretrained:
             self.model.backbone.load_pretrained()
+        self.frozen = frozen_modules(self.model, recipe.frozen_stages)
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = Ema(self.model, recipe.ema_decay)
-        self.optimizer = torch.optim.AdamW(_parameter_groups(self.model, recipe), lr=recipe.learning_rate)
-        self.total_steps = recipe.epochs * len(self.loader)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._lr_factor)
+        self.precision = MixedPrecision(recipe.amp, device.type)
+        self.optimizer = make_optimizer(self.model, recipe)
+        self.loader = Loader(train_data, recipe, workers, self.world, folder / "class-presence.npz")
+        total = recipe.epochs * len(self.loader)
+        factor: Callable[[int], float] = lambda step: lr_factor(recipe, step, total)  # noqa: E731
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
         self.epoch, self.seconds = 0, 0.0
         self.state_path = folder / "last.pt"
         if self.state_path.exists():
             self._restore(load_state(self.state_path))
-
-    def _lr_factor(self, step: int) -> float:
-        warmup = max(1, round(self.recipe.warmup_share * self.total_steps))
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, self.total_steps - warmup)))
+        self.parallel = self.world.parallel(self.model, device, recipe.sync_bn)
 
     def _state(self) -> dict[str, Any]:
         return {
             "recipe": self.recipe.to_json(), "epoch": self.epoch, "seconds": self.seconds,
             "model": self.model.state_dict(), "ema": self.ema.model.state_dict(), "ema_steps": self.ema.steps,
             "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
+            "scaler": self.precision.scaler.state_dict(),
         }  # fmt: skip
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -89,50 +88,62 @@ class Trainer:
         self.ema.steps = state["ema_steps"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+        self.precision.scaler.load_state_dict(state["scaler"])
         self.epoch, self.seconds = state["epoch"], state["seconds"]
 
-    def run(self, report: Callable[[str], None] = print) -> Run:
-        """Train to the recipe's last epoch; saves after every epoch, so stopping loses one epoch at most."""
+    def run(self, report: Callable[[str], None] = print, until: int | None = None) -> Run:
+        """Train to the recipe's last epoch, or to epoch `until`; stopping at any time loses one epoch at most.
+
+        Raises:
+            QanetError: a loss that is not finite, a broken file of the data set, a full disk; `last.pt` keeps the
+                last whole epoch.
+        """
         scores = None
-        while self.epoch < self.recipe.epochs:
+        while self.epoch < min(self.recipe.epochs, until or self.recipe.epochs):
             start = time.monotonic()
             losses = self._train_epoch()
+            trained_s = time.monotonic() - start
             self.epoch += 1
-            scores = score_crops(self.ema.model, self.val_data, self.recipe, self.device) if self.val_data else None
+            if self.val_data:
+                scores = score_crops(self.ema.model, self.val_data, self.recipe, self.device, self.world)
             self.seconds += time.monotonic() - start
-            save_state(self.state_path, self._state())
-            self._log(losses, scores, time.monotonic() - start)
-            val = f"  val mIoU {scores.miou:.4f} acc {scores.pixel_accuracy:.4f}" if scores else ""
-            terms = " ".join(f"{k} {v:.3f}" for k, v in losses.items())
-            wait = self.loader.waited_s / max(time.monotonic() - start, 1e-9)
-            report(f"epoch {self.epoch}/{self.recipe.epochs}  {terms}{val}  data wait {wait:.1%}")
+            if self.world.is_main:
+                save_state(self.state_path, self._state())
+                self._show(losses, scores, time.monotonic() - start, self.loader.waited_s / trained_s, report)
         weights = self.folder / "model.safetensors"
-        save_weights(weights, self.ema.model, self.recipe)
+        if self.world.is_main:
+            save_weights(weights, self.ema.model, self.recipe)
         return Run(weights, self.epoch, self.seconds, scores)
 
     def _train_epoch(self) -> dict[str, float]:
         from tqdm import tqdm
 
-        self.model.train()
+        self.parallel.train()
+        for stage in self.frozen:
+            stage.eval()
         sums: dict[str, float] = {}
-        batches = self.loader.epoch(self.epoch)
-        bar = tqdm(batches, total=len(self.loader), desc=f"epoch {self.epoch + 1}", leave=False, disable=None)
-        for step, (crops, labels) in enumerate(bar):
-            terms = self._step(crops.to(self.device), labels.to(self.device), step)
+        bar = tqdm(
+            self.loader.epoch(self.epoch), total=len(self.loader), desc=f"epoch {self.epoch + 1}", leave=False,
+            disable=None if self.world.is_main else True,
+        )  # fmt: skip
+        for step, batch in enumerate(bar):
+            terms = self._step(batch, step)
             for key, value in terms.items():
                 sums[key] = sums.get(key, 0.0) + value
             bar.set_postfix(loss=f"{terms['loss']:.3f}")
-        return {k: v / len(self.loader) for k, v in sums.items()}
+        means = torch.tensor(list(sums.values()), dtype=torch.float64, device=self.device)
+        means = self.world.sum(means) / (len(self.loader) * self.world.size)
+        return dict(zip(sums, means.tolist()))
 
-    def _step(self, crops: Tensor, labels: Tensor, step: int) -> dict[str, float]:
+    def _step(self, batch: Batch, step: int) -> dict[str, float]:
         recipe = self.recipe
         rng = np.random.default_rng((recipe.seed, self.epoch, step, 2))
-        phase = tuple(int(v) for v in rng.integers(0, recipe.lovasz_stride, 2))
-        dtype = torch.bfloat16
-        with torch.autocast(self.device.type, dtype):
-            logits, iou = self.model(self.model.normalise(crops).contiguous(memory_format=torch.channels_last))
-        terms = parsing_losses(
-            logits, iou, labels, recipe.lovasz_stride, (phase[0], phase[1]),
+        row, column = (int(v) for v in rng.integers(0, recipe.loss_stride * recipe.lovasz_stride, 2))
+        crops, labels = (part.to(self.device, non_blocking=True) for part in (batch.crops, batch.labels))
+        with self.precision.autocast():
+            logits, iou = self.parallel(self.model.normalise(crops).contiguous(memory_format=torch.channels_last))
+        terms = losses_of(recipe.labels)(
+            logits, iou, labels, stride=recipe.loss_stride, lovasz_stride=recipe.lovasz_stride, phase=(row, column),
             with_lovasz=self.epoch >= recipe.lovasz_from * recipe.epochs,
         )  # fmt: skip
         weights = {"ce": recipe.ce_weight, "lovasz": recipe.lovasz_weight, "iou": recipe.iou_weight}
@@ -140,40 +151,27 @@ class Trainer:
         if not torch.isfinite(loss):
             values = {key: float(value.detach()) for key, value in terms.items()}
             raise QanetError(
-                f"the loss is not finite at epoch {self.epoch + 1}, batch {step}", expected="finite", got=values,
+                f"the loss is not finite at epoch {self.epoch + 1}, batch {step} ({', '.join(batch.names[:4])}, ...)",
+                expected="finite", got=values,
                 next_command=f"lower learning_rate; {self.state_path} holds the last good epoch",
             )  # fmt: skip
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
-        self.optimizer.step()
+        self.precision.step(loss, self.model, self.optimizer, recipe.clip_norm)
         self.schedule.step()
         self.ema.update(self.model)
         return {"loss": float(loss.detach()), **{key: float(value.detach()) for key, value in terms.items()}}
 
-    def _log(self, losses: dict[str, float], scores: CropScores | None, seconds: float) -> None:
-        path = self.folder / "log.csv"
-        fresh = not path.exists()
-        row: dict[str, float] = {"epoch": self.epoch, "seconds": seconds, "waited_s": self.loader.waited_s, **losses}
-        if scores:
+    def _show(
+        self, losses: dict[str, float], scores: CropScores | None, seconds: float, wait: float,
+        report: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        rate = max(group["lr"] for group in self.optimizer.param_groups)
+        row = {"epoch": self.epoch, "seconds": seconds, "data_wait_share": wait, "learning_rate": rate, **losses}
+        val = ""
+        if scores and self.val_data:
             row |= {"val_miou": scores.miou, "val_pixel_accuracy": scores.pixel_accuracy}
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, _LOG_FIELDS)
-            if fresh:
-                writer.writeheader()
-            writer.writerow({k: round(v, 5) for k, v in row.items()})
-
-
-def _parameter_groups(model: ParsingNetwork, recipe: Recipe) -> list[dict[str, Any]]:
-    """Backbone at a lower rate; no weight decay on biases and norms."""
-    groups: list[dict[str, Any]] = []
-    for in_backbone in (True, False):
-        for decayed in (True, False):
-            chosen = [
-                p for name, p in model.named_parameters()
-                if name.startswith("backbone.") == in_backbone and (p.ndim > 1) == decayed
-            ]  # fmt: skip
-            factor = recipe.backbone_lr_factor if in_backbone else 1.0
-            decay = recipe.weight_decay if decayed else 0.0
-            groups.append({"params": chosen, "lr": recipe.learning_rate * factor, "weight_decay": decay})
-    return groups
+            val = f"  val mIoU {scores.miou:.4f} acc {scores.pixel_accuracy:.4f}"
+            picture = self.folder / "pictures" / f"epoch-{self.epoch:03d}.jpg"
+            write_pictures(picture, self.ema.model, self.val_data, self.recipe, self.device)
+        append_log(self.folder / "log.csv", row)
+        terms = " ".join(f"{k} {v:.3f}" for k, v in losses.items())
+        report(f"epoch {self.epoch}/{self.recipe.epochs}  {terms}{val}  {seconds:.0f} s, {wait:.1%} waiting for data")

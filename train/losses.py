@@ -72,8 +72,8 @@ def iou_loss(predicted: Tensor, targets: Tensor) -> Tensor:
 
 
 def parsing_losses(
-    logits: Tensor, iou_predicted: Tensor, labels: Tensor, lovasz_stride: int = 1, phase: tuple[int, int] = (0, 0),
-    with_lovasz: bool = True,
+    logits: Tensor, iou_predicted: Tensor, labels: Tensor, *, stride: int = 1, lovasz_stride: int = 1,
+    phase: tuple[int, int] = (0, 0), with_lovasz: bool = True,
 ) -> dict[str, Tensor]:  # fmt: skip
     """All losses, unweighted, of quarter-resolution logits against full-resolution labels.
 
@@ -81,18 +81,22 @@ def parsing_losses(
         logits: (N, C, H/4, W/4).
         iou_predicted: (N,).
         labels: (N, H, W) uint8 or int64.
-        lovasz_stride: Lovasz sees every stride-th pixel per axis, from `phase` on: its sort dominates its cost.
+        stride: 1 as upstream; 2 compares logits of half resolution with every second label per axis, which costs a
+            quarter. A label then stands up to half a pixel beside its logit; random phases even that out.
+        lovasz_stride: Lovasz sees every such pixel per axis of what the others see: its sort dominates its cost.
+        phase: of both strides, row and column; taken modulo each.
         with_lovasz: leave the Lovasz term out when False.
     Returns:
         {"ce", "lovasz" (if asked), "iou"}: () float32 each.
     """
-    labels = labels.long()
+    rows, columns = (slice(p % stride, None, stride) for p in phase)
+    labels = labels[:, rows, columns].long()
     exact = torch.promote_types(logits.dtype, torch.float32)  # half precision is lifted, double stays
     full = F.interpolate(logits.to(exact), size=labels.shape[1:], mode="bilinear", align_corners=False)
     valid = (labels != IGNORE).sum().clamp(min=1)
     losses = {"ce": F.cross_entropy(full, labels, ignore_index=IGNORE, reduction="sum") / valid}
     if with_lovasz:
-        rows, columns = (slice(p, None, lovasz_stride) for p in phase)
+        rows, columns = (slice(p % lovasz_stride, None, lovasz_stride) for p in phase)
         losses["lovasz"] = lovasz_softmax(full[:, :, rows, columns].softmax(1), labels[:, rows, columns])
     losses["iou"] = iou_loss(iou_predicted.to(exact), iou_targets(full, labels).to(exact))
     return losses

@@ -52,7 +52,18 @@ def test_lovasz_on_a_sub_grid_sees_just_those_pixels():
     logits, labels = torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 16, 16))
     full = torch.nn.functional.interpolate(logits, size=(16, 16), mode="bilinear", align_corners=False)
     expected = lovasz_softmax(full[:, :, 1::2, 0::2].softmax(1), labels[:, 1::2, 0::2])
-    assert torch.allclose(parsing_losses(logits, torch.ones(1), labels, 2, (1, 0))["lovasz"], expected)
+    losses = parsing_losses(logits, torch.ones(1), labels, lovasz_stride=2, phase=(1, 0))
+    assert torch.allclose(losses["lovasz"], expected)
+
+
+def test_half_resolution_compares_every_second_label_of_a_phase():
+    torch.manual_seed(2)
+    logits, labels = torch.randn(2, 3, 4, 4), torch.randint(0, 3, (2, 16, 16))
+    half = torch.nn.functional.interpolate(logits, size=(8, 8), mode="bilinear", align_corners=False)
+    seen = labels[:, 1::2, 0::2]
+    losses = parsing_losses(logits, torch.ones(2), labels, stride=2, phase=(3, 2))
+    assert torch.allclose(losses["ce"], torch.nn.functional.cross_entropy(half, seen))
+    assert torch.allclose(losses["lovasz"], lovasz_softmax(half.softmax(1), seen))
 
 
 def test_iou_loss_ignores_targets_of_zero():

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -23,22 +25,22 @@ def make(small_ccp, folder, **overrides):
     return Trainer(settings, data, PhotoFolder(small_ccp, CCP13, "val"), folder, torch.device("cpu"))
 
 
-def test_resuming_is_bit_exact(small_ccp, tmp_path):
-    whole = make(small_ccp, tmp_path / "whole").run(lambda line: None)
-    stopped = make(small_ccp, tmp_path / "parts")
-    stopped.recipe = dataclasses.replace(stopped.recipe, epochs=1)
-    stopped.run(lambda line: None)
-    state = load_state(tmp_path / "parts" / "last.pt")
-    full_recipe = recipe("ccp13-lite0", SMALL)
-    torch.save({**state, "recipe": full_recipe.to_json()}, tmp_path / "parts" / "last.pt")
-    resumed = make(small_ccp, tmp_path / "parts")
-    assert resumed.epoch == 1
+@pytest.mark.parametrize("stop", [1, 2])
+@pytest.mark.parametrize(
+    "settings", [{}, {"schedule": "step", "optimizer": "adam", "amp": "off"}], ids=["modern", "step"]
+)
+def test_resuming_is_bit_exact(small_ccp, tmp_path, stop, settings):
+    settings = {"epochs": "3", **settings}
+    make(small_ccp, tmp_path / "whole", **settings).run(lambda line: None)
+    make(small_ccp, tmp_path / "parts", **settings).run(lambda line: None, until=stop)
+    resumed = make(small_ccp, tmp_path / "parts", **settings)
+    assert resumed.epoch == stop
     resumed.run(lambda line: None)
     first, second = load_state(tmp_path / "whole" / "last.pt"), load_state(tmp_path / "parts" / "last.pt")
     for part in ("model", "ema"):
         for key, value in first[part].items():
             assert torch.equal(value, second[part][key]), key
-    assert whole.epochs == 2
+    assert first["schedule"] == second["schedule"] and first["scaler"] == second["scaler"]
 
 
 def test_it_learns_the_drawn_people(small_ccp, tmp_path):
@@ -48,6 +50,8 @@ def test_it_learns_the_drawn_people(small_ccp, tmp_path):
     assert run.scores is not None and run.scores.pixel_accuracy > 0.85
     rows = (tmp_path / "run" / "log.csv").read_text().splitlines()
     assert len(rows) == 21 and rows[0].startswith("epoch,loss,ce")
+    picture = cv2.imread(str(tmp_path / "run" / "pictures" / "epoch-020.jpg"))
+    assert picture.shape == (3 * 64, 2 * 64 + 8, 3)  # photograph, truth, prediction of the two people of val
     assert float(rows[-1].split(",")[2]) < 0.5 * float(rows[1].split(",")[2])
 
 
@@ -60,9 +64,38 @@ def test_another_recipe_is_refused(small_ccp, tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run(small_ccp, tmp_path):
     trainer = make(small_ccp, tmp_path / "run")
     trainer.model.parsing_head.classify.bias.data.fill_(float("nan"))
-    with pytest.raises(QanetError, match="not finite at epoch 1, batch 0"):
+    with pytest.raises(QanetError, match=r"not finite at epoch 1, batch 0 \(p\d, p\d, ...\)"):
         trainer.run(lambda line: None)
     assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_the_last_good_epoch_survives_a_loss_that_is_not_finite(small_ccp, tmp_path):
+    make(small_ccp, tmp_path / "run").run(lambda line: None, until=1)
+    trainer = make(small_ccp, tmp_path / "run")
+    trainer.model.parsing_head.classify.bias.data.fill_(float("inf"))
+    with pytest.raises(QanetError, match="epoch 2.*holds the last good epoch"):
+        trainer.run(lambda line: None)
+    assert make(small_ccp, tmp_path / "run").epoch == 1
+
+
+def test_a_full_disk_leaves_the_old_state(small_ccp, tmp_path, monkeypatch):
+    make(small_ccp, tmp_path / "run").run(lambda line: None, until=1)
+    before = (tmp_path / "run" / "last.pt").read_bytes()
+
+    def full(state, path):
+        raise RuntimeError("PytorchStreamWriter failed writing file: No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(QanetError, match="could not write .*last.pt"):
+        make(small_ccp, tmp_path / "run").run(lambda line: None)
+    assert (tmp_path / "run" / "last.pt").read_bytes() == before
+
+
+def test_a_crop_with_nobody_in_it_trains(small_ccp, tmp_path):
+    for number in range(4):
+        cv2.imwrite(str(small_ccp / "labels" / f"p{number}.png"), np.zeros((100, 80), np.uint8))
+    run = make(small_ccp, tmp_path / "run", epochs="1").run(lambda line: None)
+    assert run.epochs == 1 and run.weights.exists()
 
 
 def test_weights_round_trip_and_name_what_does_not_fit(tmp_path):

@@ -1,0 +1,81 @@
+"""Optimiser, learning-rate schedule and mixed precision, as a recipe asks for them."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qanet.errors import QanetError
+from qanet.train.recipe import Recipe
+
+AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW, or the Adam of the official recipe (whose weight decay its code never applied).
+
+    Raises:
+        QanetError: an unknown optimizer.
+    """
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(_parameter_groups(model, recipe), lr=recipe.learning_rate)
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(_parameter_groups(model, recipe, decay=0.0), lr=recipe.learning_rate)
+    raise QanetError("unknown optimizer", expected="adamw or adam", got=recipe.optimizer)
+
+
+def _parameter_groups(model: nn.Module, recipe: Recipe, decay: float | None = None) -> list[dict[str, Any]]:
+    """Backbone at a rate of its own; no weight decay on biases and norms."""
+    groups: list[dict[str, Any]] = []
+    for in_backbone in (True, False):
+        for decayed in (True, False):
+            chosen = [
+                p for name, p in model.named_parameters()
+                if name.startswith("backbone.") == in_backbone and (p.ndim > 1) == decayed and p.requires_grad
+            ]  # fmt: skip
+            if chosen:
+                factor = recipe.backbone_lr_factor if in_backbone else 1.0
+                weight = (recipe.weight_decay if decay is None else decay) if decayed else 0.0
+                groups.append({"params": chosen, "lr": recipe.learning_rate * factor, "weight_decay": weight})
+    return groups
+
+
+def lr_factor(recipe: Recipe, step: int, total_steps: int) -> float:
+    """What the learning rate is multiplied by at a step: linear warm-up, then cosine to zero, or x0.1 a milestone.
+
+    Raises:
+        QanetError: an unknown schedule.
+    """
+    warmup = round(recipe.warmup_share * total_steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    if recipe.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total_steps - warmup)))
+    if recipe.schedule == "step":
+        return 0.1 ** sum(step >= round(share * total_steps) for share in recipe.milestones)
+    raise QanetError("unknown schedule", expected="cosine or step", got=recipe.schedule)
+
+
+class MixedPrecision:
+    """Autocast for the forward pass and, for FP16, loss scaling for the backward one."""
+
+    def __init__(self, name: str, device_type: str):
+        if name not in AMP_TYPES:
+            raise QanetError("unknown amp", expected=f"one of {', '.join(AMP_TYPES)}", got=name)
+        self.device_type, self.dtype = device_type, AMP_TYPES[name]
+        self.scaler = torch.amp.GradScaler(device_type, init_scale=4096.0, enabled=name == "fp16")
+
+    def autocast(self) -> torch.autocast:
+        """The context of a forward pass."""
+        return torch.autocast(self.device_type, self.dtype or torch.bfloat16, enabled=self.dtype is not None)
+
+    def step(self, loss: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer, clip_norm: float) -> None:
+        """Backward, clip, step. FP16 gradients that overflow skip the step and halve the scale."""
+        optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        if clip_norm > 0:
+            self.scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+        self.scaler.step(optimizer)
+        self.scaler.update()

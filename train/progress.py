@@ -1,0 +1,69 @@
+"""What a run shows while it goes: a CSV log, and pictures of what the network makes of a few people of val."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from qanet.datasets import DataSet
+from qanet.drawing import blend_labels
+from qanet.files import write_bytes
+from qanet.geometry import box_to_image, crop_boxes, resample, resample_labels
+from qanet.labels import IGNORE
+from qanet.train.mask_losses import two_class_logits
+from qanet.train.networks.parser import ParsingNetwork
+from qanet.train.recipe import Recipe
+
+LOG_FIELDS = (
+    "epoch", "loss", "ce", "lovasz", "iou", "learning_rate", "val_miou", "val_pixel_accuracy", "seconds",
+    "data_wait_share",
+)  # fmt: skip
+_PICTURED = 6  # people
+_GAP_PX = 8
+
+
+def append_log(path: Path, row: dict[str, float]) -> None:
+    """Add a line to log.csv; columns as LOG_FIELDS, empty where the row has none."""
+    fresh = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, LOG_FIELDS)
+        if fresh:
+            writer.writeheader()
+        writer.writerow({key: float(f"{value:.6g}") for key, value in row.items()})
+
+
+def write_pictures(path: Path, model: ParsingNetwork, data: DataSet, recipe: Recipe, device: torch.device) -> None:
+    """A JPEG of the first people of a data set: photograph, truth (void in white), prediction, one column a person."""
+    import cv2
+
+    columns = [_picture(model, data, index, recipe, device) for index in range(min(_PICTURED, len(data)))]
+    sheet = np.full((columns[0].shape[0], sum(c.shape[1] + _GAP_PX for c in columns), 3), 255, np.uint8)
+    x = 0
+    for column in columns:
+        sheet[:, x : x + column.shape[1]] = column
+        x += column.shape[1] + _GAP_PX
+    written, data_bytes = cv2.imencode(".jpg", sheet[:, :-_GAP_PX])
+    assert written
+    write_bytes(path, data_bytes.tobytes())
+
+
+def _picture(
+    model: ParsingNetwork, data: DataSet, index: int, recipe: Recipe, device: torch.device
+) -> NDArray[np.uint8]:
+    sample = data[index]
+    affine = box_to_image(crop_boxes(sample.box, recipe.input_hw)[0], recipe.input_hw)
+    crop = resample(sample.image, affine, recipe.input_hw)
+    truth = resample_labels(sample.labels, affine, recipe.input_hw)
+    with torch.inference_mode():
+        logits, _ = model.eval()(model.normalise(torch.from_numpy(crop)[None].to(device)))
+        full = F.interpolate(two_class_logits(logits.float()), size=recipe.input_hw, mode="bilinear")
+        guess = full[0].argmax(0)
+    shown = [crop, crop.copy(), crop.copy()]
+    known = np.where(truth == IGNORE, 0, truth).astype(np.uint8)
+    blend_labels(shown[1], known, data.label_set, 0.7)
+    shown[1][truth == IGNORE] = 255
+    blend_labels(shown[2], guess.cpu().numpy().astype(np.uint8), data.label_set, 0.7)
+    return np.concatenate(shown)
