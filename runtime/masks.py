@@ -1,0 +1,218 @@
+"""`qanet masks`: instance masks of people with QAM, as COCO results.
+
+Each person's box is grown and cropped as for parsing; the mask and its pixel score are computed at image resolution
+(`qanet.quality.mask_score`) and fused with the box score and the predicted mask IoU.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qanet.bundle import Bundle, open_bundle
+from qanet.cli.commandline import command_parser, emit, note, table
+from qanet.coco.annotations import Document, file_name, person_category, read_annotation_file, usable_people
+from qanet.coco.evaluation import MaskTruth, ap_title
+from qanet.coco.results import Result, write_results
+from qanet.datasets.decoding import decode_image, require_size
+from qanet.datasets.detections import read_detections
+from qanet.errors import QanetError
+from qanet.geometry import check_boxes, crop_boxes, crop_people
+from qanet.labels import PERSON1
+from qanet.quality import clamp_iou, fuse_quality, mask_score
+from qanet.rle import encode
+from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS, Engine
+
+MAX_BATCH = 16
+
+
+@dataclass(frozen=True)
+class PersonMask:
+    """One person's mask on the whole image and how far it can be trusted; scores in [0, 1]."""
+
+    box: NDArray[np.float32]  # (4,) xyxy pixels, as given
+    mask: NDArray[np.uint8]  # (H, W) of 0 and 1
+    box_score: float
+    iou_score: float
+    pixel_score: float
+    quality: float
+
+
+class MaskParser:
+    """Masks the people of an image. One a thread."""
+
+    def __init__(self, bundle: Bundle, engine: Engine, flip: bool = False):
+        """
+        Args:
+            bundle: of the mask task.
+            engine: with `logits` and `iou_scores`.
+            flip: average with the mirrored crops; twice the network's time.
+        Raises:
+            QanetError: a bundle of another task.
+        """
+        if bundle.labels.name != PERSON1.name:
+            raise QanetError(
+                f"{bundle.name} parses people and gives no instance masks", expected=f"labels {PERSON1.name}",
+                got=bundle.labels.name, next_command="qanet parse, or qanet export a checkpoint of person-mask-lite0",
+            )  # fmt: skip
+        self.bundle, self.engine, self.flip = bundle, engine, flip
+
+    def __call__(
+        self, image: NDArray[np.uint8], boxes: NDArray[np.float32], box_scores: NDArray[np.float32] | None = None
+    ) -> list[PersonMask]:
+        """The masks of the people in given boxes, in their order.
+
+        Args:
+            image: (H, W, 3) uint8 BGR.
+            boxes: (N, 4) xyxy pixels.
+            box_scores: (N,) in [0, 1]; None means 1, as for ground truth.
+        """
+        where = check_boxes(boxes, image.shape[:2])
+        scores = np.ones(len(where), np.float32) if box_scores is None else np.asarray(box_scores, np.float32)
+        if scores.shape != (len(where),) or not ((scores >= 0) & (scores <= 1)).all():
+            raise QanetError("box_scores do not fit", expected=f"({len(where)},) in [0, 1]", got=scores.tolist())
+        people: list[PersonMask] = []
+        for start in range(0, len(where), MAX_BATCH):
+            batch = slice(start, start + MAX_BATCH)
+            people += self._batch(image, where[batch], scores[batch])
+        return people
+
+    def _batch(
+        self, image: NDArray[np.uint8], boxes: NDArray[np.float32], box_scores: NDArray[np.float32]
+    ) -> list[PersonMask]:
+        grown = crop_boxes(boxes, self.bundle.input_hw)
+        crops = crop_people(image, grown, self.bundle.input_hw)
+        plain = self.engine.run(crops, box_scores)
+        iou, mirrored = clamp_iou(plain["iou_scores"]), None
+        if self.flip:
+            flipped = self.engine.run(np.ascontiguousarray(crops[:, :, ::-1]), box_scores)
+            mirrored = np.asarray(flipped["logits"], np.float32)
+            iou = (iou + clamp_iou(flipped["iou_scores"])) / np.float32(2)
+        logits = np.asarray(plain["logits"], np.float32)
+        scored = mask_score(logits, grown, image.shape[:2], self.bundle.threshold, mirrored)
+        quality = fuse_quality(box_scores, iou, scored.pixel_scores, self.bundle.qam_weights)
+        return [
+            PersonMask(
+                boxes[i], scored.full(i), float(box_scores[i]), float(iou[i]), float(scored.pixel_scores[i]),
+                float(quality[i]),
+            )
+            for i in range(len(boxes))
+        ]  # fmt: skip
+
+
+def result_of(person: PersonMask, image_id: Any, category: int) -> Result:
+    """A person as a COCO result: the score is Q, and what it is made of stands beside it, for `qanet rescore`."""
+    x0, y0, x1, y1 = (float(v) for v in person.box)
+    return {
+        "image_id": image_id, "category_id": category, "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "segmentation": encode(person.mask), "score": person.quality, "box_score": person.box_score,
+        "iou_score": person.iou_score, "pixel_score": person.pixel_score,
+    }  # fmt: skip
+
+
+Boxes = tuple[NDArray[np.float32], NDArray[np.float32]]  # (N, 4) xyxy and (N,) scores
+
+
+def mask_images(
+    parser: MaskParser, images: Iterable[Document], folder: Path, boxes: dict[Any, Boxes], category: int
+) -> Iterator[Result]:
+    """COCO results of every image that has boxes; images are decoded one at a time."""
+    for image in images:
+        if image["id"] not in boxes:
+            continue
+        pixels = decode_image(folder / file_name(image))
+        require_size(
+            f"{folder / file_name(image)} and its annotation", (image["height"], image["width"]), pixels.shape[:2]
+        )
+        for person in parser(pixels, *boxes[image["id"]]):
+            yield result_of(person, image["id"], category)
+
+
+def annotated_boxes(document: Document, category: int) -> dict[Any, Boxes]:
+    """Ground-truth boxes by image, each with a score of 1."""
+    found: dict[Any, list[list[float]]] = {}
+    for entry in usable_people(document, category):
+        x, y, width, height = entry["bbox"]
+        found.setdefault(entry["image_id"], []).append([x, y, x + width, y + height])
+    return {key: (np.array(rows, np.float32), np.ones(len(rows), np.float32)) for key, rows in found.items()}
+
+
+def detected_boxes(path: Path, document: Document) -> dict[Any, Boxes]:
+    """A detector's boxes by image, cut at the border; those with less than a pixel inside are dropped."""
+    images = {str(image["id"]): image for image in document["images"]}
+    found: dict[Any, Boxes] = {}
+    for key, rows in read_detections(path, [image["id"] for image in document["images"]]).by_image.items():
+        width, height = images[key]["width"], images[key]["height"]
+        boxes = np.clip(rows[:, :4], 0, np.array([width, height, width, height], np.float32))
+        inside = (boxes[:, 2:] - boxes[:, :2] >= 1).all(1)
+        if inside.any():
+            found[images[key]["id"]] = (boxes[inside], np.clip(rows[inside, 4], 0, 1))
+    return found
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point."""
+    from qanet.runtime.engines.select import open_engine
+
+    parser = command_parser("masks", "Instance masks of people as COCO results, scored by QAM, and their AP.")
+    parser.add_argument("model", metavar="NAME.qanet", help="a bundle of the mask task")
+    parser.add_argument("--annotations", required=True, metavar="COCO.json", help="the images, and the truth for AP")
+    parser.add_argument("--images", required=True, metavar="DIR", help="the folder of the images")
+    parser.add_argument("--output", required=True, metavar="RESULTS.json")
+    parser.add_argument(
+        "--boxes", metavar="DETECTIONS.json", help="a detector's COCO results; default: annotated boxes"
+    )
+    parser.add_argument("--precision", default="fp32", help="fp32, fp16 or int8")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, onnxruntime")
+    parser.add_argument("--flip", action="store_true", help="average with the mirrored crops")
+    parser.add_argument("--threads", type=int)
+    args = parser.parse_args(argv)
+    bundle = open_bundle(args.model)
+    document = read_annotation_file(Path(args.annotations))
+    category = person_category(document, Path(args.annotations))
+    boxes = detected_boxes(Path(args.boxes), document) if args.boxes else annotated_boxes(document, category)
+    truth = truth_of_people(document, category)
+    engine = open_engine(bundle, args.device, args.precision, KERNEL_TAIL_OUTPUTS, args.threads)
+    masks = MaskParser(bundle, engine, args.flip)
+    from tqdm import tqdm
+
+    images = tqdm(document["images"], unit="image", desc="masks", disable=args.json or None)
+    results = list(mask_images(masks, images, Path(args.images), boxes, category))
+    write_results(Path(args.output), results)
+    report: dict[str, Any] = {
+        "output": args.output, "model": bundle.name, "precision": args.precision, "runtime": engine.runtime,
+        "boxes": "detected" if args.boxes else "ground truth", "images": len(document["images"]),
+        "results": len(results),
+    }  # fmt: skip
+    if truth is not None:
+        report |= truth.average_precision(results)
+    emit(args.json, report, _text(report))
+    return 0
+
+
+def truth_of_people(document: Document, category: int) -> MaskTruth | None:
+    """The people to measure against; None, with a note, where there are none or pycocotools is not installed."""
+    people = [entry for entry in document["annotations"] if entry["category_id"] == category]
+    try:
+        return MaskTruth({**document, "annotations": people}) if people else None
+    except QanetError as error:
+        note(f"no AP: {error.line()}")
+        return None
+
+
+def _text(report: dict[str, Any]) -> str:
+    head = (
+        f"wrote {report['output']}: {report['results']} masks of {report['images']} images, {report['precision']} on "
+        f"{report['runtime']}, {report['boxes']} boxes"
+    )
+    if "ap" not in report:
+        return head
+    rows = [
+        (ap_title(key), "undefined" if value != value else f"{100 * value:.2f}")
+        for key, value in report.items()
+        if key.startswith("ap")
+    ]
+    return f"{head}\n\n{table(rows, ('mask AP', 'x 100'))}\nnext: qanet rescore {report['output']} --weights 1,0,0"
