@@ -8,7 +8,7 @@ VIDEO ?=
 EXPORT ?=
 CALIBRATE ?=
 
-.PHONY: demo test check format train clean distclean
+.PHONY: demo test check format train gpu-check clean distclean
 
 demo: $(VENV)/.runtime ## parse a real clip with three precisions; look at demo/report.html
 	$(if $(EXPORT),$(MAKE) $(VENV)/.all)
@@ -28,6 +28,9 @@ format: $(VENV)/.all
 
 train: $(VENV)/.all ## the bundled model again: make train DATA=DIR (photos/, labels/, train.txt, val.txt)
 	$(BIN)/qanet train ccp13-lite0 --data $(DATA)
+
+gpu-check: $(VENV)/.all ## on a machine with an NVIDIA GPU: its tests, kernels and engines; writes benchmarks/results/
+	$(BIN)/python -m qanet.benchmarks.gpu_check
 
 # A stamp a set of extras: installed again when the pins or the metadata change.
 $(VENV)/bin/python:

@@ -21,12 +21,13 @@ for stage in STAGES:
     packages += [f"qanet.{stage}.{name}" for name in find_packages(stage)]
 
 NATIVE = ("tail", "kernel_baseline", "kernel_avx2", "kernel_avx512")
+HEADERS = ("tail", "taps", "finite", "simd", "rows", "candidates", "softmax", "statistics", "kernel")
 # The instruction set is chosen when it runs, so nothing here depends on the machine that builds it. No contraction:
 # what is to be fused is written so, and the sampling positions round as the reference's do.
 kernel_tail = Extension(
     "qanet.runtime.native._tail",
     sources=[f"runtime/native/{name}.cpp" for name in NATIVE],
-    depends=[f"runtime/native/{name}.h" for name in ("tail", "taps", "finite", "simd", "rows", "kernel")],
+    depends=[f"runtime/native/{name}.h" for name in HEADERS],
     language="c++",
     extra_compile_args=["-std=c++17", "-O3", "-g0", "-ffp-contract=off", "-fvisibility=hidden", "-pthread"],
     extra_link_args=["-pthread"],

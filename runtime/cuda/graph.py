@@ -160,6 +160,11 @@ class Replay:
         self._is_warm = False
         self.reason = ""
 
+    @property
+    def is_captured(self) -> bool:
+        """Whether the next run launches a graph."""
+        return self._graph is not None
+
     def run(self) -> None:
         """Queue the work once; inside `lane.active`."""
         if self._graph is not None:

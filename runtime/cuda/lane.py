@@ -4,9 +4,9 @@ import atexit
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from types import TracebackType
 
 from qanet.errors import QanetError
+from qanet.runtime.cuda.closing import Closing
 from qanet.runtime.cuda.context import Gpu, open_gpu
 from qanet.runtime.cuda.kernel import Kernels, Launch
 from qanet.runtime.cuda.memory import Pool
@@ -16,7 +16,7 @@ _shared: dict[int, "Lane"] = {}
 _lock = threading.RLock()
 
 
-class Lane:
+class Lane(Closing):
     """One stream with a pool of its own; threads take turns in `active`.
 
     Args:
@@ -90,18 +90,6 @@ class Lane:
                 steps.callback(self.stream.close)
                 steps.callback(self._kernels.clear)
                 steps.callback(self.pool.close)
-
-    def __enter__(self) -> "Lane":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self.close()
-        except QanetError:
-            if kind is None:  # else the error that ended the block is the one to tell
-                raise
 
 
 def shared_lane(index: int = 0) -> Lane:

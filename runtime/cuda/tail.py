@@ -11,9 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from qanet.errors import QanetError
 from qanet.quality import PIXEL_SCORE_THRESHOLD, PixelScores, check_arguments
+from qanet.quality.arguments import check_maps
 from qanet.runtime.cuda import tail_plan as plan
+from qanet.runtime.cuda.kernel import Launch
 from qanet.runtime.cuda.lane import Lane, shared_lane
-from qanet.runtime.cuda.tensor import DeviceArray, Tensor
+from qanet.runtime.cuda.tensor import DeviceArray, Tensor, fetch
 
 
 class DeviceScores:
@@ -23,14 +25,16 @@ class DeviceScores:
         regions: where they lie.
         image_size: (H, W) pixels.
         labels, offsets, rois: addresses for the kernels that follow; see kernels/README.md.
+        launches: what was queued; queued again it gives the same results, so that a benchmark can repeat it.
     """
 
     def __init__(
-        self, lane: Lane, regions: plan.Regions, num_classes: int, image_size: tuple[int, int],
-        results: int, parameters: int,
+        self, lane: Lane, regions: plan.Regions, views: dict[str, DeviceArray], image_size: tuple[int, int],
+        results: int, parameters: int, launches: tuple[Launch, ...] = (),
     ):  # fmt: skip
-        self._lane, self._num_classes, self._results = lane, num_classes, results
-        self.regions, self.image_size = regions, image_size
+        num_classes = views["logits"].shape[1]
+        self._lane, self._views, self._num_classes, self._results = lane, views, num_classes, results
+        self.regions, self.image_size, self.launches = regions, image_size, launches
         count = len(regions.rois)
         self._layout = plan.result_layout(count, num_classes, regions.nbytes)
         layout = plan.parameter_layout(count, num_classes)
@@ -38,7 +42,11 @@ class DeviceScores:
         self.offsets, self.rois = parameters + layout.offsets, parameters + layout.rois
 
     def download(self) -> PixelScores:
-        """Everything to the host, in one copy; waits for it."""
+        """Everything to the host, in one copy; waits for it.
+
+        Raises:
+            QanetError: a logit is NaN or infinite, in the words of the reference, or CUDA failed.
+        """
         count, layout = len(self.regions.rois), self._layout
         if count == 0:
             parts = np.zeros((0, self._num_classes - 1), np.float32)
@@ -47,6 +55,7 @@ class DeviceScores:
         with lane.active("fetching labels"), lane.pool.pinned("tail.results", layout.nbytes, lane.stream) as pinned:
             lane.gpu.driver.memcpy_dtoh_async(pinned.host, self._results, lane.stream.driver_stream)
             lane.stream.synchronize()
+            self._refuse(pinned.host[layout.flags : layout.flags + 4 * count].view(np.uint32))
             scores = pinned.host[: 4 * count * self._num_classes].view(np.float32).copy()
             labels = [
                 pinned.host[layout.labels + start : layout.labels + start + height * width]
@@ -56,6 +65,12 @@ class DeviceScores:
             ]
         parts = scores[count:].reshape(count, -1)
         return PixelScores(self.regions.rois, labels, scores[:count], parts, self.image_size)
+
+    def _refuse(self, flags: NDArray[np.uint32]) -> None:
+        """Raise where the kernel saw a number that is not finite; only then are logits fetched, to count them."""
+        for bit, (name, view) in enumerate(self._views.items()):
+            if (flags >> bit & 1).any():
+                check_maps(name, fetch(self._lane, view))
 
 
 @contextmanager
@@ -68,7 +83,7 @@ def score_people(
 
     Args:
         lane: whose stream the logits were queued on.
-        logits: (N, C, h, w) float32 or float16. Whether they are finite is not looked at: that would take a copy.
+        logits: (N, C, h, w) float32 or float16. The kernel sees whether they are finite; `download` tells.
         boxes: (N, 4) xyxy crop boxes in continuous image pixels, on the host.
         image_size: (H, W) pixels.
         threshold: T; pixels less certain take no part in a score.
@@ -84,12 +99,13 @@ def score_people(
         raise QanetError("flipped_logits do not fit", expected=f"{logits.dtype} {logits.shape}",
                          got=f"{flipped_logits.dtype} {flipped_logits.shape}")  # fmt: skip
     count, num_classes, height, width = logits.shape
+    views = {"logits": logits} | ({} if flipped_logits is None else {"flipped_logits": flipped_logits})
     classes = plan.flip_classes(num_classes, flip_pairs)
     regions = plan.plan_regions(where, (height, width), image_size)
     size = (int(image_size[0]), int(image_size[1]))
     with lane.active(f"scoring the pixels of {count} people"), ExitStack() as held:
         if count == 0:
-            yield DeviceScores(lane, regions, num_classes, size, 0, 0)
+            yield DeviceScores(lane, regions, views, size, 0, 0)
             return
         parameters = plan.parameter_layout(count, num_classes).nbytes
         up = held.enter_context(Tensor(lane, "tail.parameters", (parameters,), np.uint8))
@@ -97,18 +113,23 @@ def score_people(
         up.send(parameters)
         layout = plan.result_layout(count, num_classes, regions.nbytes)
         down = held.enter_context(lane.pool.device("tail.results", layout.nbytes, lane.stream))
-        sums = held.enter_context(lane.pool.device("tail.sums", plan.sums_bytes(count, num_classes), lane.stream))
-        if not sums.is_zeroed:
+        workspace_bytes = plan.workspace_layout(count, num_classes).nbytes
+        workspace = held.enter_context(lane.pool.device("tail.workspace", workspace_bytes, lane.stream))
+        if not workspace.is_zeroed:
             driver = lane.gpu.driver
-            driver.memset_d8_async(sums.address, 0, sums.capacity_bytes, lane.stream.driver_stream)
+            driver.memset_d8_async(workspace.address, 0, workspace.capacity_bytes, lane.stream.driver_stream)
         mirrored = 0 if flipped_logits is None else flipped_logits.address
-        addresses = (logits.address, mirrored, up.address, down.address + layout.labels, sums.address)
+        addresses = (logits.address, mirrored, up.address, down.address + layout.labels, workspace.address)
         shape = (count, num_classes, height, width)
-        sums.is_zeroed = False  # until the second kernel is queued
-        lane.launch(plan.score_launch(mode, logits.dtype, shape, regions.tiles, threshold, *addresses))
-        lane.launch(plan.finish_launch(count, num_classes, sums.address, down.address))
-        sums.is_zeroed = True
-        yield DeviceScores(lane, regions, num_classes, size, down.address, up.address)
+        workspace.is_zeroed = False  # until the second kernel is queued
+        launches = (
+            plan.score_launch(mode, logits.dtype, shape, regions.tiles, threshold, *addresses),
+            plan.finish_launch(count, num_classes, workspace.address, down.address),
+        )
+        for launch in launches:
+            lane.launch(launch)
+        workspace.is_zeroed = True
+        yield DeviceScores(lane, regions, views, size, down.address, up.address, launches)
 
 
 def pixel_score(

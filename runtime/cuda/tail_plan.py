@@ -3,7 +3,9 @@
 The arguments of a frame go up in one block and its results come down in one:
 
     parameters: label offsets (N,) int64 | boxes (N, 4) float32 | regions (N, 4) int32 | mirrored classes (C,) int32
-    results:    pixel scores (N,) float32 | part scores (N, C - 1) float32 | padding | labels uint8, region by region
+    results:    pixel scores (N,) float32 | part scores (N, C - 1) float32 | flags (N,) uint32 | padding |
+                labels uint8, region by region
+    workspace:  sums (N, 2, C) uint64 | flags (N,) uint32
 """
 
 from collections.abc import Sequence
@@ -96,24 +98,36 @@ class ResultLayout:
 
     pixel_scores: int
     part_scores: int
+    flags: int
     labels: int
     nbytes: int
 
 
 def result_layout(count: int, num_classes: int, label_bytes: int) -> ResultLayout:
     """For N people, C classes and the labels' bytes."""
-    labels = -(-4 * count * num_classes // _LABEL_ALIGNMENT) * _LABEL_ALIGNMENT
-    return ResultLayout(0, 4 * count, labels, labels + label_bytes)
+    flags = 4 * count * num_classes
+    labels = -(-(flags + 4 * count) // _LABEL_ALIGNMENT) * _LABEL_ALIGNMENT
+    return ResultLayout(0, 4 * count, flags, labels, labels + label_bytes)
 
 
-def sums_bytes(count: int, num_classes: int) -> int:
-    """Workspace of the sums: (N, 2, C) uint64."""
-    return 16 * count * num_classes
+@dataclass(frozen=True)
+class WorkspaceLayout:
+    """Byte offsets of what the kernels keep between them, all zeros before and after."""
+
+    sums: int
+    flags: int
+    nbytes: int
+
+
+def workspace_layout(count: int, num_classes: int) -> WorkspaceLayout:
+    """For N people and C classes."""
+    flags = 16 * count * num_classes
+    return WorkspaceLayout(0, flags, flags + 4 * count)
 
 
 def score_launch(
     mode: str, dtype: np.dtype, shape: tuple[int, int, int, int], tiles: int, threshold: float,
-    logits: int, flipped: int, parameters: int, labels: int, sums: int,
+    logits: int, flipped: int, parameters: int, labels: int, workspace: int,
 ) -> Launch:  # fmt: skip
     """The launch of pixel_score or pixel_score_fast.
 
@@ -123,7 +137,7 @@ def score_launch(
         shape: (N, C, h, w) of the logits.
         tiles: blocks a person.
         threshold: T.
-        logits, flipped, parameters, labels, sums: addresses; flipped is 0 without a mirrored view.
+        logits, flipped, parameters, labels, workspace: addresses; flipped is 0 without a mirrored view.
     Raises:
         QanetError: an unknown mode, logits of another type, or too many people for a launch.
     """
@@ -134,9 +148,11 @@ def score_launch(
     count, num_classes, map_height, map_width = shape
     layout = parameter_layout(count, num_classes)
     module = "pixel_score" if mode == "exact" else "pixel_score_fast"
-    types, arguments = "PPPPPPiiifPP", (
+    kept = workspace_layout(count, num_classes)
+    types, arguments = "PPPPPPiiifPPP", (
         logits, flipped, parameters + layout.classes, parameters + layout.boxes, parameters + layout.rois,
-        parameters + layout.offsets, num_classes, map_height, map_width, float(threshold), labels, sums,
+        parameters + layout.offsets, num_classes, map_height, map_width, float(threshold), labels,
+        workspace + kept.sums, workspace + kept.flags,
     )  # fmt: skip
     grid, block = (tiles, count, 1), (TILE_WIDTH, TILE_HEIGHT, 1)
     function = f"{module}_{_LOGIT_TYPES[dtype]}"
@@ -145,9 +161,10 @@ def score_launch(
     return Launch(module, function, types + "i", (*arguments, _POOL_FLOATS), grid, block, 4 * _POOL_FLOATS)
 
 
-def finish_launch(count: int, num_classes: int, sums: int, results: int) -> Launch:
-    """The launch that turns N people's sums into scores, for the results at an address, and zeroes the sums."""
-    layout = result_layout(count, num_classes, 0)
-    arguments = (sums, num_classes, results + layout.pixel_scores, results + layout.part_scores)
+def finish_launch(count: int, num_classes: int, workspace: int, results: int) -> Launch:
+    """The launch that turns N people's sums into scores, for the results at an address, and zeroes the workspace."""
+    layout, kept = result_layout(count, num_classes, 0), workspace_layout(count, num_classes)
+    arguments = (workspace + kept.sums, workspace + kept.flags, num_classes, results + layout.pixel_scores,
+                 results + layout.part_scores, results + layout.flags)  # fmt: skip
     block = (_FINISH_THREADS, 1, 1)
-    return Launch("pixel_score", "pixel_score_finish", "PiPP", arguments, (count, 1, 1), block)
+    return Launch("pixel_score", "pixel_score_finish", "PPiPPP", arguments, (count, 1, 1), block)

@@ -3,13 +3,13 @@
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qanet.bundle import Bundle
 from qanet.errors import QanetError
+from qanet.runtime.cuda.closing import Closing
 from qanet.runtime.cuda.context import open_gpu
 from qanet.runtime.cuda.lane import Lane
 from qanet.runtime.cuda.tensor import DeviceArray
@@ -18,7 +18,7 @@ from qanet.runtime.engines.tensorrt_choice import HOST_CODE, choose_engine, need
 from qanet.runtime.engines.tensorrt_session import Session
 
 
-class TensorRtEngine:
+class TensorRtEngine(Closing):
     """A loaded engine; calls from several threads take turns.
 
     Close it, or use it in a `with`, to give GPU memory back at a moment of your choice; what is left open is closed
@@ -64,6 +64,11 @@ class TensorRtEngine:
         return {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
 
     @property
+    def graph_batches(self) -> tuple[int, ...]:
+        """Batch sizes of static buckets that run as CUDA graphs by now: those that ran twice, where that works."""
+        return self._session.graph_batches
+
+    @property
     def lane(self) -> Lane:
         """The stream and memory of the engine, which kernels before and after it share."""
         return self._session.lane
@@ -100,18 +105,6 @@ class TensorRtEngine:
     def close(self) -> None:
         """Wait for what runs and free everything; a second call does nothing."""
         self._finalizer()
-
-    def __enter__(self) -> "TensorRtEngine":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self.close()
-        except QanetError:
-            if kind is None:  # else the error that ended the block is the one to tell
-                raise
 
 
 def engine_from_bundle(

@@ -1,8 +1,13 @@
-"""A deserialised engine with all it holds on a GPU: one stream, a buffer a tensor, an execution context a profile."""
+"""A deserialised engine with all it holds on a GPU: one stream, a buffer a tensor, an execution context a profile.
+
+A static bucket, a profile of one batch size, runs as a CUDA graph from its second batch on: its shapes and addresses
+never change, so what TensorRT queues for it is recorded once and launched with one call.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +15,7 @@ from numpy.typing import NDArray
 
 from qanet.errors import QanetError
 from qanet.runtime.cuda.context import Gpu
+from qanet.runtime.cuda.graph import Replay
 from qanet.runtime.cuda.lane import Lane
 from qanet.runtime.cuda.tensor import DeviceArray, Tensor
 from qanet.runtime.engines.base import Outputs
@@ -20,12 +26,16 @@ _INPUT_TYPES = {"crops": np.uint8, "box_scores": np.float32}
 
 @dataclass
 class _Profile:
-    """An optimisation profile and the context that runs it: batches low..high, `batch` the one it is set to."""
+    """An optimisation profile and the context that runs it: batches low..high, `batch` the one it is set to.
+
+    `replay` runs a static bucket; None where the batch varies, since a graph is of one shape.
+    """
 
     context: Any
     low: int
     high: int
     batch: int = 0
+    replay: Replay | None = None
 
 
 class Session:
@@ -121,9 +131,21 @@ class Session:
         batch = max(count, profile.low)
         self._set_batch(profile, batch)
         fill(batch)
+        if profile.replay is None:
+            self._enqueue(profile)
+        else:
+            profile.replay.run()
+
+    def _enqueue(self, profile: _Profile) -> None:
         mark = self._log.mark()
         done = profile.context.execute_async_v3(self.lane.stream.handle)
-        self._require(done, mark, f"the engine cannot be executed on {' and '.join(self.inputs)} of {batch}")
+        self._require(done, mark, f"the engine cannot be executed on {' and '.join(self.inputs)} of {profile.batch}")
+
+    @property
+    def graph_batches(self) -> tuple[int, ...]:
+        """Batch sizes that run as a CUDA graph from here on, in ascending order."""
+        captured = [p.high for p in self._profiles if p.replay is not None and p.replay.is_captured]
+        return tuple(sorted(captured))
 
     def release(self) -> None:
         """Wait for the stream, then give everything back."""
@@ -135,6 +157,9 @@ class Session:
             steps.callback(self.lane.close)
             steps.callback(self._tensors.clear)
             steps.callback(self._drop_library_objects)
+            for profile in self._profiles:
+                if profile.replay is not None:
+                    steps.callback(profile.replay.close)
             steps.callback(self.lane.stream.synchronize)
 
     def _drop_library_objects(self) -> None:
@@ -143,7 +168,7 @@ class Session:
         So none of them is ever in a local variable, which the traceback of an error would keep alive past this.
         """
         for profile in self._profiles:
-            profile.context = None
+            profile.replay = profile.context = None
         self._profiles.clear()
         self._engine = None
         self._runtime = None
@@ -224,6 +249,14 @@ class Session:
                 mark = self._log.mark()
                 bound = profile.context.set_tensor_address(name, tensor.address)
                 self._require(bound, mark, f"TensorRT does not take the address of {name}")
+        for profile in self._profiles:
+            if profile.low == profile.high and self._is_capturable(profile):
+                profile.replay = Replay(self.lane, partial(self._enqueue, profile))
+
+    def _is_capturable(self, profile: _Profile) -> bool:
+        """TensorRT-RTX tells, since it may compile kernels while it runs; TensorRT always is."""
+        asked = getattr(profile.context, "is_stream_capturable", None)
+        return asked is None or bool(asked(self.lane.stream.handle))
 
     def _row_shape(self, name: str) -> tuple[int, ...]:
         """A tensor's shape for one crop, which is the same in every profile."""

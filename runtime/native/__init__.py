@@ -1,10 +1,11 @@
 """The kernel tail in C++: the pixel score of `qanet.quality` with vectors and threads, and memory of a few rows.
 
 The library is built beside this file when the package is installed with a compiler at hand; it has a plain C
-interface, and the interpreter's lock is released while it runs. Sources: tail.cpp cuts the work into tiles,
-kernel.h scores one tile, simd.h holds what differs between instruction sets (chosen when it runs).
+interface, and the interpreter's lock is released while it runs. Sources: tail.cpp cuts the work into tiles, kernel.h
+scores one tile, softmax.h four crop rows of it at a time and for the classes that candidates.h leaves, simd.h holds
+what differs between instruction sets (chosen when it runs).
 
-Labels and scores are the reference's to rounding (1e-7 in a probability), and the same bits for any number of threads.
+Labels and scores are the reference's to rounding (1e-6 in a probability), and the same bits for any number of threads.
 """
 
 import ctypes
@@ -86,14 +87,14 @@ def pixel_score(
     maps, where = _checked(logits, boxes, image_size, threshold, "logits")
     views = [maps]
     num_classes = maps.shape[1]
-    order = np.tile(np.arange(num_classes, dtype=np.int32), (2, 1))  # (views, C): the channel each class is read from
+    order = _class_order(num_classes)
     if flipped_logits is not None:
         mirrored, _ = _checked(flipped_logits, boxes, image_size, threshold, "flipped_logits")
         if mirrored.shape != maps.shape:
             raise QanetError("flipped_logits do not fit", expected=maps.shape, got=mirrored.shape)
         if mirrored.dtype != maps.dtype:
             maps, mirrored = maps.astype(np.float32, copy=False), mirrored.astype(np.float32, copy=False)
-        views = [maps, mirrored[..., ::-1]]
+        views, order = [maps, mirrored[..., ::-1]], order.copy()
         for left, right in flip_pairs:
             order[1, left], order[1, right] = right, left
     rois = np.array([region_of(box, maps.shape[2:], image_size) for box in where], np.int32).reshape(-1, 4)
@@ -118,6 +119,12 @@ def pixel_score(
         for name, view in zip(("logits", "flipped_logits"), views):
             check_arguments(view, boxes, image_size, threshold, name)  # tells which and how many
     return PixelScores(rois, labels, scores[:, 0], scores[:, 1:], (int(image_size[0]), int(image_size[1])))
+
+
+@functools.cache
+def _class_order(num_classes: int) -> NDArray[np.int32]:
+    """(views, C): the channel each class is read from, without a swap."""
+    return np.tile(np.arange(num_classes, dtype=np.int32), (2, 1))
 
 
 def exp(x: NDArray[np.float32], vector_lanes: int = 0) -> NDArray[np.float32]:

@@ -1,33 +1,32 @@
 // Whether logits are finite: an exponent of all ones is an infinity or not a number.
 #pragma once
 
-#include <cstring>
-
+#include "simd.h"
 #include "tail.h"
 
-namespace qanet {
+namespace {
 
 template <typename Bits>
-bool finite_run(const char* from, int64_t step_bytes, int64_t count, Bits exponent) {
-    int wrong = 0;
+QANET_INLINE bool finite_run(const char* from, int64_t step_bytes, int64_t count, Bits exponent) {
+    Bits wrong = 0;
     if (step_bytes == int64_t(sizeof(Bits))) {  // side by side: the loop that the compiler makes vectors of
         for (int64_t i = 0; i < count; ++i) {
             Bits bits;
-            std::memcpy(&bits, from + i * sizeof(Bits), sizeof bits);
-            wrong |= (bits & exponent) == exponent;
+            __builtin_memcpy(&bits, from + i * sizeof(Bits), sizeof bits);
+            wrong |= Bits((bits & exponent) == exponent);
         }
     } else {
         for (int64_t i = 0; i < count; ++i, from += step_bytes) {
             Bits bits;
-            std::memcpy(&bits, from, sizeof bits);
-            wrong |= (bits & exponent) == exponent;
+            __builtin_memcpy(&bits, from, sizeof bits);
+            wrong |= Bits((bits & exponent) == exponent);
         }
     }
     return wrong == 0;
 }
 
 // All logits of one person in one view, whatever their strides; rows and classes that follow each other are one run.
-inline bool finite_person(const View& view, int person, int classes, int map_h, int map_w, bool half) {
+bool finite_person(const qanet::View& view, int person, int classes, int map_h, int map_w, bool half) {
     const char* base = view.data + person * view.person_bytes;
     int64_t rows = map_h, planes = classes, run = map_w;
     if (view.row_bytes == run * view.column_bytes) run *= rows, rows = 1;
@@ -42,4 +41,4 @@ inline bool finite_person(const View& view, int person, int classes, int map_h, 
     return true;
 }
 
-}  // namespace qanet
+}  // namespace

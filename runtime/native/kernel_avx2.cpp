@@ -20,7 +20,7 @@
 #endif
 
 const qanet::Kernel* qanet::avx2_kernel() {
-    static const Kernel kernel{LANES, scratch_floats, run, exp_row};
+    static const Kernel kernel{LANES, scratch_floats, run, finite_person, exp_row};
     __builtin_cpu_init();
     const bool there = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     return there ? &kernel : nullptr;

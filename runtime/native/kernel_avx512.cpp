@@ -21,7 +21,7 @@
 #endif
 
 const qanet::Kernel* qanet::avx512_kernel() {
-    static const Kernel kernel{LANES, scratch_floats, run, exp_row};
+    static const Kernel kernel{LANES, scratch_floats, run, finite_person, exp_row};
     __builtin_cpu_init();
     const bool there = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&

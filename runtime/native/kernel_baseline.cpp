@@ -3,6 +3,6 @@
 #include "kernel.h"
 
 const qanet::Kernel* qanet::baseline_kernel() {
-    static const Kernel kernel{LANES, scratch_floats, run, exp_row};
+    static const Kernel kernel{LANES, scratch_floats, run, finite_person, exp_row};
     return &kernel;
 }

@@ -84,4 +84,24 @@ QANET_INLINE void each_row(const Fetch& f, const float* rows, int64_t stride, in
         for (int c = 0; c < count; ++c, low += stride) use(c, gather(low, f.low), gather(low, f.high));
 }
 
+// The same for the rows named in a list.
+template <typename Use>
+QANET_INLINE void each_listed(const Fetch& f, const float* rows, int64_t stride, const uint8_t* list, int count,
+                              Use use) {
+    const float* low = rows + f.low_base;
+    const float* high = rows + f.high_base;
+    if (f.kind == Fetch::kOneWindow)
+        for (int i = 0; i < count; ++i) {
+            const Floats window = load<Floats>(low + list[i] * stride);
+            use(list[i], permute(window, f.low), permute(window, f.high));
+        }
+    else if (f.kind == Fetch::kTwoWindows)
+        for (int i = 0; i < count; ++i)
+            use(list[i], permute(load<Floats>(low + list[i] * stride), f.low),
+                permute(load<Floats>(high + list[i] * stride), f.high));
+    else
+        for (int i = 0; i < count; ++i)
+            use(list[i], gather(low + list[i] * stride, f.low), gather(low + list[i] * stride, f.high));
+}
+
 }  // namespace

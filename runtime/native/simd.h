@@ -6,9 +6,12 @@
 #include <cstdint>
 #if LANES > 4
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #define QANET_INLINE static inline __attribute__((always_inline))
+#define QANET_INLINE_METHOD inline __attribute__((always_inline))
 
 namespace {
 
@@ -73,6 +76,22 @@ QANET_INLINE bool all_equal(Ints value) {
     const __m256i first = _mm256_broadcastd_epi32(_mm256_castsi256_si128((__m256i)value));
     return _mm256_movemask_epi8(_mm256_cmpeq_epi32((__m256i)value, first)) == -1;
 }
+#elif defined(__aarch64__)
+QANET_INLINE Floats fma(Floats a, Floats b, Floats c) {
+    return (Floats)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+}
+QANET_INLINE Floats greater_of(Floats value, Floats best) {
+    return (Floats)vmaxnmq_f32((float32x4_t)value, (float32x4_t)best);
+}
+QANET_INLINE Floats permute(Floats from, Ints lanes) {  // a table look-up of bytes
+    const Ints bytes = (lanes & all(3)) * all(0x04040404) + all(0x03020100);
+    return (Floats)vqtbl1q_u8((uint8x16_t)from, (uint8x16_t)bytes);
+}
+QANET_INLINE void store_bytes(uint8_t* to, Ints value) {
+    const uint8x16_t bytes = vqtbl1q_u8((uint8x16_t)value, (uint8x16_t)Ints{0x0c080400, -1, -1, -1});
+    vst1q_lane_u32(reinterpret_cast<uint32_t*>(to), vreinterpretq_u32_u8(bytes), 0);
+}
+QANET_INLINE bool all_equal(Ints value) { return vmaxvq_s32((int32x4_t)value) == vminvq_s32((int32x4_t)value); }
 #else
 QANET_INLINE Floats fma(Floats a, Floats b, Floats c) { return a * b + c; }
 QANET_INLINE Floats greater_of(Floats value, Floats best) { return select((Ints)(value > best), value, best); }
@@ -101,6 +120,56 @@ QANET_INLINE uint32_t sum_of(Ints value) {
     return sum;
 }
 #endif
+
+#if LANES == 16
+QANET_INLINE Floats lesser_of(Floats value, Floats best) { return (Floats)_mm512_min_ps((__m512)value, (__m512)best); }
+#elif LANES == 8
+QANET_INLINE Floats lesser_of(Floats value, Floats best) { return (Floats)_mm256_min_ps((__m256)value, (__m256)best); }
+#elif defined(__aarch64__)
+QANET_INLINE Floats lesser_of(Floats value, Floats best) {
+    return (Floats)vminnmq_f32((float32x4_t)value, (float32x4_t)best);
+}
+#else
+QANET_INLINE Floats lesser_of(Floats value, Floats best) { return select((Ints)(value < best), value, best); }
+#endif
+QANET_INLINE Floats magnitude(Floats value) { return (Floats)((Ints)value & all(0x7fffffff)); }
+// 1 / x of positive normal numbers, to a rounding or two.
+QANET_INLINE Floats reciprocal(Floats x) {
+#if LANES == 16
+    const Floats near = (Floats)_mm512_rcp14_ps((__m512)x);
+    return near * fma(-near, x, all(2.0f));
+#else
+    return all(1.0f) / x;
+#endif
+}
+// Bit i of the result: whether lane i of value >= least.
+QANET_INLINE uint32_t at_least(Floats value, Floats least) {
+#if LANES == 16
+    return _mm512_cmp_ps_mask((__m512)value, (__m512)least, _CMP_GE_OQ);
+#elif LANES == 8
+    return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps((__m256)value, (__m256)least, _CMP_GE_OQ)));
+#elif defined(__aarch64__)
+    return uint32_t(vaddvq_s32((int32x4_t)((Ints)(value >= least) & Ints{1, 2, 4, 8})));
+#else
+    const Ints mask = (Ints)(value >= least);
+    return uint32_t((mask[0] & 1) | (mask[1] & 2) | (mask[2] & 4) | (mask[3] & 8));
+#endif
+}
+
+// 2^x for |x| < 126: x = n + r with |r| <= 1/2, a polynomial of least relative error (2e-9) for 2^r, n put into the
+// exponent.
+QANET_INLINE Floats exp2_of(Floats x) {
+    const Floats shifted = x + all(12582912.0f);
+    const Floats r = x - (shifted - all(12582912.0f));
+    Floats p = fma(all(1.535336196e-4f), r, all(1.339887502e-3f));
+    p = fma(p, r, all(9.618436918e-3f));
+    p = fma(p, r, all(5.550332367e-2f));
+    p = fma(p, r, all(2.402264774e-1f));
+    p = fma(p, r, all(6.931471825e-1f));
+    p = fma(p, r, all(1.0f));
+    typedef uint32_t Unsigned __attribute__((vector_size(LANES * 4)));
+    return (Floats)((Unsigned)p + ((Unsigned)shifted << 23));
+}
 
 // e^x for x <= 0, relative error below 1.5e-7 down to -80; e^-80 = 1.8e-35 below that, which is lost beside the
 // greatest's 1. x = n ln 2 + r with |r| <= ln 2 / 2 (ln 2 in two parts, so that r keeps all its bits), a polynomial of

@@ -2,13 +2,13 @@
 // Tiles depend on the shapes alone and their results are integers, so the number of threads never shows in a bit.
 
 #include <atomic>
+#include <memory>
 #include <mutex>
 #include <new>
 #include <system_error>
 #include <thread>
 #include <vector>
 
-#include "finite.h"
 #include "taps.h"
 #include "tail.h"
 
@@ -98,6 +98,7 @@ QANET_EXPORT int qanet_tail_run(const Request* request) noexcept {
                     tile.map_h = r.map_h, tile.map_w = r.map_w, tile.person = n, tile.half = r.half != 0;
                     tile.map_first = columns.map_first, tile.map_last = columns.map_last;
                     tile.columns = columns.columns.view(), tile.pixels = columns.pixels.view();
+                    tile.cells = {columns.cells.data(), columns.window};
                     tile.upsampled = upsampled.view(), tile.rows = person.rows.view(y);
                     tile.height = std::min(band, height - y), tile.width = columns.width;
                     tile.threshold = r.threshold, tile.label_stride = width;
@@ -113,9 +114,9 @@ QANET_EXPORT int qanet_tail_run(const Request* request) noexcept {
         const size_t tasks = scans + tiles.size();
         const int threads = int(std::max<size_t>(1, std::min<size_t>(r.threads, tasks)));
         const int64_t slice = (scratch + 31) / 16 * 16;
-        std::vector<float> memory(slice * threads + 16);
+        const std::unique_ptr<float[]> memory(new float[slice * threads + 16]);  // not zeroed: all is written first
         std::vector<uint64_t> local(bins * threads);
-        float* const aligned = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64 / 4;
+        float* const aligned = memory.get() + (64 - reinterpret_cast<uintptr_t>(memory.get()) % 64) % 64 / 4;
         std::atomic<size_t> next{0};
         std::atomic<bool> finite{true};
         std::mutex adding;
@@ -124,7 +125,7 @@ QANET_EXPORT int qanet_tail_run(const Request* request) noexcept {
             for (size_t i; (i = next.fetch_add(1)) < tasks && finite;) {
                 if (i < scans) {
                     const int person = int(i) / r.views, view = int(i) % r.views;
-                    if (!finite_person(views[view], person, r.classes, r.map_h, r.map_w, r.half)) finite = false;
+                    if (!kernel->finite(views[view], person, r.classes, r.map_h, r.map_w, r.half)) finite = false;
                     continue;
                 }
                 Tile tile = tiles[i - scans];

@@ -27,6 +27,14 @@ struct Taps {
     bool windowed;
 };
 
+// Which map columns (from the tile's map_first) the image columns of each vector depend on: first[block] and the next
+// `window` - 1; a window of 0 says that they lie too far apart to be worth a look.
+struct Cells {
+    const int* first;
+    int window;
+};
+constexpr int kMaxWindow = 24;
+
 // A rectangle of one person's region: image rows y0..y1 and columns x0..x1, counted from the region's corner.
 struct Tile {
     const View* views;  // (num_views,)
@@ -35,6 +43,7 @@ struct Tile {
     int map_first, map_last;  // map columns that the tile reads, inclusive
     Taps columns;             // map column (from map_first) -> crop column that the tile needs
     Taps pixels;              // those crop columns -> image column
+    Cells cells;              // what the image columns come from in the end
     Taps upsampled;           // map row -> crop row, for every crop row
     Taps rows;                // crop row -> image row; entry 0 is y0
     int height, width;        // image pixels
@@ -50,6 +59,7 @@ struct Kernel {
     int lanes;
     int64_t (*scratch_floats)(const Tile&);
     void (*run)(const Tile&);
+    bool (*finite)(const View&, int person, int classes, int map_h, int map_w, bool half);
     void (*exp)(const float* x, float* out, int64_t count);  // count a multiple of lanes; for the tests
 };
 

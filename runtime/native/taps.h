@@ -78,6 +78,8 @@ struct ColumnTaps {
     int first = 0, width = 0;          // image columns, from the region's left
     int map_first = 0, map_last = 0;   // map columns read, inclusive
     TapsStore columns, pixels;
+    std::vector<int> cells;  // of each vector of image columns: the first map column it depends on
+    int window = 0;          // how many it depends on at most; 0 for more than kMaxWindow
 
     void build(int lanes, int map_w) {
         width = int(pixels.low.size());
@@ -106,6 +108,21 @@ struct ColumnTaps {
         for (std::vector<int>* taps : {&columns.low, &columns.high})
             for (int& tap : *taps) tap -= map_first;
         columns.check_windows(lanes);
+        find_cells(lanes);
+    }
+
+    void find_cells(int lanes) {
+        for (size_t at = 0; at < pixels.low.size(); at += lanes) {
+            int first = columns.low[pixels.low[at]], last = 0;
+            for (size_t i = at; i < at + lanes; ++i)
+                for (const int crop_column : {pixels.low[i], pixels.high[i]}) {
+                    first = std::min(first, columns.low[crop_column]);
+                    last = std::max(last, columns.high[crop_column]);
+                }
+            cells.push_back(first);
+            window = std::max(window, last - first + 1);
+        }
+        if (window > kMaxWindow) window = 0;
     }
 };
 

@@ -80,13 +80,30 @@ def test_the_smallest_pool_gives_the_same_labels(emulated):
     check_definition(got, logits, np.array(boxes), 0.2)
 
 
-def test_logits_that_are_not_numbers_are_background(emulated):
-    logits = np.full((1, 3, 8, 6), np.nan, np.float32)
-    for name, pool in (("pixel_score", 10240), ("pixel_score_fast", None)):
-        got = score(
-            emulated(name), logits, [[0, 0, 24, 32]], (32, 24), pool_floats=pool, finish=emulated("pixel_score")
-        )
-        assert not got.full(0).any() and got.pixel_scores[0] == 0
+@pytest.mark.parametrize("form", ["pixel_score", "pixel_score_fast"])
+@pytest.mark.parametrize("kind", [np.float32, np.float16])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_logit_that_is_not_finite_flags_its_person_and_view(emulated, form, kind, value):
+    """Wherever it lies: also in a person outside the image, and where no pixel samples it."""
+    shape, boxes = (4, 3, 9, 7), [[0, 0, 28, 36], [-400, 0, -300, 90], [-20, -20, 6, 6], [1, 2, 20, 30]]
+    expected, flags = [1, 2, 3, 0], np.zeros(4, np.uint32)
+    views = [np.random.default_rng(9).normal(0, 3, shape).astype(kind) for _ in range(2)]
+    for bit, logits in enumerate(views):
+        for person, marks in enumerate(expected):
+            if marks >> bit & 1:
+                logits[person, person % 3, 0, 0] = value  # in person 2 the crop's corner, beyond the image
+    pool = 10240 if form == "pixel_score" else None
+    for schedule in (0, 1):
+        score(emulated(form), views[0], boxes, (40, 30), flipped=views[1], flip_classes=[0, 2, 1], pool_floats=pool,
+              finish=emulated("pixel_score"), flags_out=flags, schedule=schedule)  # fmt: skip
+        assert flags.tolist() == expected
+
+
+def test_the_greatest_finite_numbers_are_not_flagged(emulated):
+    for kind in (np.float32, np.float16):
+        limits = np.finfo(kind)
+        logits = np.resize(np.array([limits.max, limits.min, limits.tiny, -0.0], kind), (2, 3, 8, 6))
+        score(emulated("pixel_score"), logits, [[0, 0, 24, 32], [3, 4, 20, 20]], (32, 24))
 
 
 @pytest.mark.parametrize("name", FAST)

@@ -8,6 +8,7 @@ from cuda_emulation.driver import KERNELS, Emulated, Launch
 from golden_cases import assert_golden, read_case
 
 from qanet import geometry, quality
+from qanet.errors import QanetError
 from qanet.runtime.cuda.crop import crop_people
 from qanet.runtime.cuda.lane import shared_lane
 from qanet.runtime.cuda.paint import paint_people
@@ -98,3 +99,23 @@ def test_crops_and_the_painted_frame_through_the_kernels_source(emulated):
     canvas = found.full(0)
     np.copyto(canvas, found.full(2), where=found.full(2) > 0)
     assert painted.any() and np.array_equal(painted, canvas)
+
+
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_logits_on_the_gpu_that_are_not_finite_are_seen_by_the_kernels_source(emulated, mode, dtype):
+    size, boxes = (40, 30), [[0, 0, 28, 36], [-400, 0, -300, 90]]
+    logits = np.random.default_rng(5).normal(0, 3, (2, 4, 9, 7)).astype(dtype)
+    lane = shared_lane()
+    with lane.active("testing"), Tensor(lane, "test.logits", logits.shape, logits.dtype) as tensor:
+        for person, value in ((0, -np.inf), (1, np.nan), (None, 0)):  # the second lies outside the image
+            values = logits.copy()
+            if person is not None:
+                values[person, 3, 8, 6] = value
+            tensor.upload(values)
+            with score_people(lane, tensor.first(2), boxes, size, mode=mode) as scored:
+                if person is None:
+                    assert scored.download().pixel_scores[0] > 0
+                    continue
+                with pytest.raises(QanetError, match=r"^logits are not finite .*got 1 nan or infinite"):
+                    scored.download()

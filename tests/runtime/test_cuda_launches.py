@@ -41,9 +41,9 @@ def test_nobody_and_nothing_in_the_image_still_make_a_plan():
 
 def test_blocks_that_travel_are_laid_out_by_hand():
     assert plan.parameter_layout(3, 20) == plan.ParameterLayout(0, 24, 72, 120, 200)
-    assert plan.result_layout(3, 20, 1000) == plan.ResultLayout(0, 12, 256, 1256)  # 3 * 20 floats are 240 bytes
-    assert plan.result_layout(16, 20, 0).labels == 1280
-    assert plan.sums_bytes(3, 20) == 960
+    assert plan.result_layout(3, 20, 1000) == plan.ResultLayout(0, 12, 240, 256, 1256)  # 3 * 21 words: 252 bytes
+    assert plan.result_layout(16, 20, 0).labels == 1536  # 16 * 21 words: 1344 bytes
+    assert plan.workspace_layout(3, 20) == plan.WorkspaceLayout(0, 960, 972)
     regions, classes = plan.plan_regions(BOXES, (16, 16), (100, 120)), plan.flip_classes(5, [(1, 2)])
     assert classes.tolist() == [0, 2, 1, 3, 4]
     block = np.zeros(plan.parameter_layout(3, 5).nbytes, np.uint8)
@@ -64,17 +64,17 @@ def test_blocks_that_travel_are_laid_out_by_hand():
     ],
 )
 def test_the_launch_of_the_pixel_score(mode, dtype, module, function, shared):
-    addresses = (1000, 0, 2000, 3000, 4000)  # logits, flipped, parameters, labels, sums
+    addresses = (1000, 0, 2000, 3000, 4000)  # logits, flipped, parameters, labels, workspace
     launch = plan.score_launch(mode, np.dtype(dtype), (3, 20, 128, 96), 77, 0.25, *addresses)
     pool = (10_240,) if mode == "exact" else ()
-    arguments = (1000, 0, 2120, 2024, 2072, 2000, 20, 128, 96, 0.25, 3000, 4000, *pool)
-    types = "PPPPPPiiifPP" + "i" * len(pool)
+    arguments = (1000, 0, 2120, 2024, 2072, 2000, 20, 128, 96, 0.25, 3000, 4000, 4960, *pool)
+    types = "PPPPPPiiifPPP" + "i" * len(pool)
     assert launch == Launch(module, function, types, arguments, (77, 3, 1), (32, 8, 1), shared)
 
 
 def test_the_launches_that_finish_crop_and_paint():
     assert plan.finish_launch(3, 20, 4000, 8192) == Launch(
-        "pixel_score", "pixel_score_finish", "PiPP", (4000, 20, 8192, 8204), (3, 1, 1), (256, 1, 1)
+        "pixel_score", "pixel_score_finish", "PPiPPP", (4000, 4960, 20, 8192, 8204, 8432), (3, 1, 1), (256, 1, 1)
     )
     image = DeviceArray(100, (720, 1280, 3), np.dtype(np.uint8))
     crops = DeviceArray(200, (5, 512, 384, 3), np.dtype(np.uint8))

@@ -44,7 +44,7 @@ def test_every_name_of_cuda_python_that_is_called_exists():
 def test_every_name_of_pycuda_that_is_called_exists(gpu):
     names = {
         gpu.driver: "Error MemoryError init Device Context Stream Event event_flags mem_alloc pagelocked_empty "
-        "memcpy_htod_async memcpy_dtoh_async memset_d8_async module_from_buffer",
+        "memcpy_htod_async memcpy_dtoh_async memcpy_dtod_async memset_d8_async module_from_buffer",
         gpu.driver.Stream: "handle synchronize wait_for_event", gpu.driver.Event: "record synchronize query time_since",
         gpu.driver.Function: "prepare prepared_async_call", gpu.driver.Module: "get_function",
         gpu.driver.event_flags: "DEFAULT DISABLE_TIMING", gpu.driver.Context: "push pop detach",
@@ -91,6 +91,26 @@ def test_crops_and_the_painted_frame_equal_the_reference(gpu):
     canvas = found.full(0)
     np.copyto(canvas, found.full(2), where=found.full(2) > 0)
     assert np.array_equal(painted, canvas)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_logits_on_the_gpu_that_are_not_finite_are_refused(gpu, mode, dtype):
+    logits = np.random.default_rng(2).normal(0, 4, (3, 13, 16, 12)).astype(dtype)
+    lane = shared_lane()
+    with lane.active("testing"), Tensor(lane, "test.logits", logits.shape, dtype) as tensor:
+        for person in (None, 0, 1, None):  # the second lies outside the image
+            values = logits.copy()
+            if person is not None:
+                values[person, 12, 15, 10:] = np.nan, -np.inf
+            tensor.upload(values)
+            with score_people(lane, tensor.first(3), BOXES, SIZE, mode=mode) as scored:
+                if person is None:
+                    assert np.isfinite(scored.download().pixel_scores).all()
+                    continue
+                with pytest.raises(QanetError, match="^logits are not finite .*got 2 nan or infinite"):
+                    scored.download()
 
 
 @pytest.mark.gpu

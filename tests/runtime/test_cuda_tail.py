@@ -1,6 +1,7 @@
 """The kernel tail on a made-up GPU: host arrays to PixelScores equal the reference, with nothing leaked or repeated."""
 
 import threading
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -172,6 +173,41 @@ def test_logits_on_the_gpu_stay_there_and_labels_are_painted_there(scoring, logi
             np.copyto(canvas, expected.full(index), where=expected.full(index) > 0)
         assert frame.shape == SIZE and np.array_equal(frame, canvas)
     assert scoring.calls["htod"] == 1 + 1 + 3  # logits, parameters, and the orders that are not empty
+
+
+@pytest.mark.parametrize("name", ["logits", "flipped_logits"])
+@pytest.mark.parametrize("dtype", ["f4", "f2"])
+def test_logits_on_the_gpu_that_are_not_finite_are_refused_in_the_words_of_the_reference(scoring, logits, name, dtype):
+    good = {"logits": logits.astype(dtype), "flipped_logits": logits[..., ::-1].astype(dtype)}
+    bad = good | {name: good[name].copy()}
+    bad[name][1, 2, 3, 4:6] = np.nan, np.inf  # of the person outside the image, whom no pixel samples
+    with pytest.raises(QanetError) as reference:
+        quality.pixel_score(bad["logits"], BOXES, SIZE, flipped_logits=bad["flipped_logits"])
+    lane = shared_lane()
+    with lane.active("testing"), ExitStack() as held:
+
+        def put(key, values):
+            tensor = held.enter_context(Tensor(lane, key, values.shape, values.dtype))
+            tensor.upload(values)
+            return tensor.first(3)
+
+        good_views, bad_views = (
+            [put(f"test.{kind}.{key}", values) for key, values in views.items()]
+            for kind, views in (("good", good), ("bad", bad))
+        )
+        with (
+            pytest.raises(QanetError) as caught,
+            score_people(lane, bad_views[0], BOXES, SIZE, 0.2, bad_views[1]) as scored,
+        ):
+            scored.download()
+        assert caught.value.line() == reference.value.line() and f"{name} are not finite" in caught.value.line()
+        assert "got 2 nan or infinite" in caught.value.line()
+        before = scoring.calls["dtoh"]
+        with score_people(lane, good_views[0], BOXES, SIZE, 0.2, good_views[1]) as scored:
+            found = scored.download()
+        assert scoring.calls["dtoh"] == before + 1  # the check brings nothing to the host
+    expected = quality.pixel_score(good["logits"], BOXES, SIZE, flipped_logits=good["flipped_logits"])
+    np.testing.assert_allclose(found.pixel_scores, expected.pixel_scores, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

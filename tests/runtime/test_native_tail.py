@@ -181,3 +181,64 @@ def test_arguments_are_not_changed():
     before = logits.copy(), flipped.copy()
     native.pixel_score(logits, [[0, 0, 10, 20]], (32, 24), flipped_logits=flipped)
     assert np.array_equal(logits, before[0]) and np.array_equal(flipped, before[1])
+
+
+def parts_of(seed, num_classes, height, width, spread=8.0):
+    """(1, C, h, w) logits as a network gives them: blobs of one class each, with a margin over the others."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 0.3, (1, num_classes, height, width)).astype(np.float32)
+    rows, columns = np.mgrid[:height, :width]
+    for _ in range(6):
+        y, x, radius = rng.uniform(0, height), rng.uniform(0, width), rng.uniform(1, max(height, width) / 2)
+        inside = (rows - y) ** 2 + (columns - x) ** 2 < radius**2
+        logits[0, rng.integers(num_classes)][inside] += np.float32(rng.uniform(1, spread))
+    return logits
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1), num_classes=st.sampled_from([2, 3, 7, 20, 65]),
+    map_hw=st.tuples(st.integers(2, 40), st.integers(2, 60)),
+    image_hw=st.tuples(st.integers(1, 120), st.integers(1, 160)),
+    corner=st.tuples(*[st.floats(-60, 60, width=32)] * 2), size=st.tuples(*[st.floats(4, 400, width=32)] * 2),
+    threshold=st.sampled_from([0.0, 0.2, 0.6]), lanes=st.sampled_from(LANES),
+    spread=st.sampled_from([4.0, 19.0, 60.0]),
+)  # fmt: skip
+def test_classes_that_cannot_win_are_left_out_and_nothing_shows(
+    seed, num_classes, map_hw, image_hw, corner, size, threshold, lanes, spread
+):
+    """Parts as networks draw them, where most places have one candidate, up to steps that leave the fast softmax."""
+    logits = parts_of(seed, num_classes, *map_hw, spread)
+    box = [*corner, corner[0] + size[0], corner[1] + size[1]]
+    expected = quality.pixel_score(logits, [box], image_hw, threshold)
+    got = native.pixel_score(logits, [box], image_hw, threshold, vector_lanes=lanes, threads=1)
+    assert_same(got, expected, [dense(logits[0], box, image_hw)], threshold)
+
+
+@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize("step", [19.9, 20.1, 79.0, 200.0, 1e4, 3e38])
+@pytest.mark.parametrize("axis", [2, 3])
+def test_steps_between_map_cells_of_any_height(lanes, step, axis):
+    """Around the bound of the geometric series, and far beyond: up and down, along rows and columns."""
+    logits = np.zeros((1, 3, 6, 6), np.float32)
+    index = [slice(None)] * 4
+    index[axis] = slice(1, None, 2)
+    logits[0, 1][tuple(index[2:])] = step
+    logits[0, 2][tuple(index[2:])] = -step
+    logits[0, 2] += np.float32(0.5)
+    box, image_hw = [-3, 2, 60, 47], (52, 61)
+    expected = quality.pixel_score(logits, [box], image_hw)
+    got = native.pixel_score(logits, [box], image_hw, vector_lanes=lanes)
+    with np.errstate(over="ignore"):
+        assert_same(got, expected, [dense(logits[0], box, image_hw)], 0.2)
+
+
+@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize("num_classes", [2, 20, 256])
+def test_one_class_alone_over_a_region_larger_than_its_counters(lanes, num_classes):
+    """Whole vectors are added to lanes of 32 bits, which are emptied in time."""
+    logits = np.full((1, num_classes, 2, 2), -30, np.float32)
+    logits[0, 1] = 30
+    scored = native.pixel_score(logits, [[-500, -500, 2500, 4500]], (4000, 1200), vector_lanes=lanes, threads=2)
+    assert (scored.labels[0] == 1).all() and scored.labels[0].shape == (4000, 1200)
+    assert scored.pixel_scores.tolist() == [1] and scored.part_scores[0].tolist() == [1] + [0] * (num_classes - 2)

@@ -32,6 +32,7 @@ def test_an_engine_that_does_not_fit_is_refused_unread(machine, tmp_path, entry,
 
 def test_a_changed_file_is_refused_unread(machine, tmp_path):
     made = make_bundle(tmp_path)
+    made.save()
     (made.path / "engines/toy.plan").write_bytes(b"other")
     with pytest.raises(QanetError, match="changed after it was made"):
         engine_from_bundle(made, "fp16", KERNEL_TAIL)

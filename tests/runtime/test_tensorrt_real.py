@@ -17,6 +17,7 @@ def test_every_name_that_is_called_exists_in_the_real_library():
     engine = ("num_io_tensors get_tensor_name get_tensor_mode get_tensor_dtype get_tensor_shape "
               "num_optimization_profiles get_tensor_profile_shape create_execution_context")  # fmt: skip
     context = "set_optimization_profile_async set_input_shape get_tensor_shape set_tensor_address execute_async_v3"
+    context += " is_stream_capturable"  # of TensorRT-RTX alone
     names = {trt.ICudaEngine: engine, trt.IExecutionContext: context, trt.ILogger: "log", trt.TensorIOMode: "INPUT",
              trt.Runtime: "deserialize_cuda_engine engine_host_code_allowed", trt: "nptype __version__",
              trt.ExecutionContextAllocationStrategy: "ON_PROFILE_CHANGE"}  # fmt: skip
@@ -59,3 +60,5 @@ def test_a_real_engine_on_a_real_gpu(tmp_path, static_buckets):
             got = engine.run(crops, scores)
             np.testing.assert_allclose(got["logits"], crops.transpose(0, 3, 1, 2), rtol=1e-5)
             np.testing.assert_allclose(got["iou_scores"], crops.mean((1, 2, 3)), rtol=1e-4)
+        if static_buckets and runtime == "tensorrt" and importlib.util.find_spec("cuda"):
+            assert engine.graph_batches == (4, 8)  # 3 and 11 = 8 + 3, 5 and 11: the buckets that ran twice

@@ -273,6 +273,15 @@ def _memory(machine):
 
         copy("dtoh", host, device, stream, work)
 
+    def memcpy_dtod_async(target, source, size, stream):
+        machine.need_context("dtod")
+        bases = {target // _PAGE * _PAGE, source // _PAGE * _PAGE}
+
+        def work():
+            machine.at(target, np.uint8, size)[:] = machine.at(source, np.uint8, size)
+
+        machine.queue(Work(work, stream.handle, bases))
+
     def memset_d8_async(device, value, size, stream):
         machine.need_context("memset")
         base = {device // _PAGE * _PAGE}
@@ -281,7 +290,7 @@ def _memory(machine):
     return {
         "mem_alloc": lambda size: Allocation("mem_alloc", size), "pagelocked_empty": pagelocked_empty,
         "memcpy_htod_async": memcpy_htod_async, "memcpy_dtoh_async": memcpy_dtoh_async,
-        "memset_d8_async": memset_d8_async,
+        "memset_d8_async": memset_d8_async, "memcpy_dtod_async": memcpy_dtod_async,
     }  # fmt: skip
 
 

@@ -34,7 +34,7 @@ def install(machine):
 
 def _score(
     machine, dtype, logits, flipped, classes, boxes, rois, offsets, num_classes, height, width, threshold, labels, sums,
-    pool_floats=None,
+    not_finite, pool_floats=None,
 ):  # fmt: skip
     count = machine.grid[1]
     shape = (count, num_classes, height, width)
@@ -45,6 +45,14 @@ def _score(
         mirrored = machine.at(flipped, dtype, shape).astype(np.float32)
         views = {"flipped_logits": mirrored, "flip_pairs": pairs}
     maps = machine.at(logits, dtype, shape).astype(np.float32)
+    flags = machine.at(not_finite, np.uint32, count)
+    if flags.any():
+        machine.problems.append("the flags were not zero")
+    views_of = [maps, *(values for name, values in views.items() if name == "flipped_logits")]
+    for bit, values in enumerate(views_of):
+        flags |= (~np.isfinite(values).all((1, 2, 3))).astype(np.uint32) << np.uint32(bit)
+    if flags.any():
+        return  # what the kernel makes of such logits means nothing
     found = quality.pixel_score(maps, machine.at(boxes, np.float32, (count, 4)), machine.image_size, threshold, **views)
     assert np.array_equal(found.rois, machine.at(rois, np.int32, (count, 4)))
     for region, start in zip(found.labels, machine.at(offsets, np.int64, count)):
@@ -57,8 +65,11 @@ def _score(
     workspace[:, 1] += np.uint64(1)
 
 
-def _finish(machine, sums, num_classes, pixel_scores, part_scores):
+def _finish(machine, sums, not_finite, num_classes, pixel_scores, part_scores, flags):
     count = machine.grid[0]
+    seen = machine.at(not_finite, np.uint32, count)
+    machine.at(flags, np.uint32, count)[:] = seen
+    seen[:] = 0
     workspace = machine.at(sums, np.uint64, (count, 2, num_classes))
     scores = (workspace[:, 0] / (_ONE * np.maximum(workspace[:, 1], 1))).astype(np.float32)
     machine.at(pixel_scores, np.float32, count)[:] = scores[:, 0]

@@ -1,4 +1,5 @@
-"""TensorRT over the made-up GPU; a plan is JSON: profiles, inputs, outputs, half (float16), fail (calls that fail)."""
+"""TensorRT over the made-up GPU; a plan is JSON: profiles, inputs, outputs, half (float16), fail (calls that fail),
+capturable (what a context of TensorRT-RTX says of itself)."""
 
 import json
 from importlib.machinery import ModuleSpec
@@ -12,6 +13,8 @@ from toy_engines import SHAPES, network
 class FakeContext:
     def __init__(self, engine):
         self.engine, self.profile, self.shapes, self.addresses = engine, None, {}, {}
+        if "capturable" in engine.spec:  # as TensorRT-RTX has it
+            self.is_stream_capturable = lambda handle: engine.spec["capturable"]
         engine.machine.watch(self, "context")
 
     def set_optimization_profile_async(self, index, handle):

@@ -115,9 +115,10 @@ struct Gauge {
 
 template <typename Logit>
 __device__ void score_tile(const Inputs<Logit>& in, int pool_floats, Shared& shared, float* pool) {
+    const int thread = threadIdx.y * TILE_X + threadIdx.x;
+    check_finite(in, thread);
     Place place;
     if (!find_place(in.rois, place)) return;
-    const int thread = threadIdx.y * TILE_X + threadIdx.x;
     const float* box = in.boxes + 4 * place.person;
     if (thread < TILE_X)
         shared.columns.find_tap(thread, place.left, place.width, place.x0, box[0], box[2], in.map_width);
@@ -196,34 +197,31 @@ __device__ void score_tile(const Inputs<Logit>& in, int pool_floats, Shared& sha
 
 // Two blocks a multiprocessor are what the default pool allows: registers for more would only spill.
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-pixel_score_f32(const float* logits, const float* flipped_logits, const int* flip_classes, const float* boxes,
-                const int* rois, const long long* label_offsets, int num_classes, int map_height, int map_width,
-                float threshold, unsigned char* labels, unsigned long long* sums, int pool_floats) {
+pixel_score_f32(PIXEL_SCORE_PARAMETERS(float), int pool_floats) {
     extern __shared__ float pool[];
     __shared__ Shared shared;
-    const Inputs<float> in{logits,     flipped_logits, flip_classes, boxes,  rois, label_offsets, num_classes,
-                           map_height, map_width,      threshold,    labels, sums};
-    score_tile(in, pool_floats, shared, pool);
+    score_tile(Inputs<float> PIXEL_SCORE_ARGUMENTS, pool_floats, shared, pool);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-pixel_score_f16(const Half* logits, const Half* flipped_logits, const int* flip_classes, const float* boxes,
-                const int* rois, const long long* label_offsets, int num_classes, int map_height, int map_width,
-                float threshold, unsigned char* labels, unsigned long long* sums, int pool_floats) {
+pixel_score_f16(PIXEL_SCORE_PARAMETERS(Half), int pool_floats) {
     extern __shared__ float pool[];
     __shared__ Shared shared;
-    const Inputs<Half> in{logits,     flipped_logits, flip_classes, boxes,  rois, label_offsets, num_classes,
-                          map_height, map_width,      threshold,    labels, sums};
-    score_tile(in, pool_floats, shared, pool);
+    score_tile(Inputs<Half> PIXEL_SCORE_ARGUMENTS, pool_floats, shared, pool);
 }
 
 // Sums -> scores, one block a person; leaves the workspace at zero for the next frame.
 extern "C" __global__ void __launch_bounds__(MAX_CLASSES)
-pixel_score_finish(unsigned long long* sums, int num_classes, float* pixel_scores, float* part_scores) {
+pixel_score_finish(unsigned long long* sums, unsigned* not_finite, int num_classes, float* pixel_scores,
+                   float* part_scores, unsigned* flags) {
     __shared__ unsigned long long whole_sum, whole_count;
     const int person = blockIdx.x, c = threadIdx.x;
     unsigned long long* mine = sums + 2ll * person * num_classes;
-    if (c == 0) whole_sum = whole_count = 0;
+    if (c == 0) {
+        whole_sum = whole_count = 0;
+        flags[person] = not_finite[person];
+        not_finite[person] = 0;
+    }
     __syncthreads();
     if (c < num_classes) {
         const unsigned long long sum = mine[c], count = mine[num_classes + c];

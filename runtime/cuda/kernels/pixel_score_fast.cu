@@ -59,9 +59,10 @@ __device__ Best gauge(const Inputs<Logit>& in, int view, int person, const Betwe
 
 template <typename Logit>
 __device__ void score_tile(const Inputs<Logit>& in, Between* columns, Between* rows, Statistics& statistics) {
+    const int thread = threadIdx.y * TILE_X + threadIdx.x;
+    check_finite(in, thread);
     Place place;
     if (!find_place(in.rois, place)) return;
-    const int thread = threadIdx.y * TILE_X + threadIdx.x;
     const float* box = in.boxes + 4 * place.person;
     if (thread < TILE_X)
         columns[thread] = between(place.x0 + place.left + thread, box[0], box[2], in.map_width);
@@ -94,24 +95,14 @@ __device__ void score_tile(const Inputs<Logit>& in, Between* columns, Between* r
     record(in, place, m, winner, statistics, thread);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
-pixel_score_fast_f32(const float* logits, const float* flipped_logits, const int* flip_classes, const float* boxes,
-                     const int* rois, const long long* label_offsets, int num_classes, int map_height, int map_width,
-                     float threshold, unsigned char* labels, unsigned long long* sums) {
+extern "C" __global__ void __launch_bounds__(THREADS) pixel_score_fast_f32(PIXEL_SCORE_PARAMETERS(float)) {
     __shared__ Between columns[TILE_X], rows[TILE_Y];
     __shared__ Statistics statistics;
-    const Inputs<float> in{logits,     flipped_logits, flip_classes, boxes,  rois, label_offsets, num_classes,
-                           map_height, map_width,      threshold,    labels, sums};
-    score_tile(in, columns, rows, statistics);
+    score_tile(Inputs<float> PIXEL_SCORE_ARGUMENTS, columns, rows, statistics);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
-pixel_score_fast_f16(const Half* logits, const Half* flipped_logits, const int* flip_classes, const float* boxes,
-                     const int* rois, const long long* label_offsets, int num_classes, int map_height, int map_width,
-                     float threshold, unsigned char* labels, unsigned long long* sums) {
+extern "C" __global__ void __launch_bounds__(THREADS) pixel_score_fast_f16(PIXEL_SCORE_PARAMETERS(Half)) {
     __shared__ Between columns[TILE_X], rows[TILE_Y];
     __shared__ Statistics statistics;
-    const Inputs<Half> in{logits,     flipped_logits, flip_classes, boxes,  rois, label_offsets, num_classes,
-                          map_height, map_width,      threshold,    labels, sums};
-    score_tile(in, columns, rows, statistics);
+    score_tile(Inputs<Half> PIXEL_SCORE_ARGUMENTS, columns, rows, statistics);
 }

@@ -25,7 +25,20 @@ __device__ inline float as_float(Half value) {
 #endif
 }
 
-// The arguments of a pixel score kernel, in the order of the README.
+__device__ inline bool is_finite(float value) { return fabsf(value) <= 3.402823466e38f; }  // false for a NaN too
+__device__ inline bool is_finite(Half value) { return (value.bits & 0x7c00) != 0x7c00; }
+
+// The arguments of a pixel score kernel, in the order of the README: its parameters, and what fills an Inputs.
+#define PIXEL_SCORE_PARAMETERS(Logit)                                                                          \
+    const Logit *logits, const Logit *flipped_logits, const int *flip_classes, const float *boxes,             \
+        const int *rois, const long long *label_offsets, int num_classes, int map_height, int map_width,       \
+        float threshold, unsigned char *labels, unsigned long long *sums, unsigned *not_finite
+#define PIXEL_SCORE_ARGUMENTS                                                                                  \
+    {                                                                                                          \
+        logits, flipped_logits, flip_classes, boxes, rois, label_offsets, num_classes, map_height, map_width,  \
+            threshold, labels, sums, not_finite                                                                \
+    }
+
 template <typename Logit>
 struct Inputs {
     const Logit* logits;
@@ -38,6 +51,7 @@ struct Inputs {
     float threshold;
     unsigned char* labels;
     unsigned long long* sums;
+    unsigned* not_finite;
 
     __device__ int views() const { return flipped_logits ? 2 : 1; }
 
@@ -94,6 +108,21 @@ __device__ inline bool find_place(const int* rois, Place& place) {
     place.x = place.left + threadIdx.x;
     place.y = place.top + threadIdx.y;
     return place.top < place.height;
+}
+
+// Notes a NaN or an infinity among the person's logits, sampled or not, as bit `view` of its flag. The blocks share
+// the logits out: a load a thread, or a few where the person is small, that the tiles' own loads then find in the cache.
+template <typename Logit>
+__device__ void check_finite(const Inputs<Logit>& in, int thread) {
+    const long long count = static_cast<long long>(in.num_classes) * in.map_height * in.map_width;
+    const long long stride = static_cast<long long>(gridDim.x) * THREADS;
+    for (int view = 0; view < in.views(); ++view) {
+        const Logit* logits = (view ? in.flipped_logits : in.logits) + blockIdx.y * count;
+        bool finite = true;
+        for (long long i = static_cast<long long>(blockIdx.x) * THREADS + thread; i < count; i += stride)
+            finite = finite && is_finite(logits[i]);
+        if (!finite) atomicOr(&in.not_finite[blockIdx.y], 1u << view);
+    }
 }
 
 // Sums and counts of a tile by class. Integers: their order does not matter, so atomics keep the result the same bits.

@@ -14,13 +14,14 @@ POOL_FLOATS = 10240
 def score(
     kernels: Emulated, logits: NDArray, boxes: NDArray, image_hw: tuple[int, int], threshold: float = 0.2,
     flipped: NDArray | None = None, flip_classes: Sequence[int] = (), pool_floats: int | None = POOL_FLOATS,
-    finish: Emulated | None = None, spare_tiles: int = 0, **how,
+    finish: Emulated | None = None, spare_tiles: int = 0, flags_out: NDArray[np.uint32] | None = None, **how,
 ) -> PixelScores:  # fmt: skip
     """Pixel scores by an emulated kernel file; `pool_floats` None for the fast form, whose finish is another file's.
 
     Args:
         logits, flipped: (N, C, h, w) float32 or float16.
         spare_tiles: blocks to launch beyond those needed.
+        flags_out: (N,) for the flags of persons whose logits are not finite; None: there are none.
         how: schedule, guard_before.
     """
     count, classes, map_h, map_w = logits.shape
@@ -30,6 +31,7 @@ def score(
     offsets = np.concatenate([[0], np.cumsum(width * height)]).astype(np.int64)
     labels = np.full(offsets[-1], 0xEE, np.uint8)
     sums = np.zeros((count, 2, classes), np.uint64)
+    not_finite, flags = np.zeros(count, np.uint32), np.full(count, 0xEE, np.uint32)
     pixel_scores = np.full(count, np.nan, np.float32)
     part_scores = np.full((count, classes - 1), np.nan, np.float32)
     tiles = max(1, int((-(-width // 32) * -(-height // 8)).max())) + spare_tiles
@@ -37,6 +39,7 @@ def score(
     arguments = (
         *bits, np.asarray(flip_classes, np.int32) if flipped is not None else None, boxes, rois,
         offsets[:-1].copy(), np.int32(classes), np.int32(map_h), np.int32(map_w), np.float32(threshold), labels, sums,
+        not_finite,
     )  # fmt: skip
     suffix = "f16" if logits.dtype == np.float16 else "f32"
     grid, block = (tiles, count, 1), (32, 8, 1)
@@ -45,14 +48,19 @@ def score(
     else:
         launch = Launch(f"pixel_score_{suffix}", grid, block, (*arguments, np.int32(pool_floats)), 4 * pool_floats)
     done = Launch(
-        "pixel_score_finish", (count, 1, 1), (256, 1, 1), (sums, np.int32(classes), pixel_scores, part_scores)
-    )
+        "pixel_score_finish", (count, 1, 1), (256, 1, 1),
+        (sums, not_finite, np.int32(classes), pixel_scores, part_scores, flags),
+    )  # fmt: skip
     if finish is None:
         kernels.run(launch, done, **how)
     else:
         kernels.run(launch, **how)
         finish.run(done, **how)
-    assert not sums.any(), "the workspace is not ready for the next frame"
+    assert not sums.any() and not not_finite.any(), "the workspace is not ready for the next frame"
+    if flags_out is not None:
+        flags_out[:] = flags
+    else:
+        assert not flags.any(), "finite logits were flagged"
     regions = [labels[a:b].reshape(h, w) for a, b, h, w in zip(offsets, offsets[1:], height, width)]
     return PixelScores(rois, regions, pixel_scores, part_scores, image_hw)
 

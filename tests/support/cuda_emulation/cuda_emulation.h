@@ -292,6 +292,11 @@ inline unsigned atomicAdd(unsigned* address, unsigned value) { return emulation:
 inline unsigned long long atomicAdd(unsigned long long* address, unsigned long long value) {
     return emulation::add(address, value);
 }
+inline unsigned atomicOr(unsigned* address, unsigned value) {
+    const unsigned old = *address;
+    *address = old | value;
+    return old;
+}
 inline int atomicMax(int* address, int value) {
     const int old = *address;
     *address = std::max(old, value);

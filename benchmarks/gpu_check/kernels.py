@@ -1,0 +1,174 @@
+"""The tail and crop kernels on a GPU: against the memory floor, and against PyTorch on the same GPU.
+
+Timed is the GPU between two events around the launches, logits and frame on the GPU before. "cold": one call, with the
+caches filled with something else before; "warm": calls in a row, a call's share. The floor is what no form can do
+without: logits (or the frame under the boxes) read once and labels (or crops) written once, as fast as a large copy.
+"""
+
+import importlib
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from qanet import quality
+from qanet.benchmarks.statistics import summarize
+from qanet.benchmarks.tail.cases import Case, all_cases
+from qanet.benchmarks.tail.forms import BASELINE, difference
+from qanet.geometry import crop_boxes, crop_people
+from qanet.quality import PixelScores
+from qanet.runtime.cuda.crop import crop_launch
+from qanet.runtime.cuda.kernel import Launch
+from qanet.runtime.cuda.lane import Lane, shared_lane
+from qanet.runtime.cuda.tail import score_people
+from qanet.runtime.cuda.tensor import Tensor
+
+CROP_HW = (384, 288)
+_CROPS_MAY_DIFFER = 8  # grey levels on noise: OpenCV rounds its weights to 1/32 of a pixel
+_IN_A_ROW = 20
+
+
+def measure(repeats: int = 50, copy_mib: int = 256) -> dict[str, Any]:
+    """Everything on the first GPU: the copy's bytes a second, and a row a case and form."""
+    lane = shared_lane()
+    cases = [case for case in all_cases() if case.group == "people" and not case.is_smooth]
+    with lane.active("measuring"), Tensor(lane, "check.a", (copy_mib << 20,), np.uint8, has_host=False) as a, \
+            Tensor(lane, "check.b", (copy_mib << 20,), np.uint8, has_host=False) as b:  # fmt: skip
+        stream = lane.stream.driver_stream
+
+        def copy() -> None:
+            lane.gpu.driver.memcpy_dtod_async(b.address, a.address, copy_mib << 20, stream)
+
+        bandwidth = 2 * (copy_mib << 20) / (min(_times(lane, copy, 10)) * 1e-3)
+
+        def flush() -> None:
+            lane.gpu.driver.memset_d8_async(a.address, 1, copy_mib << 20, stream)
+
+        rows = []
+        for case in cases:
+            for mode in ("exact", "fast"):
+                for kind in (np.float32, np.float16):
+                    rows.append(_tail_row(lane, case, mode, np.dtype(kind), bandwidth, flush, repeats))
+            rows.append(_crop_row(lane, case, bandwidth, flush, repeats))
+    for case in cases:
+        _compare_with_torch(case, rows, repeats)
+    return {"copy_bytes_per_second": bandwidth, "rows": rows}
+
+
+def _times(
+    lane: Lane, queue: Callable[[], None], repeats: int, before: Callable[[], None] | None = None
+) -> list[float]:
+    """Milliseconds on the GPU's clock of what `queue` queues; three more at first, for nothing."""
+    samples = []
+    for _ in range(repeats + 3):
+        if before is not None:
+            before()
+        with lane.stream.timed() as timing:
+            queue()
+        samples.append(timing.elapsed_ms)
+    return samples[3:]
+
+
+def _figures(
+    lane: Lane, launches: Sequence[Launch], floor_bytes: int, bandwidth: float, flush: Callable[[], None], repeats: int
+) -> dict[str, Any]:
+    def once() -> None:
+        for launch in launches:
+            lane.launch(launch)
+
+    def many() -> None:
+        for _ in range(_IN_A_ROW):
+            once()
+
+    cold = summarize(_times(lane, once, repeats, flush))
+    warm = summarize([sample / _IN_A_ROW for sample in _times(lane, many, max(repeats // 5, 3))])
+    floor_ms = floor_bytes / bandwidth * 1e3
+    return {
+        "cold_ms": cold, "warm_ms": warm, "floor_bytes": floor_bytes, "floor_ms": floor_ms,
+        "cold_times_floor": cold["p50"] / floor_ms, "warm_times_floor": warm["p50"] / floor_ms,
+    }  # fmt: skip
+
+
+def _tail_row(
+    lane: Lane, case: Case, mode: str, dtype: np.dtype, bandwidth: float, flush: Callable[[], None], repeats: int
+) -> dict[str, Any]:
+    """One form of the tail on one case; not timed where its answer is not the reference's."""
+    arguments = case.arguments()
+    logits = arguments["logits"].astype(dtype)
+    row: dict[str, Any] = {"case": case.name, "kernel": f"tail {mode} {dtype.name}", "status": "ok", "reason": None}
+    expected = quality.pixel_score(logits, arguments["boxes"], case.image_hw)
+    with Tensor(lane, "check.logits", logits.shape, dtype) as tensor:
+        tensor.upload(logits)
+        with score_people(lane, tensor.first(len(logits)), arguments["boxes"], case.image_hw, mode=mode) as scored:
+            wrong = _difference(scored.download(), expected, mode)
+            if wrong is not None:
+                return row | {"status": "refused", "reason": wrong}
+            floor_bytes = logits.nbytes + scored.regions.nbytes
+            return row | _figures(lane, scored.launches, floor_bytes, bandwidth, flush, repeats)
+
+
+def _difference(got: PixelScores, expected: PixelScores, mode: str) -> str | None:
+    if mode == "exact":
+        return difference(got, expected)
+    shares = [float(np.mean(mine != theirs)) for mine, theirs in zip(got.labels, expected.labels) if theirs.size]
+    return f"{max(shares):.1%} of the labels differ" if max(shares, default=0) > 0.1 else None
+
+
+def _crop_row(lane: Lane, case: Case, bandwidth: float, flush: Callable[[], None], repeats: int) -> dict[str, Any]:
+    row: dict[str, Any] = {"case": case.name, "kernel": "crop", "status": "ok", "reason": None}
+    image = np.random.default_rng(0).integers(0, 256, (*case.image_hw, 3), np.uint8)
+    boxes = crop_boxes(np.array(case.boxes, np.float32), CROP_HW)
+    shape = (len(boxes), *CROP_HW, 3)
+    with ExitStack() as held:
+        frame, where, crops = (
+            held.enter_context(Tensor(lane, f"check.{name}", sizes, kind))
+            for name, sizes, kind in (
+                ("frame", image.shape, np.uint8), ("boxes", boxes.shape, np.float32), ("crops", shape, np.uint8)
+            )
+        )  # fmt: skip
+        frame.upload(image)
+        where.upload(boxes)
+        launch = crop_launch(frame.first(len(image)), where.address, crops.first(len(boxes)))
+        lane.launch(launch)
+        crops.download(len(boxes))
+        lane.stream.synchronize()
+        off = np.abs(crops.rows(len(boxes)).astype(int) - crop_people(image, boxes, CROP_HW))
+        if off.max() > _CROPS_MAY_DIFFER:
+            return row | {"status": "refused", "reason": f"crops differ by {off.max()} grey levels"}
+        limits = np.array([*case.image_hw[::-1], *case.image_hw[::-1]])
+        x0, y0, x1, y1 = np.clip(boxes, 0, limits).T
+        read = 3 * int(((x1 - x0) * (y1 - y0)).sum())
+        return row | _figures(lane, [launch], read + crops.first(len(boxes)).nbytes, bandwidth, flush, repeats)
+
+
+def _compare_with_torch(case: Case, rows: list[dict[str, Any]], repeats: int) -> None:
+    """Add `torch_ms` and `speed_up` (cold) to the tail's rows of a case; says why not in `torch`."""
+    mine = [row for row in rows if row["case"] == case.name and row["kernel"].startswith("tail")]
+    try:
+        torch_ms, reason = _torch_ms(case, max(repeats // 5, 3)), None
+    except Exception as error:  # not installed, without CUDA, or out of memory: the rest stands
+        torch_ms, reason = None, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    for row in mine:
+        row["torch_ms"], row["torch"] = torch_ms, reason
+        row["speed_up"] = torch_ms / row["cold_ms"]["p50"] if torch_ms and row["status"] == "ok" else None
+
+
+def _torch_ms(case: Case, repeats: int) -> float:
+    """Median of the straightforward PyTorch form on the GPU, logits there before and labels left there."""
+    baseline = importlib.import_module(BASELINE.partition(":")[0])
+    torch = baseline.torch
+    if not torch.cuda.is_available():
+        raise RuntimeError(f"PyTorch {torch.__version__} has no CUDA here")
+    arguments = case.arguments()
+    samples = []
+    with torch.inference_mode(), torch.device("cuda"):
+        logits, boxes = (torch.from_numpy(arguments[name]).cuda() for name in ("logits", "boxes"))
+        for _ in range(repeats + 3):
+            start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            baseline.score(baseline.paste(baseline.probabilities(logits), boxes, case.image_hw), 0.2)
+            stop.record()
+            torch.cuda.synchronize()
+            samples.append(start.elapsed_time(stop))
+    return float(np.median(samples[3:]))

@@ -1,0 +1,66 @@
+// The softmax of four crop rows at a time: those between two map rows, whose logits lie on a straight line.
+//
+// So a class's numerators are a geometric series down the four rows: e^a, e^a q, e^a q^2, e^a q^3 take two exponentials.
+// They are relative to the greatest logit of the two map rows, which is at most kMaxStep greater than the greatest of a
+// crop row between them; where neighbouring map cells differ by more than that, each crop row is computed by itself.
+#pragma once
+
+#include "simd.h"
+
+namespace {
+
+constexpr int kGroup = 4;           // crop rows
+constexpr float kMaxStep = 20.0f;   // in powers of e
+constexpr float kLog2E = 1.44269504088896341f;
+
+// One crop row of one block by the book: the greatest of the row itself, an exponential a class.
+QANET_INLINE void exact_row(const float* above, const float* below, float weight, int classes, int64_t stride,
+                            float* column, float share, float* out, float* scale) {
+    const Floats wb = all(weight), wa = all(1.0f - weight);
+    Floats greatest = fma(load<Floats>(below), wb, load<Floats>(above) * wa);
+    store(column, greatest);
+    for (int c = 1; c < classes; ++c) {
+        const Floats logit = fma(load<Floats>(below + c * LANES), wb, load<Floats>(above + c * LANES) * wa);
+        store(column + c * LANES, logit);
+        greatest = greater_of(logit, greatest);
+    }
+    Floats sum = all(0.0f);
+    for (int c = 0; c < classes; ++c) {
+        const Floats e = exp_of_negative(load<Floats>(column + c * LANES) - greatest);
+        store(out + c * stride, e);
+        sum += e;
+    }
+    store(scale, all(share) * reciprocal(sum));
+}
+
+// Numerators and scales of one block of columns, LANES wide.
+//   above, below: (C, LANES) logits of the two map rows; greatest: of both, a lane
+//   out: four crop rows (C, stride); scale: four rows; what they are to be multiplied with, `share` / sum
+QANET_INLINE void softmax_block(const float* above, const float* below, Floats greatest, int classes, int64_t stride,
+                                float* column, float share, float* const out[kGroup], float* const scale[kGroup],
+                                int at) {
+    Floats sum[kGroup] = {all(0.0f), all(0.0f), all(0.0f), all(0.0f)};
+    Floats widest = all(0.0f);
+    for (int c = 0; c < classes; ++c) {
+        const Floats from = load<Floats>(above + c * LANES);
+        const Floats step = load<Floats>(below + c * LANES) - from;
+        widest = greater_of(magnitude(step), widest);
+        const Floats first = fma(step, all(0.125f), from - greatest);  // crop rows at 1/8, 3/8, 5/8, 7/8
+        // Beyond either bound the block is done again, or the numerator is lost beside the greatest's.
+        Floats e = exp2_of(greater_of(first, all(-60.0f)) * all(kLog2E));
+        const Floats q = exp2_of(step * all(0.25f * kLog2E));
+        const int64_t to = c * stride + at;
+        for (int row = 0; row < kGroup; ++row) {
+            store(out[row] + to, e);
+            sum[row] += e;
+            e *= q;
+        }
+    }
+    for (int row = 0; row < kGroup; ++row) store(scale[row] + at, all(share) * reciprocal(sum[row]));
+    if (at_least(widest, all(kMaxStep)))
+        for (int row = 0; row < kGroup; ++row)
+            exact_row(above, below, 0.125f + 0.25f * float(row), classes, stride, column, share, out[row] + at,
+                      scale[row] + at);
+}
+
+}  // namespace
