@@ -4,13 +4,13 @@
 are left out: `qanet build` makes them from what ships, for the machine at hand.
 """
 
-import argparse
 import json
 import shutil
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from qanet.bundle import Bundle, open_bundle
+from qanet.cli.commandline import CommandParser, run_module
 from qanet.errors import QanetError
 
 KEPT = ("model.onnx", "model.safetensors", "scales.json")
@@ -45,22 +45,18 @@ def release(worked: Bundle, card: Path, output: Path) -> Bundle:
     return shipped
 
 
-def main() -> int:
+def main(argv: Sequence[str]) -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = CommandParser(prog="python -m qanet.export.release", description=__doc__.split("\n")[0])
     parser.add_argument("worked", metavar="WORKED.qanet")
     parser.add_argument("--card", required=True, type=Path)
     parser.add_argument("--output", required=True, type=Path)
-    args = parser.parse_args()
-    try:
-        shipped = release(open_bundle(args.worked), args.card, args.output)
-    except QanetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    args = parser.parse_args(argv)
+    shipped = release(open_bundle(args.worked), args.card, args.output)
     size = sum(entry["bytes"] for entry in shipped.manifest["files"].values())
     print(f"wrote {shipped.path}, {size / 1e6:.1f} MB")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_module(main)

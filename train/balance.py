@@ -8,14 +8,14 @@ mean of the classes' recalls where the network's probabilities are right. Pixel 
 probabilities.
 """
 
-import argparse
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from qanet.cli.commandline import CommandParser, run_module
 from qanet.datasets import DATA_FORMATS, DataSet, open_dataset
 from qanet.errors import QanetError
 from qanet.train.checkpoint import load_weights, save_weights
@@ -41,30 +41,26 @@ def bias_change(pixels: NDArray[np.int64], tau: float) -> NDArray[np.float32]:
     return np.where(pixels > 0, -tau * np.log(shares), 0.0).astype(np.float32)
 
 
-def main() -> int:
+def main(argv: Sequence[str]) -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(prog="python -m qanet.train.balance", description=__doc__.split("\n")[0])
+    parser = CommandParser(prog="python -m qanet.train.balance", description=__doc__.split("\n")[0])
     parser.add_argument("checkpoint", type=Path, metavar="MODEL.safetensors")
     parser.add_argument("--data", required=True, metavar="DIR", help="the training set")
     parser.add_argument("--format", choices=DATA_FORMATS, help="default: the recipe's")
     parser.add_argument("--tau", type=float, default=0.5)
     parser.add_argument("--output", required=True, type=Path, metavar="NEW.safetensors")
-    args = parser.parse_args()
-    try:
-        network, recipe = load_weights(args.checkpoint)
-        data = open_dataset(args.data, args.format or recipe.data_format, recipe.labels, "train")
-        change = bias_change(class_pixels(data), args.tau)
-        bias = network.parsing_head.classify.bias
-        assert bias is not None
-        with torch.no_grad():
-            bias += torch.from_numpy(change)
-        save_weights(args.output, network, recipe)
-    except QanetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    args = parser.parse_args(argv)
+    network, recipe = load_weights(args.checkpoint)
+    data = open_dataset(args.data, args.format or recipe.data_format, recipe.labels, "train")
+    change = bias_change(class_pixels(data), args.tau)
+    bias = network.parsing_head.classify.bias
+    assert bias is not None
+    with torch.no_grad():
+        bias += torch.from_numpy(change)
+    save_weights(args.output, network, recipe)
     print(f"wrote {args.output}: bias changed by {change.min():.2f} to {change.max():.2f}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_module(main)

@@ -7,7 +7,6 @@ machine's description, is written to benchmarks/results/GPU-DATE.json and .txt, 
 import datetime
 import json
 import re
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,7 +17,7 @@ from qanet.benchmarks.gpu_check import text
 from qanet.benchmarks.gpu_check.gpu import find_gpu
 from qanet.benchmarks.gpu_check.steps import Runner, Step, answer_line, in_own_process, run_command, run_step
 from qanet.bundle import PRECISIONS
-from qanet.cli.commandline import CommandParser, command_parser, emit, note
+from qanet.cli.commandline import CommandParser, command_parser, emit, note, run_module
 from qanet.errors import QanetError
 from qanet.files import write_text
 
@@ -110,11 +109,4 @@ def _own_step(name: str, bundle: str, precision: str, model: str) -> Any:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except QanetError as error:
-        print(f"error: {error.line()}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    run_module(main)

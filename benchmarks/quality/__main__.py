@@ -1,7 +1,6 @@
 """`python -m qanet.benchmarks.quality`: results.json, report.html, reliability diagrams as SVG, and a table."""
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from qanet.benchmarks.quality.collect import parse_images
 from qanet.benchmarks.quality.page import page, reliability_charts, text
 from qanet.benchmarks.quality.study import evaluate, plan
 from qanet.benchmarks.val import is_synthetic, plain
-from qanet.cli.commandline import CommandParser, command_parser, emit
+from qanet.cli.commandline import CommandParser, command_parser, emit, run_module
 from qanet.datasets import DATA_FORMATS, DataSet, default_split, open_dataset, read_detections
 from qanet.errors import QanetError
 from qanet.files import write_text
@@ -90,11 +89,4 @@ def _number(word: str) -> float:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except QanetError as error:
-        print(f"error: {error.line()}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    run_module(main)

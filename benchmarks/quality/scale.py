@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.cli.commandline import command_parser, emit
+from qanet.cli.commandline import command_parser, emit, run_module
 from qanet.errors import QanetError
 from qanet.metrics import PROTOCOLS, ParsingEvaluator, Prediction, Truth
 
@@ -93,8 +93,4 @@ def _peak_mib() -> float:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except QanetError as error:
-        print(f"error: {error.line()}", file=sys.stderr)
-        sys.exit(2)
+    run_module(main)

@@ -4,7 +4,6 @@ On a machine that others use, give it a CPU of its own (`taskset -c 1 python -m 
 each other, as PyTorch's do, is slowed out of proportion when one of them has to share.
 """
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from qanet.benchmarks.tail.cases import Case, all_cases
 from qanet.benchmarks.tail.forms import BASELINE, Form, find_forms
 from qanet.benchmarks.tail.measure import measure_case, sweeps
 from qanet.benchmarks.tail.memory import copy_bandwidth
-from qanet.cli.commandline import CommandParser, command_parser, emit, note, table
+from qanet.cli.commandline import CommandParser, command_parser, emit, note, run_module, table
 from qanet.errors import QanetError
 
 GROUPS = ("people", "area", "image", "classes")
@@ -102,11 +101,4 @@ def _figure(value: float | None, unit: str = "") -> str:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except QanetError as error:
-        print(f"error: {error.line()}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    run_module(main)

@@ -4,7 +4,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from qanet.errors import QanetError
@@ -27,6 +27,18 @@ def command_parser(name: str, description: str, **options: Any) -> CommandParser
     parser = CommandParser(prog=f"qanet {name}", description=description, allow_abbrev=False, **options)
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout instead of text")
     return parser
+
+
+def run_module(main: Callable[[Sequence[str]], int]) -> NoReturn:
+    """Run the command of a module that was started by `python -m`: exit codes and errors as `qanet` itself has them."""
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except QanetError as error:
+        print(f"error: {error.line()}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 def emit(as_json: bool, document: Any, text: str) -> None:

@@ -1,20 +1,16 @@
 """Boxes of a detector: a COCO results file, [{"image_id", "category_id", "bbox": [x, y, w, h], "score"}, ...]."""
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qanet.datasets.coco import PERSON, finite_box, read_json
 from qanet.errors import QanetError
-
-if TYPE_CHECKING:
-    from qanet.datasets.records import AnnotatedImage
 
 _MIN_SIDE_PX = 1.0
 
@@ -26,13 +22,14 @@ class DetectedBoxes:
     path: Path
     by_image: dict[str, NDArray[np.float32]]
 
-    def put_on(self, scene: "AnnotatedImage") -> "AnnotatedImage":
-        """The image with these boxes, cut at its border; those with less than a pixel inside are dropped."""
-        height, width = scene.image.shape[:2]
-        rows = self.by_image.get(str(scene.image_id), np.zeros((0, 5), np.float32))
+    def of(self, image_id: int | str, image_hw: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Boxes (N, 4) xyxy and scores (N,) of an image, cut at its border; those with less than a pixel inside are
+        dropped."""
+        height, width = image_hw
+        rows = self.by_image.get(str(image_id), np.zeros((0, 5), np.float32))
         boxes = np.clip(rows[:, :4], 0, np.array([width, height, width, height], np.float32))
         inside = (boxes[:, 2:] - boxes[:, :2] >= _MIN_SIDE_PX).all(1)
-        return dataclasses.replace(scene, boxes=boxes[inside], box_scores=rows[inside, 4])
+        return boxes[inside], rows[inside, 4]
 
 
 def read_detections(path: str | Path, image_ids: Sequence[int | str]) -> DetectedBoxes:

@@ -1,5 +1,6 @@
 """What a data set gives: a person to train on, or an image to evaluate on."""
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -87,7 +88,10 @@ class DataSet(ABC):
         """Every image; with the boxes of a detector in place of the ground truth's where those are given."""
         for index in range(len(self.image_names)):
             scene = self.image(index)
-            yield scene if detected is None else detected.put_on(scene)
+            if detected is not None:
+                boxes, scores = detected.of(scene.image_id, scene.image.shape[:2])
+                scene = dataclasses.replace(scene, boxes=boxes, box_scores=scores)
+            yield scene
 
     def class_presence(self, min_pixels: int = 50) -> NDArray[np.bool_]:
         """(len, C) bool: which classes each person shows with at least `min_pixels` pixels."""

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from qanet.cli.commandline import command_parser, emit, table
+from qanet.cli.commandline import command_parser, emit, run_module, table
 from qanet.errors import QanetError
 
 
@@ -49,3 +49,23 @@ def test_options_may_stand_between_positional_arguments():
     assert (args.input, args.output, args.settings, args.model) == ("in.mp4", "out.webm", ["a=1", "b=2"], "lite")
     with pytest.raises(QanetError, match="the following arguments are required: input"):
         parser.parse_args(["--model", "lite"])
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "said"),
+    [
+        (lambda _: 3, 3, ""),
+        (QanetError("no such thing", got="that"), 2, "error: no such thing (got that)\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+    ids=["code", "mistake", "interrupt"],
+)
+def test_a_module_ends_like_a_command(outcome, code, said, capsys):
+    def main(argv):
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome(argv)
+
+    with pytest.raises(SystemExit) as ended:
+        run_module(main)
+    assert ended.value.code == code and capsys.readouterr().err == said

@@ -1,7 +1,5 @@
 """Logit adjustment: rare classes are raised by the logarithm of their share."""
 
-import sys
-
 import numpy as np
 import pytest
 
@@ -31,12 +29,11 @@ def test_tau_has_bounds():
         balance.bias_change(np.array([1, 1]), 1.5)
 
 
-def test_only_the_bias_of_the_checkpoint_changes(small_ccp, tmp_path, monkeypatch, capsys):
+def test_only_the_bias_of_the_checkpoint_changes(small_ccp, tmp_path):
     settings = recipe("ccp13-lite0", {"width": "16", "iou_hidden": "16", "pretrained": "false"})
     save_weights(tmp_path / "old.safetensors", build(settings), settings)
-    arguments = ["balance", str(tmp_path / "old.safetensors"), "--data", str(small_ccp), "--tau", "1"]
-    monkeypatch.setattr(sys, "argv", [*arguments, "--output", str(tmp_path / "new.safetensors")])
-    assert balance.main() == 0, capsys.readouterr().err
+    arguments = [str(tmp_path / "old.safetensors"), "--data", str(small_ccp), "--tau", "1"]
+    assert balance.main([*arguments, "--output", str(tmp_path / "new.safetensors")]) == 0
     old, new = (load_weights(tmp_path / f"{name}.safetensors")[0].state_dict() for name in ("old", "new"))
     changed = [key for key in old if not old[key].equal(new[key])]
     assert changed == ["parsing_head.classify.bias"]

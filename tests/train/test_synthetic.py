@@ -158,9 +158,10 @@ def test_the_command(ccp, tmp_path, capsys):
     assert main([*arguments, "--output", str(tmp_path / "set"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["labels"] == "ppp7"
     assert (tmp_path / "set" / "annotations" / "PASCAL-Person-Part_test.json").exists()
-    assert main([*arguments, "--output", str(tmp_path / "set")]) == 2
-    assert capsys.readouterr().err.startswith("error: ")
-    assert main(["--format", "cihp"]) == 2
+    with pytest.raises(QanetError, match="set"):  # it is there already
+        main([*arguments, "--output", str(tmp_path / "set")])
+    with pytest.raises(QanetError, match="required"):
+        main(["--format", "cihp"])
 
 
 def test_real_people(shared, tmp_path):

@@ -1,26 +1,16 @@
 """`python -m qanet.train.data.synthetic`: a synthetic data set in an official layout."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from qanet.cli.commandline import CommandParser, emit
+from qanet.cli.commandline import CommandParser, emit, run_module
 from qanet.datasets.layout import LAYOUTS
-from qanet.errors import QanetError
 from qanet.labels import LABEL_SETS
 from qanet.train.data.synthetic.make import SPLITS, Order, make
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; 0, or 2 for a user's mistake."""
-    try:
-        return _run(argv)
-    except QanetError as error:
-        print(f"error: {error.line()}", file=sys.stderr)
-        return 2
-
-
-def _run(argv: Sequence[str] | None) -> int:
+def main(argv: Sequence[str]) -> int:
+    """Entry point."""
     parser = CommandParser(prog="python -m qanet.train.data.synthetic", description=__doc__, allow_abbrev=False)
     parser.add_argument("--people", required=True, metavar="CCP_DIR", help="photos/, labels/, train.txt, val.txt")
     parser.add_argument("--format", required=True, choices=tuple(LAYOUTS))
@@ -47,4 +37,4 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_module(main)

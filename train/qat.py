@@ -1,0 +1,252 @@
+"""Quantisation-aware fine-tuning: a few epochs in which the network computes as its INT8 graph does.
+
+The INT8 graph of the bundle says what is quantised and with which scales; nodes of that graph are named after the
+modules (export/graph.py), so each is found again while PyTorch runs: a convolution by its weight, a sum, a resize or
+a pooling by what it reads. Activations are rounded with the calibrated scales, weights per output channel with the
+scale of their present values; both pass gradients straight through, clipped values pass none. Batch norms keep their
+statistics: folded into the convolution they only multiply a channel, which a scale per channel follows.
+
+The result is a checkpoint like any other. Exported and given the same scales (`qanet calibrate NEW.qanet --scales
+OLD.qanet/scales.json`) it has the same Q/DQ graph with the trained weights.
+"""
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from qanet.bundle import Bundle, open_bundle
+from qanet.cli.commandline import command_parser, emit, note
+from qanet.datasets import DATA_FORMATS, DataSet, open_dataset, splits_of
+from qanet.errors import QanetError
+from qanet.train.checkpoint import load_weights
+from qanet.train.loop import Trainer
+from qanet.train.recipe import Recipe
+
+_SUFFIXES = {
+    "hardtanh": "relu6", "relu": "relu", "relu_": "relu", "add": "sum", "__add__": "sum", "__iadd__": "sum",
+    "add_": "sum", "interpolate": "up", "max_pool2d": "pool", "_max_pool2d": "pool", "avg_pool2d": "pool",
+}  # fmt: skip
+_SAME_NAME = ("batch_norm", "to", "float", "contiguous")  # folded into the convolution, or no node of the graph
+_CLASSIFIER = ("parsing_head.classify", "logits")  # the one convolution that is called after an output
+_RATE = 0.05  # of the recipe's learning rate: the weights move by fractions of a quantisation step
+
+
+@dataclasses.dataclass(frozen=True)
+class NodeScales:
+    """What one node of the graph reads through Q/DQ: input position -> scale; and whether its weight is INT8."""
+
+    activations: dict[int, float]
+    weight: bool
+
+
+def read_scales(graph: bytes) -> dict[str, NodeScales]:
+    """Node name -> scales, of a Q/DQ graph as `qanet calibrate` writes it.
+
+    Raises:
+        QanetError: no ONNX graph, or one without Q/DQ.
+    """
+    import onnx
+
+    try:
+        nodes = onnx.load_model_from_string(graph).graph
+    except Exception as error:  # protobuf's own classes
+        raise QanetError("the INT8 graph cannot be read", got=type(error).__name__) from error
+    constants = {tensor.name: tensor for tensor in nodes.initializer}
+    dequantised = {node.output[0]: node for node in nodes.node if node.op_type == "DequantizeLinear"}
+    found = {}
+    for node in nodes.node:
+        activations, weight = {}, False
+        for position, name in enumerate(node.input):
+            pair = dequantised.get(name)
+            if pair is not None and pair.input[0] in constants:
+                weight = True
+            elif pair is not None:
+                activations[position] = float(onnx.numpy_helper.to_array(constants[pair.input[1]]))
+        if activations or weight:
+            found[node.name] = NodeScales(activations, weight)
+    if not found:
+        raise QanetError("the graph has no Q/DQ", next_command="qanet calibrate NAME.qanet --data DIR")
+    return found
+
+
+class FakeQuantisation(TorchFunctionMode):
+    """While active, the operators of one network read what the nodes of its Q/DQ graph read."""
+
+    def __init__(self, model: nn.Module, scales: dict[str, NodeScales]):
+        super().__init__()
+        self._scales = scales
+        convolutions = {name: m.weight for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+        self._convolutions = {id(weight): _node_name(name) for name, weight in convolutions.items()}
+        self._taken: set[str] = set()
+
+    def __enter__(self) -> "FakeQuantisation":
+        self._taken = set()
+        super().__enter__()
+        return self
+
+    def unseen(self) -> list[str]:
+        """Quantised nodes that the last forward pass did not reach: the graph is of another network."""
+        return [name for name in self._scales if name not in self._taken]
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        kind = getattr(func, "__name__", "")
+        if kind in _SAME_NAME:
+            return _named(func(*args, **kwargs), getattr(args[0], "node_name", None))
+        name = self._convolutions.get(id(args[1])) if kind == "conv2d" else _after(args, _SUFFIXES.get(kind))
+        if name is None:
+            return func(*args, **kwargs)
+        name = self._unique(name)
+        return _named(func(*self._quantised(name, args), **kwargs), name)
+
+    def _unique(self, name: str) -> str:
+        """As the exporter does: the second of a name is called name_2."""
+        number, plain = 1, name
+        while name in self._taken:
+            number += 1
+            name = f"{plain}_{number}"
+        self._taken.add(name)
+        return name
+
+    def _quantised(self, name: str, args: tuple[Any, ...]) -> list[Any]:
+        scales = self._scales.get(name)
+        if scales is None:
+            return list(args)
+        changed = list(args)
+        for position, scale in scales.activations.items():
+            changed[position] = fake_quantise(changed[position], scale)
+        if scales.weight:
+            changed[1] = fake_quantise_weight(changed[1])
+        return changed
+
+
+def fake_quantise(x: Tensor, scale: float) -> Tensor:
+    """Rounded to INT8 steps of `scale` and saturated, as QuantizeLinear and DequantizeLinear do; dtype of `x`."""
+    return torch.fake_quantize_per_tensor_affine(x.float(), scale, 0, -128, 127).to(x.dtype)
+
+
+def fake_quantise_weight(weight: Tensor) -> Tensor:
+    """Rounded to 127 steps of each output channel's largest magnitude; (M, ...) of the same dtype."""
+    with torch.no_grad():
+        scale = (weight.float().abs().flatten(1).amax(1) / 127).clamp(min=1e-12)
+        zero_point = torch.zeros(len(weight), dtype=torch.int32, device=weight.device)
+    return torch.fake_quantize_per_channel_affine(weight.float(), scale, zero_point, 0, -127, 127).to(weight.dtype)
+
+
+def _node_name(module: str) -> str:
+    """The graph's name for a convolution."""
+    return _CLASSIFIER[1] if module == _CLASSIFIER[0] else module.removesuffix(".0")
+
+
+def _after(args: tuple[Any, ...], suffix: str | None) -> str | None:
+    """The name of a node by its first input's."""
+    first = getattr(args[0], "node_name", None) if args and suffix else None
+    return f"{first}.{suffix}" if first else None
+
+
+def _named(result: Any, name: str | None) -> Any:
+    if isinstance(result, Tensor):
+        result.node_name = name  # type: ignore[attr-defined]
+    return result
+
+
+def quantise_forward(model: nn.Module, scales: dict[str, NodeScales]) -> None:
+    """From now on `model(x)` computes with fake quantisation; its parameters and state dict stay as they are.
+
+    The first call raises QanetError where the graph has quantised nodes that the model has not.
+    """
+    forward, mode, checked = model.forward, FakeQuantisation(model, scales), False
+
+    def quantised(x: Tensor) -> Any:
+        nonlocal checked
+        with mode:
+            result = forward(x)
+        if not checked and mode.unseen():
+            raise QanetError(
+                "the INT8 graph is of another network", expected="its quantised nodes among the network's",
+                got=mode.unseen()[:4], next_command="qanet calibrate the bundle that was exported from this checkpoint",
+            )  # fmt: skip
+        checked = True
+        return result
+
+    model.forward = quantised
+
+
+class QuantisedTrainer(Trainer):
+    """The training loop with fake quantisation in the network and in its averaged copy."""
+
+    def __init__(self, scales: dict[str, NodeScales], *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        for model in (self.model, self.ema.model):
+            quantise_forward(model, scales)
+        self.frozen += [module for module in self.model.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+def fine_tuning(recipe: Recipe, epochs: int, learning_rate: float | None = None) -> Recipe:
+    """The recipe of a fine-tuning: short, at a small rate, all losses from the start."""
+    rate = recipe.learning_rate * _RATE if learning_rate is None else learning_rate
+    return dataclasses.replace(
+        recipe, epochs=epochs, learning_rate=rate, schedule="cosine", warmup_share=0.0, lovasz_from=0.0,
+        pretrained=False, ema_decay=min(recipe.ema_decay, 0.99),
+    )  # fmt: skip
+
+
+def train_quantised(
+    bundle: Bundle, train_data: DataSet, val_data: DataSet | None, folder: Path, device: torch.device, *,
+    epochs: int = 3, learning_rate: float | None = None, workers: int = 2, report: Callable[[str], None] = print,
+) -> Path:  # fmt: skip
+    """Fine-tune a calibrated bundle's network as its INT8 graph computes; resumes where it stopped.
+
+    Returns:
+        model.safetensors in `folder`.
+    Raises:
+        QanetError: the bundle has no INT8 graph or no checkpoint, or they do not fit each other.
+    """
+    if "int8" not in bundle.manifest["graphs"]:
+        raise QanetError(
+            f"{bundle.path} has no INT8 graph", expected="a calibrated bundle",
+            next_command=f"qanet calibrate {bundle.path} --data DIR",
+        )  # fmt: skip
+    scales = read_scales(bundle.graph("int8"))
+    with tempfile.TemporaryDirectory() as temporary:
+        weights = Path(temporary) / "model.safetensors"
+        weights.write_bytes(bundle.read("model.safetensors"))
+        recipe = fine_tuning(load_weights(weights)[1], epochs, learning_rate)
+        trainer = QuantisedTrainer(scales, recipe, train_data, val_data, folder, device, workers, weights)
+    return trainer.run(report).weights
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of `qanet qat`."""
+    parser = command_parser("qat", "Fine-tune a calibrated bundle's network with fake quantisation.")
+    parser.add_argument("model", metavar="NAME.qanet", help="with scales.json, its INT8 graph and model.safetensors")
+    parser.add_argument("--data", required=True, metavar="DIR")
+    parser.add_argument("--format", choices=DATA_FORMATS, help="layout of the data; default: the recipe's")
+    parser.add_argument("--epochs", type=int, default=3, metavar="N")
+    parser.add_argument("--learning-rate", type=float, metavar="R", help=f"default: {_RATE} of the recipe's")
+    parser.add_argument("--output", metavar="DIR", help="default: runs/NAME-qat")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    parser.add_argument("--workers", type=int, default=2, help="threads that load and augment")
+    args = parser.parse_args(argv)
+    if args.epochs < 1:
+        raise QanetError("bad --epochs", expected="1 or more", got=args.epochs)
+    bundle = open_bundle(args.model)
+    format = args.format or str(bundle.manifest["made"].get("recipe", {}).get("data_format", "ccp"))
+    data = open_dataset(args.data, format, bundle.labels, "train")
+    val = open_dataset(args.data, format, bundle.labels, "val") if "val" in splits_of(args.data, format) else None
+    wanted = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
+    weights = train_quantised(
+        bundle, data, val, Path(args.output or f"runs/{bundle.name}-qat"), torch.device(wanted), epochs=args.epochs,
+        learning_rate=args.learning_rate, workers=args.workers, report=note,
+    )  # fmt: skip
+    new = f"{bundle.name}-qat.qanet"
+    emit(args.json, {"weights": str(weights), "epochs": args.epochs},
+         f"wrote {weights}\nnext: qanet export {weights} --output {new} && "
+         f"qanet calibrate {new} --scales {bundle.path}/scales.json")  # fmt: skip
+    return 0
