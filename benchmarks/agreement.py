@@ -34,7 +34,10 @@ def parse_crops(
     engine: Engine, bundle: Bundle, crops: NDArray[np.uint8], box_scores: NDArray[np.float32]
 ) -> CropParsing:
     """Run crops (N, H, W, 3) uint8 BGR and box scores (N,) through the very engine that is timed, and its logits
-    through the kernel tail with the crop itself as the image. Outputs that are not finite give empty labels."""
+    through the kernel tail with the crop itself as the image; an engine with the graph tail gives labels by itself.
+    Outputs that are not finite give empty labels."""
+    if "logits" not in engine.outputs:
+        return _graph_tail_crops(engine, crops, box_scores)
     height, width = crops.shape[1:3]
     labels, iou, pixel = [], [], []
     for start in range(0, len(crops), MAX_BATCH):
@@ -50,6 +53,18 @@ def parse_crops(
     scores = {"iou": np.concatenate(iou), "pixel": np.concatenate(pixel)}
     scores["quality"] = fuse_quality(np.clip(box_scores, 0, 1), scores["iou"], scores["pixel"], bundle.qam_weights)
     return CropParsing(np.stack(labels), scores, finite=True)
+
+
+def _graph_tail_crops(engine: Engine, crops: NDArray[np.uint8], box_scores: NDArray[np.float32]) -> CropParsing:
+    parts = [
+        engine.run(crops[start : start + MAX_BATCH], box_scores[start : start + MAX_BATCH])
+        for start in range(0, len(crops), MAX_BATCH)
+    ]
+    names = {"iou": "iou_scores", "pixel": "pixel_scores", "quality": "quality"}
+    scores = {name: np.concatenate([part[output] for part in parts]) for name, output in names.items()}
+    finite = all(np.isfinite(values).all() for values in scores.values())
+    labels = np.concatenate([part["labels"] for part in parts]).astype(np.uint8)
+    return CropParsing(labels if finite else np.zeros_like(labels), scores if finite else {}, finite)
 
 
 def label_agreement(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> dict[str, float | None]:

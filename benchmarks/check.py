@@ -1,6 +1,8 @@
-"""Correct before fast: an engine whose outputs fail this check is not timed."""
+"""Correct before fast: an engine that fails this check, by its outputs or by its precision, is not timed."""
 
 import importlib.util
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.benchmarks.agreement import CropParsing, label_agreement, parse_crops
+from qanet.benchmarks.execution import describe_execution, precision_refusal
+from qanet.benchmarks.variants import Variant
 from qanet.bundle import Bundle
 from qanet.errors import QanetError
 from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS, Engine
@@ -38,11 +42,13 @@ class Check:
 
 @dataclass
 class Checked:
-    """Engines that opened, what they say about the crops, and the verdicts; by precision."""
+    """Engines that may be timed, what they say about the crops, and the verdicts; by the variant's label."""
 
     engines: dict[str, Engine] = field(default_factory=dict)
     parsings: dict[str, CropParsing] = field(default_factory=dict)
     checks: dict[str, Check] = field(default_factory=dict)
+    executions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    open_ms: dict[str, float] = field(default_factory=dict)  # to load or compile the engine
     reference: CropParsing | None = None
     reference_name: str = ""
 
@@ -62,48 +68,74 @@ def judge(parsing: CropParsing, reference: CropParsing | None, against: str) -> 
     return Check(True, against, count, share)
 
 
-def check_precisions(
-    bundle: Bundle, device: str, precisions: list[str], threads: int | None,
+def check_variants(
+    bundle: Bundle, variants: Sequence[Variant], threads: int | None,
     crops: NDArray[np.uint8], box_scores: NDArray[np.float32],
 ) -> Checked:  # fmt: skip
-    """Open an engine a precision and check it against FP32 on crops (N, H, W, 3); FP32 itself against ONNX Runtime
-    where that is installed. An engine that does not open or raises fails its check; Ctrl-C is not caught."""
+    """Open the engines of one bundle and check each against FP32 on crops (N, H, W, 3); FP32 itself against ONNX
+    Runtime where that is installed. An engine that does not open, raises, or computes in another precision than asked
+    fails its check; Ctrl-C is not caught."""
     checked = Checked()
-    _find_reference(checked, bundle, device, threads, crops, box_scores)
-    for precision in precisions:
+    reference = _find_reference(checked, bundle, variants, threads, crops, box_scores)
+    for variant in variants:
+        label = variant.label
         try:
-            if precision not in checked.engines:
-                checked.engines[precision] = open_engine(bundle, device, precision, KERNEL_TAIL_OUTPUTS, threads)
-            engine = checked.engines[precision]
-            parsing = checked.parsings.get(precision) or parse_crops(engine, bundle, crops, box_scores)
+            if label not in checked.engines:
+                _open(checked, variant, threads)
+            engine = checked.engines[label]
+            checked.executions[label] = describe_execution(bundle, engine)
+            parsing = checked.parsings.get(label) or parse_crops(engine, bundle, crops, box_scores)
         except Exception as error:  # runtimes raise what they like
-            checked.checks[precision] = Check(False, reason=f"it does not run: {_line(error)}")
+            checked.checks[label] = Check(False, reason=f"it does not run: {_line(error)}")
             continue
-        checked.parsings[precision] = parsing
-        if precision == "fp32":
-            checked.checks[precision] = _against_oracle(bundle, engine, parsing, crops, box_scores)
+        checked.parsings[label] = parsing
+        refusal = precision_refusal(variant.precision, checked.executions[label])
+        if refusal is not None:
+            checked.checks[label] = Check(False, crops=len(crops), reason=refusal)
+        elif label == reference:
+            checked.checks[label] = _against_oracle(bundle, engine, parsing, crops, box_scores)
         else:
-            checked.checks[precision] = judge(parsing, checked.reference, checked.reference_name)
-    checked.engines = {p: checked.engines[p] for p in precisions if checked.checks[p].passed}
+            checked.checks[label] = judge(parsing, checked.reference, checked.reference_name)
+    checked.engines = {v.label: checked.engines[v.label] for v in variants if checked.checks[v.label].passed}
     return checked
 
 
+def _open(checked: Checked, variant: Variant, threads: int | None) -> None:
+    """Open a variant's engine and note how long that took."""
+    begin = time.perf_counter()
+    engine = open_engine(variant.bundle, variant.device, variant.precision, variant.outputs, threads)
+    checked.open_ms[variant.label] = round((time.perf_counter() - begin) * 1e3, 3)
+    checked.engines[variant.label] = engine
+
+
 def _find_reference(
-    checked: Checked, bundle: Bundle, device: str, threads: int | None,
+    checked: Checked, bundle: Bundle, variants: Sequence[Variant], threads: int | None,
     crops: NDArray[np.uint8], box_scores: NDArray[np.float32],
-) -> None:  # fmt: skip
-    """FP32 on the same device; on the CPU where the device has no FP32 engine; None where neither runs."""
-    for where in dict.fromkeys((device, "cpu")):
+) -> str | None:  # fmt: skip
+    """The label of the variant that is FP32 with the kernel tail; else FP32 is opened beside the variants, on their
+    device or the CPU, and None returned."""
+    for variant in variants:
+        if (variant.precision, variant.tail) == ("fp32", "kernel"):
+            try:
+                _open(checked, variant, threads)
+                parsing = parse_crops(checked.engines[variant.label], bundle, crops, box_scores)
+            except Exception:  # the loop over the variants reports it
+                continue
+            checked.parsings[variant.label] = parsing
+            if parsing.finite:
+                checked.reference = parsing
+                checked.reference_name = f"fp32 on {checked.engines[variant.label].runtime}"
+                return variant.label
+    for where in dict.fromkeys([*(variant.device for variant in variants), "cpu"]):
         try:
             engine = open_engine(bundle, where, "fp32", KERNEL_TAIL_OUTPUTS, threads)
             parsing = parse_crops(engine, bundle, crops, box_scores)
-        except Exception:  # the loop over the precisions reports it where FP32 was asked for
+        except Exception:  # there is no reference then, and the checks say so
             continue
-        if where == device:
-            checked.engines["fp32"], checked.parsings["fp32"] = engine, parsing
         if parsing.finite:
             checked.reference, checked.reference_name = parsing, f"fp32 on {engine.runtime}"
-            return
+            break
+    return None
 
 
 def _against_oracle(

@@ -1,112 +1,131 @@
-"""`qanet benchmark`: gather people from an input, check every precision, time them in turns, write the report."""
+"""`qanet benchmark`: gather people from an input, check every variant, time them in turns, write the report."""
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from qanet.benchmarks import document as documents
 from qanet.benchmarks import harness, machine, output
+from qanet.benchmarks.accuracy.measure import measure_accuracies, open_data
 from qanet.benchmarks.agreement import compare
-from qanet.benchmarks.check import Checked, check_precisions
-from qanet.benchmarks.execution import describe_execution, execution_warning
+from qanet.benchmarks.arguments import parse_arguments
+from qanet.benchmarks.baseline import open_checked
+from qanet.benchmarks.check import Checked, check_variants
+from qanet.benchmarks.compare.command import run_compare
+from qanet.benchmarks.execution import execution_warning
+from qanet.benchmarks.more import Passes
 from qanet.benchmarks.report.page import write_report
 from qanet.benchmarks.report.pictures import Pictures, gather_pictures
-from qanet.benchmarks.samples import SampleSet, collect
-from qanet.benchmarks.targets import build_targets
-from qanet.bundle import PRECISIONS, Bundle, open_bundle
-from qanet.cli.commandline import command_parser, note
+from qanet.benchmarks.samples import SampleSet, collect, recrop
+from qanet.benchmarks.targets import baseline_target, build_targets
+from qanet.benchmarks.variants import Variant, list_variants, model_names
+from qanet.bundle import Bundle, open_bundle
+from qanet.cli.commandline import note
 from qanet.errors import QanetError
 from qanet.runtime.command import open_detector
-from qanet.runtime.engines.select import DEVICES
 from qanet.runtime.parser import Parser
 from qanet.runtime.video.source import open_source
 
 _CHECK_CROPS = 32
 
 
-def _arguments() -> argparse.ArgumentParser:
-    parser = command_parser("benchmark", "Latency against accuracy of a bundle's precisions, with an HTML report.")
-    parser.add_argument("model", metavar="NAME.qanet")
-    parser.add_argument("--input", metavar="URI", help="a video, an image, or a folder of images with people")
-    people = parser.add_mutually_exclusive_group()
-    people.add_argument("--detector", metavar="ONNX", help="person detector (YOLOX); default: OpenCV's HOG")
-    people.add_argument("--boxes", metavar="JSON", help="boxes from a file instead of a detector")
-    people.add_argument("--whole-image", action="store_true", help="one person who fills the image")
-    parser.add_argument("--precision", help="comma-separated (fp32,fp16,int8); default: every graph of the bundle")
-    parser.add_argument("--device", default="auto", choices=DEVICES)
-    parser.add_argument("--frames", type=int, default=24, metavar="N", help="frames to take from the input (24)")
-    parser.add_argument("--duration", type=float, default=20.0, metavar="S", help="seconds of timed rounds (20)")
-    parser.add_argument("--rounds", type=int, metavar="N", help="stop after so many rounds, if that comes first")
-    parser.add_argument("--threads", type=int, help="CPU threads of the engines")
-    parser.add_argument(
-        "--output", default="benchmark", metavar="DIR", help="for report.html, results.json, results.csv"
-    )
-    parser.add_argument("--parse-summary", metavar="JSON", help="what `qanet parse --json` printed, for the report")
-    parser.add_argument("--overlay", metavar="VIDEO", help="take the sample frames from a video `qanet parse` wrote")
-    return parser
+def main(
+    argv: Sequence[str], *, open_baseline: Callable[..., Any] | None = None,
+    graph_size: Callable[[bytes], dict[str, int]] | None = None,
+) -> int:  # fmt: skip
+    """Entry point; exit code 0, 1 when no variant could be timed or a comparison found a regression, 130 after Ctrl-C.
 
-
-def main(argv: Sequence[str]) -> int:
-    """Entry point; exit code 0, 1 when no precision could be timed, 130 after Ctrl-C."""
-    args = _arguments().parse_args(argv)
-    bundle, precisions = _checked_arguments(args)
+    Args:
+        open_baseline: qanet.export.baseline_parser.open_baseline, from the command table.
+        graph_size: qanet.export.size.graph_size, from the command table.
+    """
+    args = parse_arguments(argv)
+    if args.compare:
+        old, new = args.compare
+        return run_compare(old, new, args.fail_above, args.resolution, args.json)
+    bundles = [open_bundle(name) for name in args.models]
+    variants = list_variants(bundles, args.precision, args.tail, args.device)
+    data = open_data(args.data, args.format, args.split, bundles[0].labels) if args.data else None
     parse_summary = _parse_summary(args.parse_summary)
     facts = machine.describe()
-    samples = collect(open_source(args.input), open_detector(args), bundle.input_hw, args.frames)
-    note(
-        f"{samples.people} people in {len(samples.samples)} of {samples.frames} frames; checks: {', '.join(precisions)}"
-    )
-    checked = check_precisions(bundle, args.device, precisions, args.threads, *samples.crops(_CHECK_CROPS))
-    for precision, check in checked.checks.items():
-        if not check.passed:
-            note(f"refused to time {precision}: {check.reason}")
-    targets, parsers = build_targets(bundle, checked.engines, samples)
+    samples = _samples(args, bundles)
+    checked = _check(args, bundles, variants, samples)
+    engines = {label: engine for one in checked.values() for label, engine in one.engines.items()}
+    accuracy = measure_accuracies(variants, engines, data, args.protocol, args.images, note) if data else {}
+    targets, parsers = build_targets(variants, engines, samples)
+    refusals = _add_baselines(args, open_baseline, variants, parsers, samples, targets)
     session = harness.Session([])
     if parsers:
         note(f"warming up and timing {len(targets)} targets for {args.duration:g} s")
         session = harness.run(targets, args.duration, args.rounds)
-    document = _document(bundle, args, facts, samples, checked, session, parsers)
+    passes = Passes(args, variants, engines, parsers, samples, session, graph_size)
+    parts = _parts(args, bundles, variants, facts, samples, checked)
+    parts["accuracy"] = accuracy
     if parse_summary is not None:
-        document["parse"] = parse_summary
-    _write(Path(args.output), document, _pictures(args, bundle, samples, checked, parse_summary))
+        parts["parse"] = parse_summary
+    more = passes.run(parts)
+    facts["after"] = machine.finish(facts)
+    document = _document(parts, variants, session, parsers, samples, more, refusals + passes.warnings)
+    output.write_results(Path(args.output), document)  # before anything about pictures can go wrong
+    first = model_names(bundles)[0]
+    pictures = _pictures(args, bundles[0], samples[first], checked[first], parse_summary)
+    write_report(Path(args.output) / "report.html", document, pictures)
     _print(args, document)
-    if session.interrupted:
+    if document["timing"]["interrupted"]:
         return 130
     return 0 if parsers else 1
 
 
-def _checked_arguments(args: argparse.Namespace) -> tuple[Bundle, list[str]]:
-    """The bundle and the precisions to measure; QanetError for whatever cannot be had."""
-    bundle = open_bundle(args.model)
-    graphs = bundle.manifest["graphs"]
-    precisions = [p for p in PRECISIONS if p in graphs]
-    if args.precision is not None:
-        precisions = list(dict.fromkeys(part.strip() for part in args.precision.split(",") if part.strip()))
-    for precision in precisions:
-        if precision not in PRECISIONS:
-            raise QanetError("unknown precision", expected=f"of {', '.join(PRECISIONS)}", got=repr(precision))
-        if precision not in graphs:
-            raise QanetError(
-                f"{bundle.path} has no {precision} graph", expected=f"of {', '.join(graphs)}", got=precision,
-                next_command=f"qanet build {args.model} --precision {precision}",
-            )  # fmt: skip
-    if not precisions:
-        raise QanetError("no precision to measure", expected=f"of {', '.join(PRECISIONS)}", got=args.precision)
-    if not args.input:
-        raise QanetError(
-            "no input to measure on", expected="people: a video, an image or a folder of images",
-            next_command=f"qanet benchmark {args.model} --input VIDEO",
-        )  # fmt: skip
-    for name, value in (("--frames", args.frames), ("--rounds", args.rounds), ("--threads", args.threads)):
-        if value is not None and value < 1:
-            raise QanetError(f"bad {name}", expected="1 or more", got=value)
-    if not 0 < args.duration < float("inf"):
-        raise QanetError("bad --duration", expected="seconds above 0", got=args.duration)
-    if args.overlay and not Path(args.overlay).is_file():
-        raise QanetError(f"no overlay video {args.overlay}", next_command=f"qanet parse {args.input} {args.overlay}")
-    return bundle, precisions
+def _add_baselines(
+    args: argparse.Namespace, open_baseline: Callable[..., Any] | None, variants: Sequence[Variant],
+    parsers: dict[str, Parser], samples: dict[str, SampleSet], targets: list[harness.Target],
+) -> list[str]:  # fmt: skip
+    """Add a model's PyTorch form to the targets; a sentence for each that may not be timed."""
+    if not args.baseline or not parsers:
+        return []
+    if open_baseline is None:
+        raise QanetError("nobody handed over the PyTorch form", next_command="qanet benchmark NAME.qanet --baseline")
+    refusals = []
+    for model in dict.fromkeys(variant.model for variant in variants):
+        fp32 = [v for v in variants if (v.model, v.precision, v.tail) == (model, "fp32", "kernel")]
+        ours = next((parsers[v.label] for v in fp32 if v.label in parsers), None)
+        bundle = next(v.bundle for v in variants if v.model == model)
+        parse, reason = open_checked(open_baseline, bundle, args.threads, ours, samples[model].samples[0])
+        if ours is not None:
+            ours.times.samples_ms.clear()
+        if parse is None:
+            refusals.append(f"refused to time {model} in PyTorch: {reason}")
+        else:
+            targets.append(baseline_target(model, parse, samples[model]))
+    return refusals
+
+
+def _samples(args: argparse.Namespace, bundles: Sequence[Bundle]) -> dict[str, SampleSet]:
+    """By model, the input's people; the frames and boxes are the same for all."""
+    first = collect(open_source(args.input), open_detector(args), bundles[0].input_hw, args.frames)
+    note(f"{first.people} people in {len(first.samples)} of {first.frames} frames")
+    names = model_names(bundles)
+    return {
+        name: first if bundle.input_hw == bundles[0].input_hw else recrop(first, bundle.input_hw)
+        for name, bundle in zip(names, bundles)
+    }
+
+
+def _check(
+    args: argparse.Namespace, bundles: Sequence[Bundle], variants: Sequence[Variant], samples: dict[str, SampleSet]
+) -> dict[str, Checked]:
+    """By model, the engines that may be timed and why the others may not."""
+    found = {}
+    for model, bundle in zip(model_names(bundles), bundles):
+        mine = [variant for variant in variants if variant.model == model]
+        note(f"checks: {', '.join(variant.label for variant in mine)}")
+        found[model] = check_variants(bundle, mine, args.threads, *samples[model].crops(_CHECK_CROPS))
+        for label, check in found[model].checks.items():
+            if not check.passed:
+                note(f"refused to time {label}: {check.reason}")
+    return found
 
 
 def _parse_summary(path: str | None) -> dict[str, Any] | None:
@@ -121,27 +140,40 @@ def _parse_summary(path: str | None) -> dict[str, Any] | None:
     return summary
 
 
-def _document(
-    bundle: Bundle, args: argparse.Namespace, facts: dict[str, Any], samples: SampleSet, checked: Checked,
-    session: harness.Session, parsers: dict[str, Parser],
+def _parts(
+    args: argparse.Namespace, bundles: Sequence[Bundle], variants: Sequence[Variant], facts: dict[str, Any],
+    samples: dict[str, SampleSet], checked: dict[str, Checked],
 ) -> dict[str, Any]:  # fmt: skip
-    agreement = {
-        precision: {"against": checked.reference_name, **compare(checked.reference, checked.parsings[precision])}
-        for precision in checked.engines
-        if checked.reference is not None and checked.parsings[precision] is not checked.reference
-    }
-    executions = {precision: describe_execution(bundle, engine) for precision, engine in checked.engines.items()}
-    parts = {
-        "bundle": documents.describe_bundle(bundle),
-        "input": documents.describe_input(samples, Path(args.input).name),
-        "machine": facts,
-        "checks": {precision: check.to_json() for precision, check in checked.checks.items()},
-        "agreement": agreement,
-        "executions": executions,
-    }
-    found = [machine.busy_warning(facts), *(execution_warning(p, e) for p, e in executions.items())]
-    stages_ms = {precision: parser.times.samples_ms for precision, parser in parsers.items()}
-    return documents.build(parts, session, stages_ms, [line for line in found if line] + samples.warnings)
+    """What was known before the timing, as plain data."""
+    described = [documents.describe_bundle(bundle) for bundle in bundles]
+    agreement: dict[str, Any] = {}
+    parts: dict[str, Any] = {
+        "bundle": described[0], "bundles": described, "machine": facts, "agreement": agreement,
+        "input": documents.describe_input(next(iter(samples.values())), Path(args.input).name),
+        "checks": {}, "executions": {}, "open_ms": {},
+    }  # fmt: skip
+    for one in checked.values():
+        for label in one.engines:
+            if one.reference is not None and one.parsings[label] is not one.reference:
+                agreement[label] = {"against": one.reference_name, **compare(one.reference, one.parsings[label])}
+        parts["checks"] |= {label: check.to_json() for label, check in one.checks.items()}
+        parts["executions"] |= one.executions
+        parts["open_ms"] |= one.open_ms
+    return parts
+
+
+def _document(
+    parts: dict[str, Any], variants: Sequence[Variant], session: harness.Session, parsers: dict[str, Parser],
+    samples: dict[str, SampleSet], more: dict[str, harness.Session], warnings: list[str],
+) -> dict[str, Any]:  # fmt: skip
+    by_label = {variant.label: variant.precision for variant in variants}
+    found = [
+        *machine.warnings_of(parts["machine"]),
+        *(execution_warning(by_label[label], parts["executions"][label]) for label in parsers),
+        *next(iter(samples.values())).warnings, *warnings,
+    ]  # fmt: skip
+    stages_ms = {label: parser.times.samples_ms for label, parser in parsers.items()}
+    return documents.build(parts, variants, session, stages_ms, [line for line in found if line], more)
 
 
 def _pictures(
@@ -152,11 +184,6 @@ def _pictures(
     return gather_pictures(
         bundle, checked, samples.samples, crops, overlay, (parse_summary or {}).get("people_by_frame")
     )
-
-
-def _write(folder: Path, document: dict[str, Any], pictures: Pictures) -> None:
-    output.write_results(folder, document)
-    write_report(folder / "report.html", document, pictures)
 
 
 def _print(args: argparse.Namespace, document: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,16 @@ def collect(source: Source, detector: Detector, crop_hw: tuple[int, int], limit:
             next_command="give --detector yolox_nano.onnx, --boxes JSON, or --whole-image",
         )  # fmt: skip
     return gathered
+
+
+def recrop(samples: SampleSet, crop_hw: tuple[int, int]) -> SampleSet:
+    """The same frames and people, cropped for a model of another input size (H, W)."""
+    again = []
+    for sample in samples.samples:
+        grown = crop_boxes(sample.found.boxes, crop_hw)
+        crops = crop_people(sample.image, grown, crop_hw)
+        again.append(Sample(sample.name, sample.image, sample.found, grown, crops))
+    return replace(samples, samples=again)
 
 
 def _spread(source: Source, limit: int, decode_ms: list[float]) -> Iterator[Frame]:

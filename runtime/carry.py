@@ -1,96 +1,132 @@
-"""People carried from frame to frame by their own parsing.
+"""People carried from frame to frame by their motion and their own parsing.
 
-Between detections, and where the detector misses, a person is looked for again where their parts just were. A
-detection that overlaps takes over the box, so that nothing drifts for long; a carried person whose parsing is
-no longer trusted, or who was not confirmed for a while, is let go. Identities follow the overlap.
+Between detections, and where the detector misses, a person is looked for again where they should be now. A detection
+that overlaps takes over the box, so that nothing drifts for long; a carried person whose parsing is no longer trusted
+is looked for no more, and keeps the number for a while: whoever comes out of hiding where the motion leads is the same.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qanet.results import ParsingResult, PersonParsing
-from qanet.runtime.detectors.base import Detections, pairwise_iou, suppress
+from qanet.runtime.detectors.base import NOBODY, Detections, clip_boxes, pairwise_iou, suppress
+from qanet.runtime.tracking.tracker import SCORE_DECAY, Track, Tracker
 
-_SAME_PERSON_IOU = 0.3
-_DUPLICATE_IOU = 0.7
+_DUPLICATE_IOU = 0.7  # of two detections
+_HIDDEN_IOU = 0.6  # a carried person so far behind somebody else is hidden: what is parsed there is the other one
 _MIN_QUALITY = 0.55  # of the fused score, with the box score left out: trust in the parsing alone
-_SCORE_DECAY = 0.97  # a frame without a detection
 _MIN_SCORE = 0.2
 _MIN_SIDE_PX = 12
-_MEMORY_FRAMES = 10  # an unseen person keeps the number for so long
-_NEW = 0
 _MAX_SHRINK = 0.08  # of its size a side moves inwards between frames: parts that flicker do not wear the box down
 _AREA_CHANGE = 2.5  # a box that grows or shrinks more between two frames has jumped to something else
-
-
-@dataclass
-class _Track:
-    track_id: int
-    box: NDArray[np.float32]  # where the person is expected next, xyxy pixels
-    score: float
-    trusted: bool  # looked for again without a detection; otherwise only the identity is kept
-    frames_unseen: int = 0
+_EXPECTED_IOU = 0.6  # a detection that overlaps its prediction less is a surprise
+_MAX_MARGIN = 0.25  # of the labelled box, that the detector's may have beyond it
 
 
 class CarriedPeople:
-    """Proposes boxes for the next frame from detections and from the last result."""
+    """Proposes boxes for the next frame from detections and from the last result.
 
-    def __init__(self) -> None:
-        self._tracks: list[_Track] = []
-        self._next_id = 1
+    Args:
+        carry: look for people without a detection; False only numbers them.
 
-    def propose(self, found: Detections | None) -> Detections:
+    Attributes:
+        surprised: whether the last detections told anything new: somebody new, missed, or elsewhere.
+        uneasy: whether a person carried to the last frame is no longer trusted.
+    """
+
+    def __init__(self, carry: bool = True) -> None:
+        self._tracker = Tracker()
+        self._carry = carry
+        self._image_hw: tuple[int, int] | None = None
+        self._detected: set[int] = set()
+        self.surprised = self.uneasy = False
+
+    def propose(self, found: Detections | None, image_hw: tuple[int, int] | None = None) -> Detections:
         """Boxes to parse in this frame: `found`, and the trusted people it does not overlap.
 
         Args:
             found: this frame's detections; None when the detector did not run.
+            image_hw: this frame's (H, W) pixels, where it may differ from the last one's.
         Returns:
             Detections with `track_ids` (N,) int64; each box stands once.
         """
-        boxes = found.boxes if found is not None else np.zeros((0, 4), np.float32)
-        scores = found.scores if found is not None else np.zeros(0, np.float32)
-        ids, free = self._match(boxes, scores)
-        carried = [t for t in free if t.trusted and t.score * _SCORE_DECAY >= _MIN_SCORE]
-        merged = Detections(
-            np.concatenate([boxes, np.array([t.box for t in carried], np.float32).reshape(-1, 4)]),
-            np.array([*scores, *(t.score * _SCORE_DECAY for t in carried)], np.float32),
-            np.array([*ids, *(t.track_id for t in carried)], np.int64),
-        )
-        chosen = merged.take(suppress(merged.boxes, merged.scores, _DUPLICATE_IOU))
-        assert chosen.track_ids is not None
-        for row in np.flatnonzero(chosen.track_ids == _NEW):  # numbered last, so that duplicates use up none
-            chosen.track_ids[row], self._next_id = self._next_id, self._next_id + 1
-        return chosen
+        self._resize(image_hw)
+        tracks = self._tracker
+        tracks.predict()
+        known = {track.track_id for track in tracks.tracks}
+        given = self._numbered(found)
+        assert given.track_ids is not None
+        self._detected = set(given.track_ids.tolist())
+        free = [t for t in tracks.tracks if self._carry and t.trusted and t.track_id not in self._detected]
+        if found is not None:
+            missed = any(track.score >= _MIN_SCORE for track in free)
+            self.surprised = missed or not self._detected <= known or self._least_iou < _EXPECTED_IOU
+        return self._with_carried(given, free)
 
-    def _match(self, boxes: NDArray[np.float32], scores: NDArray[np.float32]) -> tuple[NDArray[np.int64], list[_Track]]:
-        """Identity of each detection (_NEW where it has none), best score first, and the tracks left over."""
-        overlaps = pairwise_iou(boxes, np.array([t.box for t in self._tracks], np.float32).reshape(-1, 4))
-        ids = np.full(len(boxes), _NEW, np.int64)
-        free = np.ones(len(self._tracks), bool)
-        for row in np.argsort(-scores, kind="stable"):
-            if not free.any():
-                break
-            column = int(np.argmax(np.where(free, overlaps[row], -1)))
-            if overlaps[row, column] >= _SAME_PERSON_IOU:
-                free[column] = False
-                ids[row] = self._tracks[column].track_id
-        return ids, [self._tracks[k] for k in np.flatnonzero(free)]
+    def _numbered(self, found: Detections | None) -> Detections:
+        """Detections that have a track."""
+        if found is None or len(found) == 0:
+            self._least_iou = 1.0
+            return Detections(NOBODY.boxes, NOBODY.scores, np.zeros(0, np.int64))
+        single = found.take(suppress(found.boxes, found.scores, _DUPLICATE_IOU))
+        ids, self._least_iou = self._tracker.match(single)
+        mine = np.flatnonzero(ids)
+        return Detections(single.boxes[mine], self._tracker.scores(ids[mine]), ids[mine])
+
+    def _with_carried(self, given: Detections, free: list[Track]) -> Detections:
+        """`given`, and the free tracks that are in the image and not behind one of the others."""
+        boxes, scores, ids = list(given.boxes), list(given.scores), list(given.track_ids)  # type: ignore[arg-type]
+        for track in sorted(free, key=lambda t: -t.score):
+            score, box = track.score * SCORE_DECAY, track.motion.box[None]
+            if self._image_hw is not None:
+                box = clip_boxes(box, self._image_hw)
+            if score < _MIN_SCORE or (box[0, 2:] - box[0, :2]).min() < _MIN_SIDE_PX:
+                continue
+            if boxes and pairwise_iou(box, np.array(boxes, np.float32)).max() > _HIDDEN_IOU:
+                continue
+            boxes.append(box[0])
+            scores.append(np.float32(score))
+            ids.append(track.track_id)
+        return Detections(
+            np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.array(ids, np.int64)
+        )
+
+    def _resize(self, image_hw: tuple[int, int] | None) -> None:
+        """Frames that change their size midway: the people are where they were, in the new pixels."""
+        if image_hw is not None and self._image_hw is not None and image_hw != self._image_hw:
+            self._tracker.scale((image_hw[1] / self._image_hw[1], image_hw[0] / self._image_hw[0]))
+        self._image_hw = image_hw or self._image_hw
 
     def update(self, result: ParsingResult) -> None:
         """Remember where this frame's people are, and for a while where the unseen ones were."""
-        seen = {person.track_id for person in result}
-        unseen = [t for t in self._tracks if t.track_id not in seen and t.frames_unseen < _MEMORY_FRAMES]
-        self._tracks = [_Track(t.track_id, t.box, t.score, False, t.frames_unseen + 1) for t in unseen]
-        for person in result:
-            if person.track_id is None:
-                continue
-            box = labelled_box(person)
-            trusted = (person.iou_score * person.pixel_score) ** 0.5 >= _MIN_QUALITY
-            trusted = trusted and box is not None and _similar_area(box, person.box)
-            expected = _followed(person.box, box) if trusted and box is not None else person.box
-            self._tracks.append(_Track(person.track_id, expected, person.box_score, trusted))
+        self._image_hw = result.image_size
+        people = {person.track_id: person for person in result}
+        self.uneasy = False
+        for track in self._tracker.tracks:
+            person = people.get(track.track_id)
+            carried = not track.detected
+            before = track.trusted
+            if person is None:
+                track.trusted, track.unseen = False, track.unseen + 1
+            else:
+                _learn(track, person, carried)
+            self.uneasy |= carried and before and not track.trusted
+        self._tracker.forget()
+
+
+def _learn(track: Track, person: PersonParsing, carried: bool) -> None:
+    """What a parsing tells of its person: whether to trust it, and, where nobody was detected, where they are."""
+    labelled = labelled_box(person)
+    trusted = (person.iou_score * person.pixel_score) ** 0.5 >= _MIN_QUALITY
+    track.trusted = trusted and labelled is not None and _similar_area(labelled, person.box)
+    track.score, track.unseen = person.box_score, 0
+    if not track.trusted or labelled is None:
+        return
+    size = np.tile(labelled[2:] - labelled[:2], 2)
+    if carried:
+        track.motion.correct(_followed(person.box, labelled + track.margin * size))
+    else:
+        track.margin = np.clip((person.box - labelled) / size, -_MAX_MARGIN, _MAX_MARGIN)
 
 
 def _similar_area(a: NDArray[np.float32], b: NDArray[np.float32]) -> bool:

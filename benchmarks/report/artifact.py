@@ -8,6 +8,7 @@ from qanet.benchmarks.report.values import (
     NARROW_TO_WIDE,
     NOT_MEASURED,
     colour_of,
+    label_of,
     mebibytes,
     milliseconds,
     plain,
@@ -44,6 +45,8 @@ def header(document: dict[str, Any]) -> Safe:
 def _cards(document: dict[str, Any]) -> Safe | None:
     cards = []
     for entry in document.get("comparison", []):
+        if entry.get("tail") == "pytorch":
+            continue  # a baseline is no engine
         engine, miou = entry.get("engine_ms") or {}, (entry.get("accuracy") or {}).get("miou")
         if entry.get("status") == "refused":
             figure = "not timed"
@@ -51,7 +54,7 @@ def _cards(document: dict[str, Any]) -> Safe | None:
             figure = f"{milliseconds(engine['p50'])} ms" if engine.get("p50") is not None else NOT_MEASURED
         speed = entry.get("engine_speed_up")
         gain = f", {times(speed)} over FP32" if speed is not None and entry["precision"] != "fp32" else ""
-        words = [f"{entry['precision']} engine, one crop, p50{gain}", f"val mIoU {share(miou)}"]
+        words = [f"{label_of(entry)} engine, one crop, p50{gain}", f"mIoU {share(miou)}"]
         style = f"border-top-color: {colour_of(entry['precision'])}"
         cards.append(tag("li", tag("strong", figure), *(tag("span", w) for w in words), style=style))
     return tag("ul", *cards, class_="cards") if cards else None
@@ -67,7 +70,12 @@ def _warnings(lines: list[str]) -> Safe | None:
 
 def engines(document: dict[str, Any]) -> Safe:
     """The manifest's engines, with the census of what precision their layers really have."""
-    entries = document.get("bundle", {}).get("engines") or []
+    bundles = document.get("bundles") or [document.get("bundle", {})]
+    entries = [
+        {**entry, "precision": entry.get("precision"), "model": bundle.get("name") if len(bundles) > 1 else None}
+        for bundle in bundles
+        for entry in bundle.get("engines") or []
+    ]
     title = "Engines of the bundle"
     if not entries:
         return section("engines", title, paragraph("The bundle holds no built engine; graphs are compiled on loading."))
@@ -77,7 +85,7 @@ def engines(document: dict[str, Any]) -> Safe:
         targets = ", ".join(entry.get("targets") or [])
         rows.append(
             [
-                f"{entry.get('precision')}, {entry.get('runtime')} {entry.get('version', '')}", targets,
+                f"{_model(entry)}{entry.get('precision')}, {entry.get('runtime')} {entry.get('version', '')}", targets,
                 _shares(census.get("multiply_add_shares"), "multiply-adds"),
                 _shares(census.get("layer_shares"), "layers"),
                 plain(census.get("reformats")), mebibytes(entry.get("bytes")), _seconds(entry.get("seconds")),
@@ -90,6 +98,10 @@ def engines(document: dict[str, Any]) -> Safe:
     return section(
         "engines", title, table(caption, columns, rows, 4), *(paragraph(note, class_="note") for note in notes)
     )
+
+
+def _model(entry: dict[str, Any]) -> str:
+    return f"{entry['model']} " if entry.get("model") else ""
 
 
 def _wide_first(entry: dict[str, Any]) -> tuple[str, int]:
@@ -106,8 +118,13 @@ def _shares(shares: dict[str, float] | None, what: str) -> Safe | str:
 
 
 def files(document: dict[str, Any]) -> Safe:
-    """The bundle's files with the start of their hashes, and how it was made."""
-    bundle = document.get("bundle", {})
+    """The bundles' files with the start of their hashes, and how each was made."""
+    bundles = document.get("bundles") or [document.get("bundle", {})]
+    title = "Files of the bundle" if len(bundles) == 1 else "Files of the bundles"
+    return section("files", title, *(part for bundle in bundles for part in _files_of(bundle)))
+
+
+def _files_of(bundle: dict[str, Any]) -> list[Safe]:
     graphs = {file: precision for precision, file in (bundle.get("graphs") or {}).items()}
     rows = [
         [name, f"{graphs[name]} graph" if name in graphs else "", tag("code", str(entry.get("sha256", ""))[:16]),
@@ -118,16 +135,14 @@ def files(document: dict[str, Any]) -> Safe:
     settings = [("QAM exponents (box, IoU, pixel)", plain(bundle.get("qam_weights")))]
     settings += [("pixel score threshold", plain(bundle.get("pixel_score_threshold")))]
     listing = table("First 16 digits of each sha256", ("file", "role", "sha256", "MiB"), rows, 3)
-    return section(
-        "files", "Files of the bundle", listing,
-        facts([*settings, *((key, plain(value)) for key, value in made.items())]),
-    )  # fmt: skip
+    heading = tag("h3", plain(bundle.get("name")))
+    return [heading, listing, facts([*settings, *((key, plain(value)) for key, value in made.items())])]
 
 
 def machine(document: dict[str, Any]) -> Safe:
     """Processor, memory, load, GPUs, versions."""
     about = document.get("machine", {})
-    cpu, memory = about.get("cpu") or {}, about.get("memory") or {}
+    cpu, memory, after = (about.get(key) or {} for key in ("cpu", "memory", "after"))
     clocks = [f"{cpu[key]:.0f} MHz {name}" for key, name in _CLOCKS.items() if cpu.get(key)]
     rows: list[tuple[object, object]] = [
         ("CPU", plain(cpu.get("model"))),
@@ -136,6 +151,11 @@ def machine(document: dict[str, Any]) -> Safe:
         ("clock", ", ".join(clocks) or NOT_MEASURED),
         ("governor", plain(cpu.get("governor"))),
         ("memory", f"{memory['total_gib']:.1f} GiB" if memory.get("total_gib") else NOT_MEASURED),
+        ("power mode, profile", f"{plain(about.get('power_mode'))}, {plain(cpu.get('platform_profile'))}"),
+        ("turbo", plain(cpu.get("turbo"))),
+        ("temperatures before, \u00b0C", plain(about.get("temperatures_c"))),
+        ("temperatures after, \u00b0C", plain(after.get("temperatures_c"))),
+        ("throttling events meanwhile", plain(after.get("throttled"))),
         ("load average before", plain(about.get("load_average"))),
         ("system", plain(about.get("system"))),
         ("commit", plain(about.get("git"))),

@@ -4,9 +4,10 @@ from typing import Any
 
 from qanet.benchmarks.report.charts import Bar, bars
 from qanet.benchmarks.report.markup import Safe, escape, paragraph, section, table, tag
-from qanet.benchmarks.report.values import NOT_MEASURED, milliseconds, rate
+from qanet.benchmarks.report.values import NOT_MEASURED, milliseconds, precision_in, rate
 
 _FIGURES = ("p50", "p90", "p95", "p99", "max", "mad")
+_NO_PEOPLE = ("null", "anchor", "pipeline")
 _BAR_NOTE = "Solid: p50 (the figure). Pale: to p90. Line: to p99."
 
 
@@ -59,6 +60,25 @@ def pipeline(document: dict[str, Any]) -> Safe | None:
     )  # fmt: skip
 
 
+def video(document: dict[str, Any]) -> Safe | None:
+    """The video pipeline as a target, stage by stage."""
+    found = document.get("pipeline") or {}
+    by_stage: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for label, entry in found.items():
+        for stage, figures in (entry.get("stages_ms") or {}).items():
+            by_stage.setdefault(stage, []).append((label, figures))
+    if not by_stage:
+        return None
+    rates = [
+        f"{label} {milliseconds(entry['ms_per_frame'].get('p50'))} ms a frame"
+        for label, entry in found.items()
+        if entry["ms_per_frame"].get("n")
+    ]
+    words = f"From file to file, decoding, detection, painting and encoding included: {', '.join(rates)}."
+    note = f"Decode and write run in threads of their own; write is paint and encode. {_BAR_NOTE}"
+    return section("video", "The video pipeline", paragraph(words), _staged("Stages of the pipeline", by_stage, note))
+
+
 def _staged(caption: str, by_stage: dict[str, list[tuple[str, dict[str, Any]]]], note: str) -> Safe:
     """Bars beside a table for stages, each with (precision, figures) in milliseconds."""
     known = {stage: [(p, f) for p, f in entries if f.get("n")] for stage, entries in by_stage.items()}
@@ -66,7 +86,7 @@ def _staged(caption: str, by_stage: dict[str, list[tuple[str, dict[str, Any]]]],
     if not known:
         return paragraph(f"{caption}: {NOT_MEASURED}.", class_="quiet")
     groups = [
-        (stage, [Bar(p, p, f.get("p50", 0.0), f.get("p90", 0.0), f.get("p99", 0.0)) for p, f in entries])
+        (stage, [Bar(p, precision_in(p), f.get("p50", 0.0), f.get("p90", 0.0), f.get("p99", 0.0)) for p, f in entries])
         for stage, entries in known.items()
     ]
     rows = [
@@ -89,7 +109,7 @@ def targets(document: dict[str, Any]) -> Safe:
             [
                 target["name"], tag("span", state, class_="wrap") if target.get("error") else state,
                 *(milliseconds(figures.get(key)) for key in _FIGURES),
-                rate(target.get("people_per_second")) if target.get("kind") != "null" else "", figures.get("n", 0),
+                "" if target.get("kind") in _NO_PEOPLE else rate(target.get("people_per_second")), figures.get("n", 0),
             ]
         )  # fmt: skip
     timing = document.get("timing", {})

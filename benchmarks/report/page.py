@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from qanet.benchmarks.report import artifact, measured, shown, trade_off
+from qanet.benchmarks.report import artifact, measured, more, shown, trade_off
 from qanet.benchmarks.report.markup import Safe, join, tag
 from qanet.benchmarks.report.pictures import Pictures
 from qanet.benchmarks.report.style import CSS
@@ -38,10 +38,19 @@ def render(document: dict[str, Any], pictures: Pictures) -> str:
     sections = [
         shown.frames(pictures),
         trade_off.trade_off(document),
+        more.models(document),
+        more.accuracy(document),
+        more.spread(document),
         measured.stages(document),
+        more.sweeps(document),
         shown.differences(document, pictures),
         measured.pipeline(document),
+        measured.video(document),
         measured.targets(document),
+        more.costs(document),
+        more.pieces(document),
+        more.profiles(document),
+        more.mlperf(document),
         artifact.engines(document),
         artifact.files(document),
         artifact.machine(document),

@@ -72,7 +72,7 @@ def drawn_frames(bundle: Bundle, checked: Checked, samples: Sequence[Sample]) ->
     if not checked.engines:
         return [], []
     precision, engine = list(checked.engines.items())[-1]
-    parser = Parser(bundle, engine)
+    parser = Parser(bundle, engine, "kernel" if "logits" in engine.outputs else "graph")
     chosen = np.unique(np.linspace(0, len(samples) - 1, min(SAMPLE_FRAMES, len(samples))).round().astype(int))
     pictures = []
     present: set[int] = set()

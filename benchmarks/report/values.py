@@ -62,6 +62,16 @@ def plain(value: Any) -> str:
     return str(value)
 
 
+def precision_in(label: str) -> str | None:
+    """The precision that a variant's label names; None where it names none."""
+    return next((word for word in label.split() if word in COLOURS), None)
+
+
+def label_of(entry: dict[str, Any]) -> str:
+    """What a row of the comparison is called."""
+    return str(entry.get("label") or entry["precision"])
+
+
 def colour_of(precision: str | None) -> str:
     """The colour of a precision."""
     return COLOURS.get(precision or "", NEUTRAL)

@@ -24,6 +24,7 @@ class Detections:
         return Detections(self.boxes[which], self.scores[which], ids)
 
 
+Candidates = tuple[NDArray[np.float32], NDArray[np.float32]]  # boxes (N, 4) xyxy, scores (N,), in no order
 NOBODY = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from qanet.bundle import Bundle
 from qanet.cpu_precision import cpu_signature, openvino_hint
 from qanet.errors import QanetError
-from qanet.runtime.engines.base import Outputs
+from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS, Outputs
 
 if TYPE_CHECKING:
     import openvino
@@ -55,7 +55,7 @@ def engine_from_graph(
         model = core.read_model(graph)
         if outputs is not None:
             model = select_outputs(model, outputs)
-        config = _config(openvino_hint(core, precision), threads)
+        config = _config(openvino_hint(core, precision, _has_tail(outputs)), threads)
         return OpenVinoEngine(core.compile_model(model, "CPU", config), precision)
     except RuntimeError as error:
         raise QanetError("OpenVINO cannot compile the graph", got=str(error).strip().splitlines()[-1]) from error
@@ -77,7 +77,7 @@ def engine_from_bundle(
             continue
         here = (version(), cpu_signature(core), set(outputs))
         if (entry["version"], entry.get("cpu"), set(entry.get("outputs", ()))) == here:
-            config = _config(openvino_hint(core, precision), threads)
+            config = _config(openvino_hint(core, precision, _has_tail(outputs)), threads)
             try:
                 return OpenVinoEngine(core.import_model(bundle.read(entry["file"]), "CPU", config), precision)
             except RuntimeError:
@@ -120,6 +120,10 @@ def _reachable_parameters(nodes: list[Any]) -> set[str]:
             found.add(name)
         stack += [port.get_source_output().get_node() for port in node.inputs()]
     return found
+
+
+def _has_tail(outputs: tuple[str, ...] | None) -> bool:
+    return outputs is None or not set(outputs) <= set(KERNEL_TAIL_OUTPUTS)
 
 
 def _config(hint: str, threads: int | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import sys
 import warnings
 from typing import Any
 
-from qanet.bundle import PRECISIONS, Bundle
+from qanet.bundle import OPTIONAL_PRECISIONS, PRECISIONS, Bundle
 from qanet.errors import QanetError
 from qanet.runtime.engines.base import Engine
 from qanet.runtime.engines.tensorrt_choice import MODULES as TENSORRT_MODULES
@@ -20,7 +20,7 @@ def open_engine(
     """Open or compile the engine for a device and a precision; see `qanet.runtime.parser.load`."""
     if device not in DEVICES:
         raise QanetError("unknown device", expected=f"one of {', '.join(DEVICES)}", got=device)
-    if precision not in ("auto", *PRECISIONS):
+    if precision not in ("auto", *PRECISIONS, *OPTIONAL_PRECISIONS):
         raise QanetError("unknown precision", expected=f"auto or one of {', '.join(PRECISIONS)}", got=precision)
     if device == "auto":
         device = "cuda" if has_cuda() else "cpu"

@@ -1,186 +1,142 @@
-"""Decode, detect and parse, write: three threads over bounded queues, nothing lost, nothing piled up."""
+"""Decode, detect, parse, write: threads over bounded queues, nothing piled up.
 
-import queue
-import threading
+A file is held back: each queue waits for the next stage, and no frame is lost. A live source is not: whatever came
+while the last frame was parsed is dropped and counted, and the newest is next (see `LiveSource`).
+"""
+
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
-
-import numpy as np
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 
 from qanet.results import ParsingResult
-from qanet.runtime.carry import CarriedPeople
+from qanet.runtime.detectors.base import Detections
 from qanet.runtime.parser import Parser
 from qanet.runtime.timing import StageTimes
+from qanet.runtime.video.frames import MAX_PEOPLE, FrameWork
+from qanet.runtime.video.interrupt import remembered_interrupt
+from qanet.runtime.video.queues import DEPTH, Writer, prefetch
 from qanet.runtime.video.sink import Sink
 from qanet.runtime.video.source import Frame, Source
+from qanet.runtime.video.summary import KEPT_SAMPLES, Summary, forget_old
 
-_DEPTH = 4  # frames a queue; a 1080p frame is 6 MB
-_T = TypeVar("_T")
-
-
-@dataclass
-class Summary:
-    """What a run did."""
-
-    frames: int = 0
-    people_by_frame: list[int] = field(default_factory=list)
-    seconds: float = 0.0
-    interrupted: bool = False
-    warnings: list[str] = field(default_factory=list)
-    stages_ms: dict[str, list[float]] = field(default_factory=dict)
-
-    @property
-    def people(self) -> int:
-        """People of all frames together."""
-        return sum(self.people_by_frame)
-
-    def to_json(self) -> dict[str, Any]:
-        """Counts, rate, and p50/p90/p99 of each stage in milliseconds."""
-        stages = {name: percentiles(samples) for name, samples in self.stages_ms.items()}
-        rate = self.frames / self.seconds if self.seconds else 0.0
-        return {
-            "frames": self.frames, "people": self.people, "seconds": round(self.seconds, 3),
-            "frames_per_second": round(rate, 2), "interrupted": self.interrupted, "warnings": self.warnings,
-            "people_by_frame": self.people_by_frame, "stages_ms": stages,
-        }  # fmt: skip
-
-
-def percentiles(samples_ms: list[float]) -> dict[str, float]:
-    """p50, p90, p99 and the count of a stage's samples."""
-    p50, p90, p99 = np.percentile(samples_ms, (50, 90, 99))
-    return {"p50": round(float(p50), 3), "p90": round(float(p90), 3), "p99": round(float(p99), 3), "n": len(samples_ms)}
+_Results = Generator[tuple[Frame, ParsingResult], None, None]
 
 
 def run(
-    source: Source, parser: Parser, sinks: list[Sink], detect_every: int = 1, carry: bool = True,
-    on_frame: Callable[[Frame, ParsingResult], None] | None = None,
+    source: Source, parser: Parser, sinks: list[Sink], detect_every: int | None = 1, carry: bool = True,
+    on_frame: Callable[[Frame, ParsingResult], None] | None = None, smooth: bool = False,
+    max_people: int = MAX_PEOPLE,
 ) -> Summary:  # fmt: skip
     """Parse a source to its end, or until Ctrl-C; what was parsed by then is kept.
 
     Args:
-        detect_every: run the detector on every k-th frame; needs `carry` for the frames between.
+        detect_every: run the detector on every k-th frame; None adapts k. Needs `carry` for the frames between.
         carry: look for the last frame's people again; off for boxes that come from a file.
         on_frame: called in the calling thread after each frame, for a progress bar.
+        smooth: hold labels that flicker, see `LabelSmoother`; numbers the people of a video even without `carry`.
+        max_people: of a frame that are parsed, the best by score.
     """
     summary = Summary()
-    carried = CarriedPeople() if carry and source.kind == "video" else None
     decode_times, write_times = StageTimes(), StageTimes()
+    work = FrameWork(parser, source.kind, detect_every, carry, smooth, max_people)
+    results = _live_results if source.kind == "live" else _all_results
     start = time.monotonic()
     with ExitStack() as stack:
         for sink in sinks:
             stack.enter_context(sink)
-        writer = _Writer(sinks, write_times)
-        frames = prefetch(_timed(source, decode_times), _DEPTH)
+        interrupted = stack.enter_context(remembered_interrupt())
+        writer = Writer(sinks, write_times)
+        parsed = results(_timed(source, decode_times), work, parser.times)
         try:
-            for frame in frames:
-                with parser.times.stage("frame"):
-                    result = _parse(parser, carried, frame, detect_every)
+            for frame, result in parsed:
                 writer.put((frame, result))
                 summary.frames += 1
                 summary.people_by_frame.append(len(result))
                 if on_frame:
                     on_frame(frame, result)
+                if interrupted.is_set():
+                    raise KeyboardInterrupt
+                if summary.frames % KEPT_SAMPLES == 0:
+                    for times in (decode_times, parser.times, write_times):
+                        forget_old(times.samples_ms)
         except KeyboardInterrupt:
             summary.interrupted = True
         finally:
-            frames.close()
+            parsed.close()
             writer.close()
     summary.seconds = time.monotonic() - start
-    summary.warnings = list(source.warnings)
     summary.stages_ms = {**decode_times.samples_ms, **parser.times.samples_ms, **write_times.samples_ms}
+    _account(summary, source, work, max_people)
     return summary
 
 
-def _parse(parser: Parser, carried: CarriedPeople | None, frame: Frame, detect_every: int) -> ParsingResult:
-    key = frame.name if not frame.name.isdigit() else frame.index
-    if carried is None:
-        return parser.parse(frame.image, parser.detect(frame.image, key))
-    found = parser.detect(frame.image, key) if frame.index % detect_every == 0 else None
-    result = parser.parse(frame.image, carried.propose(found))
-    with parser.times.stage("carry"):
-        carried.update(result)
-    return result
+def _account(summary: Summary, source: Source, work: FrameWork, max_people: int) -> None:
+    """What was lost on the way, counted and said."""
+    summary.warnings = list(source.warnings)
+    for name in ("dropped", "skipped", "reconnects"):
+        setattr(summary, name, getattr(source, name, 0))
+    summary.crowded, summary.detections = work.crowded, work.detections
+    if work.crowded:
+        summary.warnings.append(
+            f"{work.crowded} frames have more than {max_people} people, up to {work.largest_crowd}: "
+            f"the best {max_people} by score were parsed"
+        )
+
+
+def _all_results(frames: Iterator[Frame], work: FrameWork, times: StageTimes) -> _Results:
+    """Every frame; the detector looks at the next one while this one is parsed.
+
+    Whether it looks is decided here, before this frame is parsed: the results do not depend on which thread is faster.
+    """
+    with ExitStack() as stack:
+        ahead = stack.enter_context(closing(prefetch(frames, DEPTH)))
+        detector = ThreadPoolExecutor(1, thread_name_prefix="qanet-detect")
+        stack.callback(detector.shutdown, wait=True, cancel_futures=True)
+
+        def begin(frame: Frame) -> tuple[Frame, "Future[Detections] | None"]:
+            return frame, detector.submit(work.detect, frame) if work.wants_detections(frame) else None
+
+        first = next(ahead, None)
+        pending = begin(first) if first is not None else None
+        while pending is not None:
+            (frame, found), following, broken = pending, None, None
+            try:
+                following = next(ahead, None)
+            except Exception as error:  # of a later frame: this one comes first
+                broken = error
+            pending = begin(following) if following is not None else None
+            with times.stage("frame"):
+                result = work.parse(frame, found.result() if found is not None else None)
+            yield frame, result
+            if broken is not None:
+                raise broken
+
+
+def _live_results(frames: Iterator[Frame], work: FrameWork, times: StageTimes) -> _Results:
+    """The newest frame each time, with nothing looked at ahead: that would be a frame of delay."""
+    try:
+        for frame in frames:
+            with times.stage("frame"):
+                result = work.parse(frame, work.detect(frame) if work.wants_detections(frame) else None)
+            if frame.captured_s is not None:
+                times.add("capture to result", (time.monotonic() - frame.captured_s) * 1e3)
+            yield frame, result
+    finally:
+        frames.close()  # type: ignore[attr-defined]
 
 
 def _timed(source: Source, times: StageTimes) -> Iterator[Frame]:
     iterator = iter(source)
-    while True:
-        start = time.perf_counter()
-        try:
-            frame = next(iterator)
-        except StopIteration:
-            return
-        times.add("decode", (time.perf_counter() - start) * 1e3)
-        yield frame
-
-
-def prefetch(items: Iterable[_T], depth: int) -> Generator[_T, None, None]:
-    """Iterate `items` in a thread, at most `depth` ahead; its errors are raised here; closing stops the thread."""
-    waiting: queue.Queue[Any] = queue.Queue(depth)
-    stop = threading.Event()
-    end = object()
-
-    def offer(item: object) -> bool:
-        while not stop.is_set():
-            try:
-                waiting.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def work() -> None:
-        try:
-            for item in items:
-                if not offer(item):
-                    return
-            offer(end)
-        except BaseException as error:  # handed over to the consumer, whatever it is
-            offer(error)
-
-    thread = threading.Thread(target=work, name="qanet-decode", daemon=True)
-    thread.start()
     try:
-        while (item := waiting.get()) is not end:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        thread.join()
-
-
-class _Writer:
-    """Hands results to the sinks in a thread of its own; an error of a sink is raised at the next put or close."""
-
-    def __init__(self, sinks: list[Sink], times: StageTimes):
-        self._sinks, self._times = sinks, times
-        self._waiting: queue.Queue[tuple[Frame, ParsingResult] | None] = queue.Queue(_DEPTH)
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="qanet-write", daemon=True)
-        self._thread.start()
-
-    def _work(self) -> None:
-        while (item := self._waiting.get()) is not None:
-            if self._error is not None:
-                continue  # keep draining, so that the producer never blocks on a broken sink
+        while True:
+            start = time.perf_counter()
             try:
-                with self._times.stage("write"):
-                    for sink in self._sinks:
-                        sink.write(*item)
-            except BaseException as error:
-                self._error = error
-
-    def put(self, item: tuple[Frame, ParsingResult]) -> None:
-        if self._error is not None:
-            raise self._error
-        self._waiting.put(item)
-
-    def close(self) -> None:
-        self._waiting.put(None)
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
+                frame = next(iterator)
+            except StopIteration:
+                return
+            times.add("decode", (time.perf_counter() - start) * 1e3)
+            yield frame
+    finally:
+        if hasattr(iterator, "close"):
+            iterator.close()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import cv2
 
 _CODECS = {".webm": "VP80", ".mp4": "mp4v", ".avi": "MJPG"}
+_LEAST_SIDE_PX = 16
 _SPARE_BYTES = 64 * 2**10  # what must still fit at the end: more than an encoder's buffer
 _FREE_BYTES = 16 * 2**20  # below this a disk counts as full: encoders fail silently when it runs out
 
@@ -100,7 +101,7 @@ class VideoFileSink(_FileSink):
         assert self._writer is not None
         if (picture.shape[1], picture.shape[0]) != self._size:
             picture = cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)
-        if frame.index % 32 == 0:
+        if self._frames % 32 == 0:
             check_room(self.path.parent, _FREE_BYTES)
         with quiet_opencv():
             self._writer.write(picture)
@@ -110,7 +111,8 @@ class VideoFileSink(_FileSink):
         import cv2
 
         height, width = picture.shape[:2]
-        self._size = (max(2, width // 2 * 2), max(2, height // 2 * 2))  # encoders want even sides
+        # encoders want even sides, and VP8 fails below some size
+        self._size = (max(_LEAST_SIDE_PX, width // 2 * 2), max(_LEAST_SIDE_PX, height // 2 * 2))
         codec = cv2.VideoWriter.fourcc(*_CODECS[self.path.suffix.lower()])
         with _quiet_stderr():
             self._writer = cv2.VideoWriter(str(self._aside), codec, self.fps, self._size)
@@ -165,6 +167,9 @@ class Pictures:
         self._written: set[Path] = set()
 
     def __enter__(self) -> "Pictures":
+        folder = self.path.parent if self.single else self.path
+        if folder.exists() and not folder.is_dir():
+            raise QanetError(f"cannot write {self.path}", expected="a folder", got="a file of that name")
         return self
 
     def __exit__(self, *_: object) -> None:

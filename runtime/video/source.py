@@ -1,9 +1,9 @@
-"""Where frames come from: a video file, a folder of images, or one image."""
+"""Where frames come from: a video file, a folder of images, one image, or a live stream (see live.py)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,20 +11,31 @@ from numpy.typing import NDArray
 from qanet.errors import QanetError
 from qanet.images import IMAGE_SUFFIXES, as_bgr, quiet_opencv, read_image
 
+_DEFAULT_FPS = 25.0
+_MAX_BROKEN = 250  # frames in a row before a file counts as ended: ten seconds
+
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture: its number, its name (a file's name, or the number), (H, W, 3) uint8 BGR."""
+    """One picture: its number, its name (a file's name, or the number), (H, W, 3) uint8 BGR.
+
+    The number counts the source's frames, those that were skipped or dropped too. `captured_s` is when a live frame
+    came, by the monotonic clock.
+    """
 
     index: int
     name: str
     image: NDArray[np.uint8]
+    captured_s: float | None = None
 
 
 class Source(Protocol):
-    """Iterates frames; `warnings` is complete once it is exhausted."""
+    """Iterates frames; `warnings` is complete once it is exhausted.
 
-    kind: str  # "video", "folder" or "image"
+    Where it applies, `dropped`, `skipped` and `reconnects` count what `Summary` says.
+    """
+
+    kind: str  # "video", "folder", "image" or "live"
     fps: float
     expected_frames: int  # 0 where unknown
     warnings: list[str]
@@ -32,8 +43,43 @@ class Source(Protocol):
     def __iter__(self) -> Iterator[Frame]: ...
 
 
+class Capture(Protocol):
+    """What is asked of a decoder: OpenCV's VideoCapture."""
+
+    def read(self) -> tuple[bool, Any]:
+        """Whether there was a frame, and the frame."""
+        ...
+
+    def get(self, prop: int) -> float:
+        """A property by OpenCV's number."""
+        ...
+
+    def release(self) -> None:
+        """Close it."""
+        ...
+
+
+def read_frame(capture: Capture) -> NDArray[np.uint8] | None:
+    """The next frame as BGR; None where there is none or it is broken."""
+    import cv2
+
+    try:
+        ok, image = capture.read()
+        return as_bgr(image) if ok and image is not None else None
+    except (cv2.error, QanetError):
+        return None
+
+
+def frame_rate(capture: Capture) -> float:
+    """Frames a second; 25 where the stream tells 0, NaN or nonsense."""
+    import cv2
+
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    return float(rate) if 0 < rate < 1000 else _DEFAULT_FPS
+
+
 class VideoFile:
-    """A file that OpenCV decodes."""
+    """A file that OpenCV decodes. A broken frame in the middle is skipped and counted; rotation metadata is obeyed."""
 
     kind = "video"
 
@@ -42,6 +88,7 @@ class VideoFile:
 
         self.path = path
         self.warnings: list[str] = []
+        self.skipped = 0
         with quiet_opencv():
             capture = cv2.VideoCapture(str(path))
             ok, first = capture.read() if capture.isOpened() else (False, None)
@@ -51,29 +98,44 @@ class VideoFile:
                 f"{path} cannot be decoded as video", expected="a video with at least one frame",
                 got=f"{size} bytes that start with {path.open('rb').read(8)!r}", next_command="check it with ffprobe",
             )  # fmt: skip
-        rate = capture.get(cv2.CAP_PROP_FPS)
-        self.fps = float(rate) if 0 < rate < 1000 else 25.0
+        self.fps = frame_rate(capture)
         self.expected_frames = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
         capture.release()
 
     def __iter__(self) -> Iterator[Frame]:
         import cv2
 
-        capture = cv2.VideoCapture(str(self.path))
-        count = 0
+        with quiet_opencv():
+            capture = cv2.VideoCapture(str(self.path))
+        self.skipped = index = broken = 0  # `broken`: since the last good frame
+        first_skipped = None
         try:
-            while True:
-                ok, image = capture.read()
-                if not ok or image is None:
-                    break
-                yield Frame(count, str(count), as_bgr(image))
-                count += 1
+            while broken <= self._patience(index):
+                image = read_frame(capture)
+                if image is None:
+                    broken += 1
+                    continue
+                if broken:
+                    first_skipped = index if first_skipped is None else first_skipped
+                    self.skipped += broken
+                    index, broken = index + broken, 0
+                yield Frame(index, str(index), image)
+                index += 1
         finally:
             capture.release()
-        if count < self.expected_frames:
+        if self.skipped:
             self.warnings.append(
-                f"{self.path} ends early: {self.expected_frames} frames announced, {count} read and parsed"
+                f"{self.path}: broken frames skipped: {self.skipped}, the first is number {first_skipped}"
             )
+        if index < self.expected_frames:
+            parsed = index - self.skipped
+            self.warnings.append(
+                f"{self.path} ends early: {self.expected_frames} frames announced, {parsed} read and parsed"
+            )
+
+    def _patience(self, index: int) -> int:
+        """Failed reads to bear: those frames may be broken in the middle, and the announced number may be wrong."""
+        return min(_MAX_BROKEN, max(0, self.expected_frames - index - 1))
 
 
 class ImageFiles:
@@ -101,11 +163,15 @@ class ImageFiles:
 
 
 def open_source(uri: str) -> Source:
-    """A source for a path.
+    """A source for a path, or for the address of a live one.
 
     Raises:
         QanetError: nothing there, an empty folder, a file of no known kind.
     """
+    from qanet.runtime.video.live import is_live, open_live
+
+    if is_live(uri):
+        return open_live(uri)
     path = Path(uri.removeprefix("file://"))
     if not path.exists():
         raise QanetError(f"no input {uri}", expected="a video, an image or a folder of images", got="nothing there")

@@ -5,6 +5,7 @@ import pytest
 
 from qanet.benchmarks import check
 from qanet.benchmarks.agreement import CropParsing, compare, label_agreement, parse_crops
+from qanet.benchmarks.variants import list_variants
 from qanet.errors import QanetError
 
 A = np.array([[[0, 0, 1, 1], [0, 2, 2, 1]]], np.uint8)
@@ -78,7 +79,8 @@ def checked(monkeypatch, fake_engine, fake_bundle, crops):
             return fake_engine(precision, spoilers[precision])
 
         monkeypatch.setattr(check, "open_engine", open_engine)
-        return check.check_precisions(fake_bundle, "cpu", list(precisions), None, *crops)
+        variants = list_variants([fake_bundle], list(precisions), ["kernel"], ["cpu"])
+        return check.check_variants(fake_bundle, variants, None, *crops)
 
     return call
 
@@ -122,3 +124,23 @@ def test_labels_just_above_the_floor_pass_and_just_below_fail():
         labels = reference.labels.copy()
         labels.reshape(-1)[:wrong] = 1
         assert check.judge(CropParsing(labels, {}, True), reference, "fp32").passed is passed
+
+
+def test_the_graph_tail_is_checked_by_the_labels_it_gives(crops, fake_bundle):
+    class GraphTail:
+        runtime, outputs = "fake", ("labels", "pixel_scores", "iou_scores", "quality")
+
+        def __init__(self, quality):
+            self.quality = quality
+
+        def run(self, batch, box_scores):
+            scores = np.full(len(batch), 0.5, np.float32)
+            return {"labels": (batch[..., 0] % 13).astype(np.uint8), "pixel_scores": scores, "iou_scores": scores,
+                    "quality": np.full(len(batch), self.quality, np.float32)}  # fmt: skip
+
+    images, scores = crops
+    parsing = parse_crops(GraphTail(0.5), fake_bundle, images, scores)
+    assert parsing.finite and np.array_equal(parsing.labels, images[..., 0] % 13)
+    assert set(parsing.scores) == {"iou", "pixel", "quality"}
+    broken = parse_crops(GraphTail(np.nan), fake_bundle, images, scores)
+    assert not broken.finite and not broken.labels.any()

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from qanet.__main__ import main as qanet
-from qanet.benchmarks import command
+from qanet.benchmarks import check, command, more
 from qanet.benchmarks.document import read_document
+from qanet.benchmarks.execution import precision_refusal
 from qanet.bundle import open_bundle
 from qanet.errors import QanetError
 
@@ -23,14 +24,20 @@ def two_precisions(tiny_bundle, tiny_graph):
     return tiny_bundle
 
 
+@pytest.fixture(autouse=True)
+def tells_no_precision(monkeypatch):
+    """The INT8 graph of these tests is the FP32 graph; what refuses that has tests of its own."""
+    monkeypatch.setattr(check, "precision_refusal", lambda precision, execution: None)
+
+
 @pytest.fixture
 def benchmark(two_precisions, make_clip, boxes_file, tmp_path):
     """Runs the command with few rounds; returns the exit code."""
 
-    def run(*extra, clip=None):
+    def run(*extra, clip=None, main_options=None):
         arguments = [str(two_precisions), "--input", str(clip or make_clip()), "--boxes", str(boxes_file)]
         arguments += ["--device", "cpu", "--threads", "1", "--rounds", "3", "--output", str(tmp_path / "out"), *extra]
-        return command.main(arguments)
+        return command.main(arguments, **(main_options or {}))
 
     run.output = tmp_path / "out"
     return run
@@ -40,11 +47,11 @@ def test_writes_report_json_and_csv_and_ends_with_a_line_of_json(benchmark, caps
     assert benchmark() == 0
     out = capsys.readouterr().out
     summary = json.loads(out.splitlines()[-1])
-    assert set(summary["precisions"]) == {"fp32", "int8"} and summary["rounds"] == 3
+    assert set(summary["variants"]) == {"fp32", "int8"} and summary["rounds"] == 3
     assert "not timed:" in out and "int8 parser, a frame" in out
     document = read_document(benchmark.output / "results.json")
     kinds = [(t["kind"], t["precision"], t["batch"]) for t in document["targets"]]
-    assert kinds[:3] == [("null", None, 1), ("engine", "fp32", 1), ("engine", "int8", 1)]
+    assert kinds[:4] == [("null", None, 1), ("anchor", None, 1), ("engine", "fp32", 1), ("engine", "int8", 1)]
     assert ("engine", "int8", 2) in kinds  # two people a frame
     assert all(t["status"] == "measured" and t["latency_ms"]["n"] == 3 for t in document["targets"])
     # The same graph twice, but "int8" lets the rest run in the CPU's 16-bit type where it has one.
@@ -90,6 +97,120 @@ def test_nothing_that_may_be_timed_is_exit_code_1_with_a_report(benchmark, two_p
     assert "does not run" in (benchmark.output / "report.html").read_text()
 
 
+def test_everything_beside_the_rounds_in_one_run(benchmark, tmp_path, capsys):
+    import cv2
+    import numpy as np
+
+    for folder in ("photos", "labels"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    image, labels = np.full((80, 60, 3), (255, 0, 0), np.uint8), np.ones((80, 60), np.uint8)
+    cv2.imwrite(str(tmp_path / "data" / "photos" / "a.png"), image)
+    cv2.imwrite(str(tmp_path / "data" / "labels" / "a.png"), labels)
+    code = benchmark(
+        "--precision", "fp32", "--tail", "kernel,graph", "--pipeline-rounds", "1", "--sweep-rounds", "1", "--micro",
+        "--cold-starts", "1", "--energy-seconds", "0.05", "--profile", "--data", str(tmp_path / "data"),
+    )  # fmt: skip
+    assert code == 0
+    out = capsys.readouterr().out
+    document = read_document(benchmark.output / "results.json")
+    labels_of = {"fp32 (kernel tail)", "fp32 (graph tail)"}
+    assert not [line for line in document["warnings"] if "Error" in line], document["warnings"]
+    for key in ("accuracy", "pipeline", "cold_start", "profile", "open_ms"):
+        assert set(document[key]) == labels_of, key
+    assert set(document["sweeps"]["persons"]) == labels_of and document["micro"]["rows"]
+    assert document["energy"]["status"] in ("measured", "unavailable")
+    assert document["cold_start"]["fp32 (graph tail)"]["error"] is None
+    by_label = {entry["label"]: entry for entry in document["comparison"]}
+    assert by_label["fp32 (graph tail)"]["engine_speed_up_interval"]["low"] > 0
+    assert by_label["fp32 (kernel tail)"]["measured_accuracy"]["images"] == 1
+    assert {entry["pareto"] for entry in document["comparison"]} <= {True, False}
+    assert json.loads((benchmark.output / "trace.json").read_text())["traceEvents"]
+    assert "start and memory" in out and "piece " in out and "video pipeline" in out and "energy" in out
+    assert set(json.loads(out.splitlines()[-1])["variants"]) == labels_of
+    page = (benchmark.output / "report.html").read_text()
+    assert all(f'id="{name}"' in page for name in ("accuracy", "sweeps", "pieces", "profiles", "video", "costs"))
+
+
+def test_two_bundles_are_timed_in_the_same_rounds(benchmark, two_precisions, capsys):
+    assert benchmark(str(two_precisions), "--precision", "fp32") == 0
+    document = read_document(benchmark.output / "results.json")
+    assert [bundle["name"] for bundle in document["bundles"]] == ["tiny", "tiny"]
+    labels = [entry["label"] for entry in document["comparison"]]
+    assert labels == ["tiny 64x64 #1 fp32", "tiny 64x64 #2 fp32"]
+    assert {t["variant"] for t in document["targets"] if t["samples_ms"]} == {None, *labels}
+    assert [(row["kind"], row["old"], row["new"]) for row in document["models"]] == [
+        (kind, *labels) for kind in ("engine", "tail", "parser")
+    ]
+    assert {row["verdict"] for row in document["models"]} == {"cannot tell"}  # 3 rounds are too few
+    assert "models in the same rounds" in capsys.readouterr().out
+    assert 'id="models"' in (benchmark.output / "report.html").read_text()
+
+
+def test_the_pytorch_form_is_a_target_of_the_same_rounds(benchmark, monkeypatch, capsys):
+    from qanet.benchmarks import baseline
+
+    monkeypatch.setattr(baseline, "label_share", lambda labels, parser, sample: 1.0)
+
+    class Scored:
+        labels = ()
+
+    def open_baseline(bundle, threads):
+        return lambda image, boxes, scores: (Scored, scores)
+
+    assert benchmark("--precision", "fp32", "--baseline", main_options={"open_baseline": open_baseline}) == 0
+    document = read_document(benchmark.output / "results.json")
+    (target,) = [t for t in document["targets"] if t["kind"] == "baseline"]
+    assert target["status"] == "measured" and target["session"] == "rounds" and target["latency_ms"]["n"] == 3
+    fp32, torch = document["comparison"]
+    assert fp32["over_baseline"]["value"] > 0 and torch["label"] == "tiny in PyTorch" and torch["engine_ms"] is None
+
+
+def test_a_baseline_that_is_refused_is_told_and_the_rest_is_timed(benchmark, capsys):
+    def open_baseline(bundle, threads):
+        raise QanetError("no weights")
+
+    assert benchmark("--precision", "fp32", "--baseline", main_options={"open_baseline": open_baseline}) == 0
+    assert "refused to time tiny in PyTorch: no weights" in capsys.readouterr().err
+
+
+def test_a_pass_that_fails_is_told_and_the_report_is_written(benchmark, monkeypatch, capsys):
+    def fails(*arguments):
+        raise RuntimeError("broke")
+
+    monkeypatch.setattr(more, "copy_bytes_per_second", fails)
+    assert benchmark("--precision", "fp32", "--micro", "--cold-starts", "1") == 0
+    document = read_document(benchmark.output / "results.json")
+    assert "pieces and floors: RuntimeError: broke" in document["warnings"] and "cold_start" in document
+
+
+def test_ctrl_c_in_a_pass_keeps_the_rounds(benchmark, monkeypatch):
+    def interrupts(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(more, "cold_start", interrupts)
+    assert benchmark("--precision", "fp32", "--cold-starts", "1", "--micro") == 130
+    document = read_document(benchmark.output / "results.json")
+    assert document["timing"]["interrupted"] and document["timing"]["rounds"] == 3 and "micro" not in document
+    assert any("interrupted in: cold starts" in line for line in document["warnings"])
+
+
+def test_an_engine_of_another_precision_is_refused(benchmark, monkeypatch, capsys):
+    monkeypatch.setattr(check, "precision_refusal", precision_refusal)
+    assert benchmark() == 0
+    assert "refused to time int8: it was not built in int8: its matrix products run in" in capsys.readouterr().err
+    assert {t["precision"] for t in read_document(benchmark.output / "results.json")["targets"] if t["samples_ms"]} == {
+        None, "fp32",
+    }  # fmt: skip
+
+
+def test_its_own_results_compare(benchmark, capsys):
+    assert benchmark("--precision", "fp32", "--rounds", "12") == 0
+    results = str(benchmark.output / "results.json")
+    assert command.main(["--compare", results, results]) == 0
+    out = capsys.readouterr().out
+    assert "fp32 parser, a frame" in out and json.loads(out.splitlines()[-1])["verdicts"] == {"cannot tell": 12}
+
+
 def test_parse_summary_and_overlay_reach_the_report(benchmark, make_clip, tmp_path):
     summary = tmp_path / "parse.json"
     summary.write_text(json.dumps({"frames": 6, "people": 12, "stages_ms": {"decode": {"p50": 1, "n": 6}}}))
@@ -116,6 +237,13 @@ def test_parse_summary_and_overlay_reach_the_report(benchmark, make_clip, tmp_pa
         (["--overlay", "nowhere.webm"], "no overlay video"),
         (["--parse-summary", "nowhere.json"], "cannot be read as JSON"),
         (["--whole-image"], "not allowed with"),
+        (["--tail", "other"], "unknown tail"),
+        (["--device", "tpu"], "unknown device"),
+        (["--cold-starts", "-1"], "bad --cold-starts"),
+        (["--energy-seconds", "nan"], "bad --energy-seconds"),
+        (["--images", "0"], "bad --images"),
+        (["--data", "nowhere"], "nowhere"),
+        (["--baseline"], "nobody handed over"),
     ],
 )
 def test_mistakes_are_errors_with_a_way_out(benchmark, arguments, message):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from qanet.benchmarks.execution import describe_execution, execution_warning
+from qanet.benchmarks.execution import count_products, describe_execution, execution_warning, precision_refusal
 
 
 def entry(precision, hint, share):
@@ -22,7 +22,9 @@ def test_the_census_is_that_of_the_engine_with_the_same_type(fake_bundle, fake_e
 
 def test_an_engine_that_does_not_tell(fake_bundle, fake_engine):
     execution = describe_execution(fake_bundle, fake_engine("fp16"))
-    assert execution == {"runtime": "fake", "floating_point": None, "multiply_add_shares": None}
+    assert execution == {"runtime": "fake", "floating_point": None, "multiply_add_shares": None, "products": None}
+    assert precision_refusal("fp16", execution) is None
+    assert execution_warning("fp16", execution) == "fp16: fake does not tell which precision its layers have"
 
 
 @pytest.mark.parametrize(
@@ -32,10 +34,41 @@ def test_an_engine_that_does_not_tell(fake_bundle, fake_engine):
         ("int8", "f32", "computed what is not INT8 in f32"),
         ("fp16", "bf16", None),
         ("fp32", "f32", None),
-        ("fp16", None, None),
+        ("fp16", None, "does not tell"),
+        ("fp32", None, None),
     ],
 )
 def test_a_precision_that_was_not_delivered_is_told(precision, floating_point, words):
     execution = {"runtime": "fake", "floating_point": floating_point, "multiply_add_shares": None}
     warning = execution_warning(precision, execution)
     assert warning is None if words is None else words in str(warning)
+
+
+@pytest.mark.parametrize(
+    ("precision", "shares", "products", "words"),
+    [
+        ("fp32", {"fp32": 1.0}, None, None),
+        ("fp32", {"fp32": 0.9, "bf16": 0.1}, None, "not built in fp32: its multiply-adds run in fp32 90%, bf16 10%"),
+        ("fp16", {"fp32": 1.0, "bf16": 0.0}, None, "not built in fp16"),
+        ("fp16", {"bf16": 0.9, "fp32": 0.1}, None, None),
+        ("int8", {"int8": 0.93, "bf16": 0.07}, None, None),
+        ("int8", {"int8": 0.2, "fp32": 0.8}, None, "not built in int8: its multiply-adds run in int8 20%, fp32 80%"),
+        ("int8", None, {"fp32": 40}, "its matrix products run in fp32 100%"),
+        ("int8", None, {"int8": 40, "bf16": 3}, None),
+        ("int8", {"int8": 0.0}, None, None),
+        ("int8", None, None, None),
+    ],
+)
+def test_what_was_not_built_as_asked_is_refused(precision, shares, products, words):
+    execution = {"runtime": "fake", "floating_point": "f32", "multiply_add_shares": shares, "products": products}
+    refusal = precision_refusal(precision, execution)
+    assert refusal is None if words is None else words in str(refusal)
+
+
+def test_an_open_engine_tells_what_its_products_run_in(shared_tiny_bundle):
+    pytest.importorskip("openvino")
+    from qanet.bundle import open_bundle
+    from qanet.runtime.engines.select import open_engine
+
+    engine = open_engine(open_bundle(shared_tiny_bundle), "cpu", "fp32", ("logits", "iou_scores"), 1)
+    assert count_products(engine) == {"fp32": 1}

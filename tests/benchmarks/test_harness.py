@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 
 from qanet.benchmarks.harness import Session, Target, WarmUp, null_target, run
+from qanet.benchmarks.harness.anchor import anchor_target
+from qanet.benchmarks.harness.cold import cold_start
+from qanet.benchmarks.harness.memory import PeakMemory, measure_extra
 from qanet.benchmarks.statistics import per_second, summarize
 
 NO_WARM_UP = WarmUp(max_calls=0)
@@ -48,15 +51,42 @@ def target(name, clock, log, durations_ms=(1.0,), raises_at=None, error=RuntimeE
 
 def test_rounds_interleave_and_share_the_sample_number(clock):
     log = []
-    session = run([target(n, clock, log) for n in "ABC"], rounds=3, warm_up=NO_WARM_UP, clock=clock)
-    assert log == [(name, number) for number in range(3) for name in "ABC"]
-    assert session.rounds == 3 and not session.interrupted
+    session = run([target(n, clock, log) for n in "ABC"], rounds=60, warm_up=NO_WARM_UP, clock=clock)
+    by_round = ["".join(name for name, number in log[3 * k : 3 * k + 3] if number == k) for k in range(60)]
+    assert all(sorted(order) == ["A", "B", "C"] for order in by_round)
+    assert session.rounds == 60 and not session.interrupted
+    assert len(set(by_round)) == 6  # every order occurs, so that none keeps step with a scheduler
+    again = []
+    run([target(n, clock, again) for n in "ABC"], rounds=60, warm_up=NO_WARM_UP, clock=clock)
+    assert again == log
 
 
 def test_samples_are_what_the_clock_says(clock):
     session = run([target("A", clock, [], (2.0, 5.0))], rounds=4, warm_up=NO_WARM_UP, clock=clock)
     assert session.measurements[0].samples_ms == [2.0, 5.0, 2.0, 5.0]
     assert session.seconds == pytest.approx(0.014)
+
+
+def test_processor_time_is_the_calls_own(clock):
+    spent = [0]
+
+    def works(number):
+        clock.pass_ms(10.0)  # of which another process took 7
+        spent[0] += 3_000_000
+
+    session = run([Target("A", works, "engine")], rounds=2, warm_up=NO_WARM_UP, clock=clock, cpu=lambda: spent[0])
+    assert session.measurements[0].samples_ms == [10.0] * 2 and session.measurements[0].cpu_ms == [3.0] * 2
+
+
+def test_calls_that_others_interrupted_are_counted(clock):
+    taken = [0]
+
+    def works(number):
+        clock.pass_ms(1.0)
+        taken[0] += 3 if number % 2 else 0
+
+    session = run([Target("A", works, "engine")], rounds=5, warm_up=NO_WARM_UP, clock=clock, switches=lambda: taken[0])
+    assert session.measurements[0].preempted == 2
 
 
 def test_duration_ends_with_a_whole_round(clock):
@@ -89,7 +119,9 @@ def test_interrupt_keeps_what_was_measured(clock):
     targets = [target("A", clock, []), target("B", clock, [], raises_at=3, error=KeyboardInterrupt)]
     session = run(targets, rounds=10, warm_up=NO_WARM_UP, clock=clock)
     assert session.interrupted and session.rounds == 2
-    assert [len(m.samples_ms) for m in session.measurements] == [3, 2]
+    counts = [len(m.samples_ms) for m in session.measurements]
+    assert counts[1] == 2 and counts[0] in (2, 3)  # whether A came first in the round that was interrupted
+    assert [len(m.cpu_ms) for m in session.measurements] == counts
 
 
 def test_interrupt_while_warming_up_reports_nothing_measured(clock):
@@ -126,8 +158,105 @@ def test_started_is_called_after_the_warm_up(clock):
 
 
 def test_null_target_costs_microseconds():
-    session = run([null_target()], rounds=200)
-    assert 0 <= np.median(session.measurements[0].samples_ms) < 0.5
+    session = run([null_target(), anchor_target()], rounds=200)
+    assert (
+        0 <= np.median(session.measurements[0].samples_ms) < 0.02
+    )  # 20 us an iteration; a quiet machine takes below 1
+
+
+def test_a_clock_that_steps_back_costs_one_sample_and_is_counted(clock):
+    def steps(number):
+        clock.pass_ms(-3_600_000.0 if number == 2 else 5.0)
+
+    session = run([Target("A", steps, "engine"), target("B", clock, [])], rounds=5, warm_up=NO_WARM_UP, clock=clock)
+    assert session.measurements[0].samples_ms == [5.0] * 4 and session.clock_steps == 1
+    assert session.measurements[1].samples_ms == [1.0] * 5 and session.rounds == 5
+
+
+def test_a_clock_that_steps_back_does_not_make_a_duration_endless(clock):
+    def steps(number):
+        clock.pass_ms(-3_600_000.0 if number == 1 else 50.0)
+
+    session = run([Target("A", steps, "engine")], duration_s=0.2, warm_up=NO_WARM_UP, clock=clock)
+    assert session.rounds == 5 and session.clock_steps == 1 and session.seconds == pytest.approx(0.2)
+
+
+def test_a_calendar_that_is_set_is_told_and_moves_no_latency(clock):
+    calendar = FakeWall(clock)
+
+    def sets(number):
+        clock.pass_ms(2.0)
+        calendar.offset_ns += 3_600 * 10**9 if number == 1 else 0
+
+    session = run([Target("A", sets, "engine")], rounds=3, warm_up=NO_WARM_UP, clock=clock, wall=calendar)
+    assert session.measurements[0].samples_ms == [2.0] * 3
+    assert session.wall_shift_s == pytest.approx(3600) and session.clock_steps == 0
+
+
+class FakeWall:
+    """A calendar clock that runs with the monotonic one unless it is set."""
+
+    def __init__(self, clock):
+        self.clock, self.offset_ns = clock, 10**18
+
+    def __call__(self):
+        return self.clock() + self.offset_ns
+
+
+def test_the_anchor_alone_keeps_no_run_alive(clock):
+    session = run(
+        [anchor_target(), target("A", clock, [], raises_at=1)], duration_s=1e9, warm_up=NO_WARM_UP, clock=clock
+    )
+    assert session.rounds <= 1
+
+
+def test_the_first_call_is_kept_apart(clock):
+    slow_first = target("A", clock, [], (90.0, *[5.0] * 20))
+    measured = run([slow_first], rounds=1, warm_up=WarmUp(window=1), clock=clock).measurements[0]
+    assert measured.first_call_ms == 90.0 and measured.samples_ms == [5.0]
+
+
+def test_peak_memory_of_a_call(tmp_path):
+    status, reset = tmp_path / "status", tmp_path / "clear_refs"
+    status.write_text("VmHWM:\t 9000 kB\nVmRSS:\t 2048 kB\n")
+    reader = PeakMemory(status, reset)
+    assert reader.peak_mib() == pytest.approx(9000 / 1024, abs=1e-3)
+    assert reader.extra_mib(lambda: status.write_text("VmHWM:\t 5120 kB\nVmRSS:\t 2048 kB\n")) == 3.0
+    assert reset.read_text() == "5"
+    assert PeakMemory(tmp_path / "nothing", tmp_path).extra_mib(lambda: None) is None  # not Linux, or not allowed
+
+
+def test_a_target_that_fails_under_the_memory_reader_keeps_its_timing(clock, tmp_path):
+    good, bad = target("A", clock, []), target("B", clock, [], raises_at=3)
+    session = run([good, bad], rounds=2, warm_up=NO_WARM_UP, clock=clock)
+    (tmp_path / "status").write_text("VmHWM: 2 kB\nVmRSS: 1 kB\n")
+    found = measure_extra(session.measurements, PeakMemory(tmp_path / "status", tmp_path / "reset"))
+    assert found == {"A": 0.001, "B": None} and len(session.measurements[1].samples_ms) == 2
+
+
+def test_a_cold_start_is_told_by_stages(tmp_path):
+    seen = []
+
+    def spawn(arguments):
+        seen.append(arguments[2:])
+        return "a line of a library\n[0.5, 0.25, 0.125]\n"
+
+    found = cold_start(tmp_path, "cpu", "int8", threads=2, repeats=2, spawn=spawn)
+    assert found["error"] is None and found["repeats"] == 2
+    assert {stage: found["stages_ms"][stage]["p50"] for stage in ("import", "open", "first frame")} == {
+        "import": 500.0, "open": 250.0, "first frame": 125.0,
+    }  # fmt: skip
+    assert seen[0] == [str(tmp_path), "cpu", "int8", "kernel", "2"]
+
+
+@pytest.mark.parametrize("answer", ["", "not json", '[1, "a"]'])
+def test_a_cold_start_that_fails_says_so(tmp_path, answer):
+    found = cold_start(tmp_path, "cpu", "fp32", spawn=lambda arguments: answer)
+    assert found["error"] and "stages_ms" not in found
+
+
+def test_a_cold_start_of_nothing_names_the_reason(tmp_path):
+    assert "no bundle" in cold_start(tmp_path / "nowhere.qanet", "cpu", "fp32", repeats=1)["error"]
 
 
 def test_neither_duration_nor_rounds_is_a_mistake_of_the_caller(clock):

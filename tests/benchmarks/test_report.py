@@ -19,13 +19,15 @@ from qanet.benchmarks.report.markup import Safe, tag
 from qanet.benchmarks.report.page import render, write_report
 from qanet.benchmarks.report.pictures import Pictures, jpeg
 from qanet.benchmarks.report.values import milliseconds
+from qanet.benchmarks.variants import list_variants
 from qanet.errors import QanetError
 
 HOSTILE = "<script>alert('x')</script>\"&"
 
 
 def measurement(name, kind, precision, batch, samples_ms, error=None):
-    target = harness.Target(name, lambda number: None, kind, precision, "openvino" if precision else "", batch)
+    runtime = "openvino" if precision else ""
+    target = harness.Target(name, lambda number: None, kind, precision, runtime, batch, variant=precision)
     return harness.Measurement(target, samples_ms, warmup_calls=8, warmup_stable=True, error=error)
 
 
@@ -66,8 +68,12 @@ def document(fake_bundle):
         "checks": {"fp32": passed, "fp16": passed, "int8": {**passed, "passed": False, "reason": "not finite"}},
         "agreement": {"fp16": agreement},
         "executions": {"fp32": {"runtime": "openvino", "floating_point": "f32", "multiply_add_shares": None}},
+        "open_ms": {"fp32": 812.5},
     }  # fmt: skip
-    return documents.build(parts, session, {"fp32": {"crop": [1.0, 2.0], "engine": [20.0, 21.0]}}, ["a warning"])
+    variants = list_variants([fake_bundle], None, ["kernel"], ["cpu"])
+    return documents.build(
+        parts, variants, session, {"fp32": {"crop": [1.0, 2.0], "engine": [20.0, 21.0]}}, ["a warning"]
+    )
 
 
 def text_of(page):
@@ -89,7 +95,7 @@ def row_of(page, section, first_cell):
 def test_results_json_round_trip(document, tmp_path):
     output.write_results(tmp_path, document)
     again = documents.read_document(tmp_path / "results.json")
-    assert again == json.loads(json.dumps(document)) and again["schema_version"] == 1
+    assert again == json.loads(json.dumps(document)) and again["schema_version"] == 2
     assert again["targets"][1]["samples_ms"] == [20.0, 20.0, 20.0, 40.0]
     assert "compute" not in again["bundle"]["engines"][0]["census"]
 
@@ -139,7 +145,7 @@ def test_what_failed_and_was_refused_is_in_the_table_and_in_the_warnings(documen
 def test_missing_accuracy_says_not_measured(document):
     page = render(document, Pictures())
     fp32, fp16 = (row_of(page, "trade-off", precision) for precision in ("fp32", "fp16"))
-    assert fp32[7:] == ["51.23%", "90.00%", "reference"] and fp16[7:] == ["not measured", "not measured", "91.00%"]
+    assert fp32[8:] == ["51.23%", "90.00%", "reference"] and fp16[8:] == ["not measured", "not measured", "91.00%"]
     assert fp16[2:5] == ["10.0", "10.0", "2.00\u00d7"]
 
 
@@ -172,7 +178,7 @@ def test_everything_is_escaped(document):
     document["input"] |= {"name": HOSTILE, "detector": HOSTILE}
     document["warnings"].append(HOSTILE)
     document["targets"][1] |= {"name": HOSTILE, "error": HOSTILE}
-    document["comparison"][0] |= {"precision": HOSTILE, "accuracy_note": HOSTILE}
+    document["comparison"][0] |= {"precision": HOSTILE, "label": HOSTILE, "accuracy_note": HOSTILE}
     document["stages"][HOSTILE] = {HOSTILE: {"n": 1, "p50": 1.0, "p90": 1.0, "p99": 1.0}}
     document["machine"]["cpu"]["model"] = HOSTILE
     document["parse"] = {"model": HOSTILE, "stages_ms": {HOSTILE: {"n": 1, "p50": 1.0, "p90": 1.0, "p99": 1.0}}}
@@ -282,3 +288,121 @@ def _measure(browser: str, folder: Path, width: int) -> subprocess.CompletedProc
     return subprocess.run(
         [browser, *options, (folder / "frame.html").as_uri()], capture_output=True, text=True, timeout=120, check=False
     )
+
+
+VARIANTS = ("fp32 (kernel tail)", "fp32 (graph tail)", "int8 (kernel tail)", "int8 (graph tail)")
+
+
+@pytest.fixture
+def full_document(document):
+    """Everything that can be measured beside the rounds, for variants with long names."""
+    rng = np.random.default_rng(0)
+    figures = {"n": 4, "p50": 1.0, "p90": 2.0, "p99": 3.0}
+    first = document["comparison"][0]
+    document["comparison"] = [
+        {
+            **first, "label": label, "precision": label[:4], "parser_ms": {"p50": 10.0 + 7 * i, "p90": 60.0, "n": 4},
+            "accuracy": {"miou": 0.5 + 0.003 * i, "pixel_accuracy": 0.9}, "pareto": i != 1,
+            "over_baseline": {"value": 12.5, "low": 11.0, "high": 13.0},
+            "measured_accuracy": {"values": {"miou": {"value": 0.5, "low": 0.45, "high": 0.55}}},
+        }
+        for i, label in enumerate(VARIANTS)
+    ]  # fmt: skip
+    target = document["targets"][1]
+    document["targets"] += [
+        {**target, "name": f"{label} {kind}", "kind": kind, "variant": label, "precision": label[:4],
+         "samples_ms": rng.lognormal(3, 0.1, 200).tolist(), "peak_extra_mib": 12.5}
+        for kind in ("engine", "parser") for label in VARIANTS
+    ]  # fmt: skip
+    interval = {"value": 0.5, "low": 0.45, "high": 0.55}
+    keys = ("miou", "pixel_accuracy", "ap_p", "ap_r", "rank_correlation_quality", "ece_quality")
+    document["accuracy"] = {
+        label: {"images": 100, "note": "ccp val, 100 images", "values": dict.fromkeys(keys, interval)}
+        for label in VARIANTS
+    }  # fmt: skip
+    document["sweeps"] = {
+        sweep: {label: [{"x": x, "latency_ms": {"p50": 9.0 * x, "n": 4}} for x in xs] for label in VARIANTS}
+        for sweep, xs in (("persons", (1, 2, 4, 8, 16)), ("area", (0.4393, 1.7574, 7.0296)))
+    }
+    document["pipeline"] = {
+        label: {"frames": 8, "people": 8, "ms_per_frame": figures,
+                "stages_ms": dict.fromkeys(("decode", "detect", "engine", "paint", "encode"), figures)}
+        for label in VARIANTS
+    }  # fmt: skip
+    document["open_ms"] = dict.fromkeys(VARIANTS, 512.0)
+    document["cold_start"] = {VARIANTS[0]: {"error": None, "total_ms": figures}, VARIANTS[1]: {"error": "no bundle"}}
+    document["memory"] = {"process_peak_mib": 826.4, "extra_mib": {}}
+    document["energy"] = {
+        "status": "measured", "reason": None, "source": "RAPL package-0", "idle_w": 11.5,
+        "by_variant": {
+            VARIANTS[0]: {"status": "measured", "reason": None, "mj_per_frame": 812.3, "mj_per_person": 406.2},
+            VARIANTS[1]: {"status": "unavailable", "reason": "RuntimeError: broke"},
+        },
+    }  # fmt: skip
+    document["micro"] = {
+        "copy_bytes_per_second": 7_703_116_785, "multiply_adds_per_second": {"fp32": 36_979_764_901},
+        "rows": [{"target": "crop", "note": "read once", "latency_ms": figures, "floor_ms": 0.5, "floor_by": "bytes",
+                  "times_floor": 2.0, "error": None}],
+    }  # fmt: skip
+    block = {"block": "neck.levels.3", "ms": 7.1, "share": 0.12, "layers": 3, "ms_by_precision": {"int8": 7.1}}
+    document["profile"] = {
+        VARIANTS[0]: {"source": "OpenVINO counters, batch 1", "total_ms": 59.5, "blocks": [block] * 14},
+        VARIANTS[1]: {"source": None, "reason": "onnxruntime has no profiler here"},
+    }  # fmt: skip
+    document["trace"] = {"file": "trace.json", "variant": VARIANTS[0], "events": 160}
+    document["mlperf"] = {VARIANTS[0]: {"scenario": "SingleStream", "valid": True, "p90_ms": 62.7, "samples": 100}}
+    return document
+
+
+def test_what_was_measured_beside_the_rounds_is_shown(full_document):
+    page = render(full_document, Pictures())
+    words = text_of(page)
+    assert row_of(page, "accuracy", VARIANTS[0])[2] == "50.00 (45.0 to 55.0)"
+    assert row_of(page, "costs", VARIANTS[0])[1:] == ["512", "1.00", "12.5", "812.3", "406.2"]
+    assert row_of(page, "costs", VARIANTS[1])[2:] == ["failed: no bundle", "12.5", "unavailable", "unavailable"]
+    assert "above 11.5 W idle, which is subtracted" in words and "fp32 (graph tail): RuntimeError: broke." in words
+    assert row_of(page, "pieces", "crop")[2:] == ["1.00", "0.500", "bytes", "2.0\u00d7"]
+    assert row_of(page, "profiles", "neck.levels.3")[1:] == ["7.10", "12.0%", "3", "int8 7.10"]
+    assert "2 smaller blocks" in words and "onnxruntime has no profiler here" in words and "trace.json" in words
+    assert row_of(page, "mlperf", VARIANTS[0])[1:] == ["SingleStream", "VALID", "62.7", "not measured", "100"]
+    assert row_of(page, "trade-off", VARIANTS[0])[7] == "12.50\u00d7 (11.00 to 13.00)"
+    assert "576 ms" not in words and "144 ms at 16" in words and "63.3 ms at 7.03" in words
+    assert page.count("Dashed: the Pareto front") == 1  # of whole frames, not of engines
+
+
+def test_energy_that_cannot_be_read_is_unavailable_never_zero(full_document):
+    full_document["energy"] = {"status": "unavailable", "reason": "RAPL: no counter", "source": None, "by_variant": {}}
+    page = render(full_document, Pictures())
+    assert row_of(page, "costs", VARIANTS[0])[4:] == ["unavailable", "unavailable"]
+    assert "Energy is unavailable: RAPL: no counter." in text_of(page)
+
+
+def test_sections_that_were_not_asked_for_are_left_out(document):
+    page = render(document, Pictures())
+    assert not [
+        name for name in ("accuracy", "sweeps", "pieces", "profiles", "mlperf", "video") if f'id="{name}"' in page
+    ]
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_a_browser_shows_the_full_page_without_complaint_or_overflow(full_document, tmp_path, width):
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("no chromium to render the report in")
+    write_report(tmp_path / "report.html", full_document)
+    done = _measure(browser, tmp_path, width)
+    measured = re.search(r"page (\d+) of (\d+), pictures (\d+), small (\d+)", done.stdout)
+    assert measured is not None, done.stderr[-2000:]
+    scroll_width, client_width, _, small = map(int, measured.groups())
+    assert client_width == width and scroll_width <= width and small == 0
+    assert "CONSOLE" not in done.stderr
+
+
+def test_numbers_of_a_crowded_scatter_do_not_overlap():
+    points = [Point("int8", 40 + i, 0.6 + 0.002 * i, f"int8 ({i})") for i in range(4)]
+    svg = scatter("t", points, "x", "y")
+    labels = re.findall(r'<text x="([-\d.]+)" y="([-\d.]+)"[^>]*font-weight="600"[^>]*>([^<]*)', svg)
+    assert [words for _, _, words in labels] == ["1", "2", "3", "4"] and "4  int8 (3) 43.0 ms, 60.6%" in svg
+    boxes = [(float(x), float(y) - 13, float(x) + 8.1, float(y) + 4) for x, y, _ in labels]
+    for i, a in enumerate(boxes):
+        assert not any(a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3] for b in boxes[:i])

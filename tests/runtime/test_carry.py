@@ -74,11 +74,63 @@ def test_a_detection_takes_over_the_box():
     assert proposed.track_ids.tolist() == [1] and proposed.boxes.tolist() == [[14, 12, 60, 110]]
 
 
-def test_two_carried_people_on_one_spot_become_one():
-    carried = CarriedPeople()
-    carried.update(parsed(carried.propose(found([10, 10, 50, 100], [12, 10, 90, 100], scores=[0.9, 0.8]))))
-    proposed = carried.propose(found([11, 10, 51, 100], [12, 10, 52, 100], scores=[0.9, 0.7]))
+def test_two_detections_on_one_spot_are_one_person():
+    proposed = CarriedPeople().propose(found([11, 10, 51, 100], [12, 10, 52, 100], scores=[0.9, 0.7]))
     assert proposed.track_ids.tolist() == [1]
+
+
+def test_a_carried_person_behind_another_is_hidden_and_not_parsed_twice():
+    carried = CarriedPeople()
+    carried.update(parsed(carried.propose(found([10, 10, 50, 100], [12, 10, 66, 100], scores=[0.9, 0.8]))))
+    assert carried.propose(found([10, 10, 50, 100])).track_ids.tolist() == [1]
+
+
+def test_a_carried_person_who_walks_out_of_the_image_is_let_go():
+    carried = CarriedPeople()
+    for frame in range(8):
+        carried.update(parsed(carried.propose(found([60 + 16 * frame, 10, 100 + 16 * frame, 100]), (200, 200))))
+    for _ in range(6):
+        proposed = carried.propose(None, (200, 200))
+        assert (proposed.boxes[:, 2] <= 200).all() and (proposed.boxes[:, 2] - proposed.boxes[:, 0] >= 12).all()
+        carried.update(parsed(proposed))
+    assert len(proposed) == 0
+
+
+def test_frames_that_change_size_take_the_people_with_them():
+    carried = CarriedPeople()
+    carried.update(parsed(carried.propose(found([10, 10, 50, 100]), (200, 200))))
+    proposed = carried.propose(None, (100, 400))
+    assert proposed.track_ids.tolist() == [1] and proposed.boxes.tolist() == [[20, 5, 100, 50]]
+    assert carried.propose(found([20, 5, 100, 50]), (100, 400)).track_ids.tolist() == [1]
+
+
+def test_numbers_alone_add_nobody():
+    carried = CarriedPeople(carry=False)
+    carried.update(parsed(carried.propose(found([10, 10, 50, 100]))))
+    assert len(carried.propose(NOBODY)) == 0
+    assert carried.propose(found([12, 10, 52, 100])).track_ids.tolist() == [1]
+
+
+def test_what_is_new_is_a_surprise():
+    carried = CarriedPeople()
+
+    def surprise(detections):
+        carried.update(parsed(carried.propose(detections)))
+        return carried.surprised
+
+    still = [10, 10, 50, 100]
+    assert surprise(found(still)) and not surprise(found(still)) and surprise(found(still, [120, 10, 160, 100]))
+    assert not surprise(found(still, [120, 10, 160, 100])) and surprise(found(still))  # somebody is missed
+    assert surprise(found([30, 10, 70, 100], [120, 10, 160, 100]))  # somebody jumped
+
+
+def test_lost_trust_in_a_carried_person_is_told():
+    carried = CarriedPeople()
+    carried.update(parsed(carried.propose(found([10, 10, 50, 100]))))
+    carried.update(parsed(carried.propose(None)))
+    assert not carried.uneasy
+    carried.update(parsed(carried.propose(None), trust=0.3))
+    assert carried.uneasy
 
 
 def test_an_empty_scene_starts_and_stays_empty():
@@ -103,3 +155,16 @@ def test_too_little_has_no_box(hw):
     labels = np.zeros(hw, np.uint8)
     labels[:8, :8] = 3
     assert labelled_box(person_with(labels, (0, 0, hw[1], hw[0]))) is None
+
+
+def test_a_box_that_nobody_measures_keeps_its_size():
+    """Detections shrink and then fail; the person is still parsed whole."""
+    carried = CarriedPeople()
+    for frame in range(6):
+        carried.update(parsed(carried.propose(found([10 + frame, 10 + 4 * frame, 110 - frame, 190 - 4 * frame]))))
+    sizes = []
+    for _ in range(12):
+        proposed = carried.propose(None)
+        sizes.append((proposed.boxes[0, 2:] - proposed.boxes[0, :2]).tolist())
+        carried.update(parsed(proposed))
+    assert min(height for _, height in sizes) > 0.9 * 140 and min(width for width, _ in sizes) > 0.9 * 90

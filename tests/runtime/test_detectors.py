@@ -10,14 +10,14 @@ from qanet.errors import QanetError
 from qanet.geometry import check_boxes
 from qanet.runtime.detectors.fixed import BoxesFile, WholeImage
 from qanet.runtime.detectors.hog import HogDetector
-from qanet.runtime.detectors.yolox import YoloxDetector
+from qanet.runtime.detectors.onnx import OnnxDetector
 
 IMAGE = np.zeros((120, 160, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
 def yolox(shared):
-    return YoloxDetector(shared / "data" / "models" / "yolox_nano.onnx", threads=1)
+    return OnnxDetector(shared / "data" / "models" / "yolox_nano.onnx", threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -51,20 +51,20 @@ def test_yolox_boxes_move_with_the_picture(yolox, street):
 
 def test_another_model_is_refused_with_what_was_seen(tmp_path, tiny_graph):
     (tmp_path / "other.onnx").write_bytes(tiny_graph)
-    with pytest.raises(QanetError, match="other.onnx is not a detector this version knows .expected YOLOX.*inputs"):
-        YoloxDetector(tmp_path / "other.onnx")
+    with pytest.raises(QanetError, match="other.onnx is not a detector this version knows .*YOLOX.*inputs crops"):
+        OnnxDetector(tmp_path / "other.onnx")
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path, tiny_graph, capfd):
     (tmp_path / "text.onnx").write_text("hello")
     with pytest.raises(QanetError, match="text.onnx is not a readable ONNX model .got [A-Z]"):
-        YoloxDetector(tmp_path / "text.onnx")
+        OnnxDetector(tmp_path / "text.onnx")
     (tmp_path / "cut.onnx").write_bytes(tiny_graph[: len(tiny_graph) // 2])
     with pytest.raises(QanetError, match="cut.onnx is not a readable ONNX model .got [A-Z]"):
-        YoloxDetector(tmp_path / "cut.onnx")
+        OnnxDetector(tmp_path / "cut.onnx")
     assert capfd.readouterr().err == ""
     with pytest.raises(QanetError, match="no detector at .*; next: leave --detector out"):
-        YoloxDetector(tmp_path / "missing.onnx")
+        OnnxDetector(tmp_path / "missing.onnx")
 
 
 def test_hog_finds_people_of_a_street(shared):

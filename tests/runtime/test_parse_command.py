@@ -61,6 +61,54 @@ def test_a_video_that_ends_early_is_a_warning_and_no_error(make_clip, arguments,
     assert captured.err.splitlines()[-1].startswith(f"warning: {clip} ends early: 20 frames announced")
 
 
+@pytest.mark.parametrize(
+    ("options", "views"), [([], 1), (["--flip"], 2), (["--scales", "1,1.2"], 2), (["--flip", "--scales", "1,0.9"], 4)]
+)
+def test_flip_and_scales_reach_the_parser(make_clip, arguments, tmp_path, monkeypatch, capfd, options, views):
+    from qanet.runtime import command
+
+    seen, real = [], command.load
+    monkeypatch.setattr(command, "load", lambda *a, **k: seen.append(real(*a, **k)) or seen[-1])
+    results = tmp_path / "o.jsonl"
+    assert main([str(a) for a in ("parse", make_clip(2), "--results", results, "--json", *options, *arguments)]) == 0
+    assert seen[0].augmentation.views == views and json.loads(capfd.readouterr().out)["people"] == 4
+    classes = [{p["class_id"] for p in person["parts"]} for line in results.read_text().splitlines()
+               for person in json.loads(line)["people"]]  # fmt: skip
+    assert all({1, 2} <= found for found in classes)
+
+
+@pytest.mark.parametrize("options", [["--smooth"], ["--smooth", "--no-carry"]])
+def test_smooth_numbers_the_people_and_is_timed(make_clip, arguments, tmp_path, capfd, options):
+    results = tmp_path / "o.jsonl"
+    assert main([str(a) for a in ("parse", make_clip(5), "--results", results, "--json", *options, *arguments)]) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert document["stages_ms"]["smooth"]["n"] == 5
+    people = [json.loads(line)["people"] for line in results.read_text().splitlines()]
+    assert [sorted(p["track_id"] for p in frame) for frame in people] == [[1, 2]] * 5
+
+
+def test_a_crowd_is_cut_and_told(make_clip, arguments, capfd):
+    assert main([str(a) for a in ("parse", make_clip(2), "--quiet", "--max-people", "1", *arguments)]) == 0
+    captured = capfd.readouterr()
+    assert captured.out.startswith("2 frames, 1.00 people a frame")
+    assert "2 frames have more than 1 people, up to 2: the best 1 by score were parsed" in captured.err
+
+
+def test_skipped_frames_are_shown(make_clip, arguments, capfd):
+    clip = make_clip(8)
+    data = bytearray(clip.read_bytes())
+    start = data.find(b"movi")
+    for _ in range(4):
+        start = data.find(b"00dc", start + 1)
+    size = int.from_bytes(data[start + 4 : start + 8], "little")
+    data[start + 8 : start + 8 + size] = bytes(size)
+    clip.write_bytes(data)
+    assert main([str(a) for a in ("parse", clip, "--quiet", *arguments)]) == 0
+    captured = capfd.readouterr()
+    assert "7 frames" in captured.out and "skipped: 1" in captured.out
+    assert "broken frames skipped: 1, the first is number 3" in captured.err
+
+
 def test_boxes_for_frames_that_never_come_are_told(make_clip, arguments, capfd):
     assert main([str(a) for a in ("parse", make_clip(2), "--quiet", *arguments)]) == 0
     assert "has boxes for 98 frames that never came, such as 2, 3, 4" in capfd.readouterr().err
@@ -115,7 +163,7 @@ MISTAKES = {
     "no model": (["parse", CLIP, "--model", "nowhere", "--whole-image"], "no bundle 'nowhere'"),
     "no detector": (["parse", CLIP, "--detector", "x.onnx", "--model", BUNDLE], "no detector at x.onnx"),
     "no boxes": (["parse", CLIP, "--boxes", "x.json", "--model", BUNDLE], "no boxes file x.json (got No such file"),
-    "unknown command": (["prase", CLIP], "no command 'prase', did you mean 'parse'? (expected one of doctor, train,"),
+    "unknown command": (["prase", CLIP], "no command 'prase', did you mean 'parse'? (expected one of doctor, "),
     "nonsense": (["xyzzy"], "no command 'xyzzy' (expected one of doctor"),
     "unknown option": (["parse", CLIP, "--fast"], "unrecognized arguments: --fast; next: qanet parse --help"),
     "abbreviation": (["parse", CLIP, "--resu", "o.jsonl"], "unrecognized arguments: --resu"),
@@ -126,6 +174,12 @@ MISTAKES = {
         ["parse", CLIP, "--precision", "int8", "--model", BUNDLE, "--whole-image", "--device", "cpu"],
         "has no int8 graph"),
     "not a number": (["parse", CLIP, "--threads", "-2"], "argument --threads: expected a whole number, got '-2'"),
+    "no cadence": (["parse", CLIP, "--detect-every", "often"], "argument --detect-every: expected a whole number"),
+    "no scales": (["parse", CLIP, "--scales", "1,big"], "argument --scales: expected numbers separated by commas, got"),
+    "scales that do not fit": (
+        ["parse", CLIP, "--scales", "1,9", "--model", BUNDLE, "--whole-image"], "scales do not fit"),
+    "flip without logits": (
+        ["parse", CLIP, "--flip", "--tail", "graph", "--model", BUNDLE, "--whole-image"], "cannot average views"),
     "two detectors": (["parse", CLIP, "--whole-image", "--boxes", "b.json"], "not allowed with argument"),
     "one picture": (["parse", CLIP, "o.png", "--model", BUNDLE, "--whole-image"], "o.png holds one picture, the input"),
     "unknown format": (["parse", CLIP, "o.gif", "--model", BUNDLE, "--whole-image"], "unknown output format o.gif"),
@@ -158,7 +212,8 @@ def test_broken_inputs_are_told_in_silence_of_everybody_else(shared_tiny_bundle,
     (tmp_path / "cut.png").write_bytes(cv2.imencode(".png", cv2.UMat(30, 30, cv2.CV_8UC3))[1].tobytes()[:60])
     (tmp_path / "empty").mkdir()
     expected = {"text_01.mp4": "cannot be decoded as video", "zero.avi": "is empty", "cut.png": "is truncated",
-                "empty": "no images in"}  # fmt: skip
+                "empty": "no images in", "rtsp://127.0.0.1:9/nothing": "cannot open rtsp://127.0.0.1:9/nothing",
+                "/dev/video93": "cannot open /dev/video93"}  # fmt: skip
     for name, message in expected.items():
         process = start("parse", name, "--model", shared_tiny_bundle, "--whole-image", "--json", cwd=tmp_path)
         out, err = process.communicate(timeout=30)

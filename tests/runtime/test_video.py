@@ -12,7 +12,8 @@ from qanet.errors import QanetError
 from qanet.runtime.detectors.base import Detections
 from qanet.runtime.detectors.fixed import WholeImage
 from qanet.runtime.parser import Parser
-from qanet.runtime.video.pipeline import prefetch, run
+from qanet.runtime.video.pipeline import run
+from qanet.runtime.video.queues import prefetch
 from qanet.runtime.video.sink import JsonLines, Pictures, VideoFileSink, open_sinks
 from qanet.runtime.video.source import open_source
 

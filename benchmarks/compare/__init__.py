@@ -1,0 +1,1 @@
+"""Two results against each other: ratios with their intervals, and what can be said of them."""

@@ -1,0 +1,151 @@
+"""Two results.json: which targets and accuracies they share, and a row for each metric of each."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qanet.benchmarks.compare.bootstrap import percentile_statistic
+from qanet.benchmarks.compare.models import PREEMPTED_SHARE
+from qanet.benchmarks.compare.verdict import CANNOT_TELL, RESOLUTION, SLOWER, Run, judge
+from qanet.benchmarks.document import SCHEMA_VERSION, read_document
+from qanet.errors import QanetError
+
+# name -> samples, percentile. Beyond p90 a run of minutes has too few samples to compare. Processor time leaves out
+# what other processes took: on a busy machine it tells a slower program where the latency cannot.
+METRICS = {
+    "p50 ms": ("samples_ms", 50.0), "p90 ms": ("samples_ms", 90.0), "processor p50 ms": ("cpu_samples_ms", 50.0),
+}  # fmt: skip
+ACCURACIES = ("miou", "pixel_accuracy", "ap_p", "ap_r", "rank_correlation_quality")
+_KINDS = ("engine", "tail", "parser", "pipeline")
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """A results.json of this very schema; QanetError for any other."""
+    document = read_document(path)
+    if document["schema_version"] != SCHEMA_VERSION:
+        raise QanetError(
+            f"{path} has another schema and cannot be compared", expected=f"schema {SCHEMA_VERSION}",
+            got=f"schema {document['schema_version']}", next_command="measure again with qanet benchmark",
+        )  # fmt: skip
+    return document
+
+
+def compare_results(
+    old: dict[str, Any], new: dict[str, Any], fail_above: float = 0.05, resolution: float = RESOLUTION
+) -> dict[str, Any]:
+    """Every metric that both have.
+
+    Args:
+        fail_above: share by which a latency must have grown, or an accuracy fallen, to count as a regression.
+        resolution: least change of a latency that is called.
+    Returns:
+        Plain data: same_machine, rows (target, metric, old, new, ratio, verdict, reason, regression), only_old and
+        only_new: targets without a partner, regressions: how many.
+    Raises:
+        QanetError: they share no measured target.
+    """
+    before, after = (
+        {t["name"]: t for t in d["targets"] if t["kind"] in _KINDS and t["samples_ms"]} for d in (old, new)
+    )
+    shared = [name for name in before if name in after]
+    if not shared:
+        raise QanetError(
+            "the results share no target", expected="runs of the same models and precisions",
+            got=f"{', '.join(before) or 'none'} against {', '.join(after) or 'none'}",
+        )  # fmt: skip
+    same = same_machine(old, new)
+    rows = [_latency_row(name, metric, old, new, same, fail_above, resolution) for name in shared for metric in METRICS]
+    rows += _accuracy_rows(old, new, fail_above)
+    return {
+        "schema_version": SCHEMA_VERSION, "kind": "qanet benchmark comparison", "same_machine": same,
+        "fail_above": fail_above, "resolution": resolution, "rows": rows,
+        "only_old": [name for name in before if name not in after],
+        "only_new": [name for name in after if name not in before],
+        "regressions": sum(row["regression"] for row in rows),
+    }  # fmt: skip
+
+
+def same_machine(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether processor, CPUs that may be used, and GPUs are the same."""
+    keys = [
+        ((m.get("cpu") or {}).get("model"), (m.get("cpu") or {}).get("usable_cpus"),
+         [gpu.get("name") for gpu in m.get("gpus") or []])
+        for m in (old["machine"], new["machine"])
+    ]  # fmt: skip
+    return keys[0] == keys[1]
+
+
+def _latency_row(
+    name: str, metric: str, old: dict[str, Any], new: dict[str, Any], same: bool, fail_above: float, resolution: float
+) -> dict[str, Any]:
+    key, percentile = METRICS[metric]
+    old_run, new_run = (_run(document, name, same, key) for document in (old, new))
+    if any(_is_preempted(document, name) for document in (old, new)) and key == "samples_ms":
+        old_run, new_run = (
+            replace(run, cpu_ms=_target(document, name)["cpu_samples_ms"])
+            for run, document in ((old_run, old), (new_run, new))
+        )
+    values = [float(np.percentile(run.samples_ms, percentile)) if run.samples_ms else 0.0 for run in (old_run, new_run)]
+    said = judge(
+        old_run, new_run, percentile_statistic(percentile), resolution=resolution, same_machine=same
+    )  # fmt: skip
+    is_regression = said.verdict == SLOWER and said.ratio is not None and said.ratio.value > 1 + fail_above
+    return {
+        "target": name, "metric": metric, "old": round(values[0], 6), "new": round(values[1], 6),
+        "ratio": said.ratio.to_json() if said.ratio else None,
+        "machine_ratio": None if said.machine_ratio is None else round(said.machine_ratio, 6),
+        "verdict": said.verdict, "reason": said.reason, "regression": is_regression,
+    }  # fmt: skip
+
+
+def _run(document: dict[str, Any], name: str, same: bool, key: str) -> Run:
+    return Run(_target(document, name)[key], _anchor(document, name, same, key))
+
+
+def _is_preempted(document: dict[str, Any], name: str) -> bool:
+    return (_target(document, name).get("preempted_share") or 0) > PREEMPTED_SHARE
+
+
+def _target(document: dict[str, Any], name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(t for t in document["targets"] if t["name"] == name)
+    return found
+
+
+def _anchor(document: dict[str, Any], name: str, same: bool, key: str) -> list[float]:
+    """Samples of the fixed work of the target's own rounds; on another machine, of the method's PyTorch form."""
+    session = _target(document, name).get("session")
+    kind = "anchor" if same else "baseline"
+    anchors = [t for t in document["targets"] if t["kind"] == kind and t.get("session") == session]
+    return list(anchors[0][key]) if anchors and not document["timing"].get("clock_steps") else []
+
+
+def _accuracy_rows(old: dict[str, Any], new: dict[str, Any], fail_above: float) -> list[dict[str, Any]]:
+    """Accuracies on the same data; their intervals are over images, and overlapping ones are not called."""
+    rows = []
+    after = {entry["label"]: entry.get("measured_accuracy") or {} for entry in new["comparison"]}
+    for entry in old["comparison"]:
+        mine, other = entry.get("measured_accuracy") or {}, after.get(entry["label"]) or {}
+        if not mine or not other or any(mine.get(key) != other.get(key) for key in ("data", "images", "protocol")):
+            continue
+        for key in ACCURACIES:
+            before, now = ((a.get("values") or {}).get(key) or {} for a in (mine, other))
+            if before.get("value") and now.get("value") is not None:
+                rows.append(_accuracy_row(entry["label"], key, before, now, fail_above))
+    return rows
+
+
+def _accuracy_row(
+    label: str, key: str, old: dict[str, float], new: dict[str, float], fail_above: float
+) -> dict[str, Any]:
+    ratio = new["value"] / old["value"]
+    verdict = "worse" if new["high"] < old["low"] else "better" if new["low"] > old["high"] else CANNOT_TELL
+    return {
+        "target": label, "metric": key, "old": old["value"], "new": new["value"],
+        "ratio": {"value": round(ratio, 6), "low": round(new["low"] / old["high"], 6),
+                  "high": round(new["high"] / old["low"], 6) if old["low"] else None},
+        "machine_ratio": None, "verdict": verdict,
+        "reason": "the intervals over the images overlap" if verdict == CANNOT_TELL else "",
+        "regression": verdict == "worse" and ratio < 1 - fail_above,
+    }  # fmt: skip

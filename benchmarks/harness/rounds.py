@@ -1,0 +1,156 @@
+"""Rounds over all targets: every round calls every target once, so that a slow minute of the machine hits all alike.
+
+A target is warmed up until its latency stops moving (bounded), then rounds A B C, C A B, ... run for a duration or a
+count. The order is drawn anew for each round: in a fixed one, a scheduler whose time slices keep step with the rounds
+interrupts the same target again and again.
+What raises is out, the rest goes on. Time is the monotonic clock's; should it step back all the same, the sample is
+dropped and counted.
+"""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from qanet.benchmarks.harness.target import Target
+from qanet.benchmarks.harness.warmup import WarmUp
+
+_ORDER_SEED = 0  # the same targets meet the same orders
+
+Clock = Callable[[], int]  # nanoseconds
+
+
+@dataclass
+class Measurement:
+    """What came of a target: durations in milliseconds, and why there are none or no more."""
+
+    target: Target
+    samples_ms: list[float] = field(default_factory=list)
+    cpu_ms: list[float] = field(default_factory=list)  # processor time of the same calls, of all threads together
+    preempted: int = 0  # calls during which the system gave a processor of ours to somebody else
+    warmup_calls: int = 0
+    warmup_stable: bool = False
+    error: str | None = None
+    first_call_ms: float | None = None  # of the warm-up: what is allocated and compiled on first use is in it
+
+
+@dataclass
+class Session:
+    """All targets' measurements and how the timing went.
+
+    Attributes:
+        rounds: completed.
+        seconds: of the timed rounds.
+        clock_steps: samples dropped because the clock went backwards; pairing by round is lost where there are any.
+        wall_shift_s: how far the wall clock moved against the monotonic one meanwhile, None where nothing was timed.
+    """
+
+    measurements: list[Measurement]
+    rounds: int = 0
+    seconds: float = 0.0
+    interrupted: bool = False
+    clock_steps: int = 0
+    wall_shift_s: float | None = None
+
+
+def run(
+    targets: Sequence[Target], duration_s: float | None = None, rounds: int | None = None,
+    warm_up: WarmUp | None = None, clock: Clock = time.perf_counter_ns, wall: Clock = time.time_ns,
+    cpu: Clock = time.process_time_ns, switches: Callable[[], int] | None = None,
+) -> Session:  # fmt: skip
+    """Warm up every target, then time rounds over all of them.
+
+    Args:
+        duration_s: stop after the round in which this many seconds of timing have passed.
+        rounds: stop after so many rounds; with `duration_s`, whichever comes first.
+        clock: monotonic nanoseconds; all durations are its.
+        wall: nanoseconds of the calendar; only to tell whether it was set meanwhile.
+        cpu: nanoseconds of processor time of this process; what others take from it is not in them.
+        switches: involuntary context switches of this process so far; None asks the system.
+    Returns:
+        The session; Ctrl-C ends it early with `interrupted` set and what was measured kept.
+    """
+    if duration_s is None and rounds is None:
+        raise ValueError("give duration_s, rounds, or both")
+    session = Session([Measurement(target) for target in targets])
+    offset = None
+    order = random.Random(_ORDER_SEED)
+    try:
+        for measurement in session.measurements:
+            _warm(session, measurement, warm_up or WarmUp(), clock)
+        for measurement in session.measurements:
+            measurement.target.started()
+        offset = wall() - clock()
+        while rounds is None or session.rounds < rounds:
+            begin = clock()
+            go_on = _round(session, clock, cpu, switches or involuntary_switches, order)
+            session.seconds += max(clock() - begin, 0) / 1e9  # by the round, so that a step back cannot make it endless
+            if not go_on:
+                break
+            session.rounds += 1
+            if duration_s is not None and session.seconds >= duration_s:
+                break
+    except KeyboardInterrupt:
+        session.interrupted = True
+    if offset is not None:
+        session.wall_shift_s = (wall() - clock() - offset) / 1e9
+    return session
+
+
+def _warm(session: Session, measurement: Measurement, rule: WarmUp, clock: Clock) -> None:
+    samples_ms: list[float] = []
+    spent_ms = 0.0
+    while measurement.warmup_calls < rule.max_calls and spent_ms < rule.max_s * 1e3:
+        duration_ms = _timed_call(session, measurement, len(samples_ms), clock)
+        if measurement.error is not None:
+            return
+        measurement.warmup_calls += 1
+        if duration_ms is None:
+            continue
+        if not samples_ms:
+            measurement.first_call_ms = duration_ms
+        samples_ms.append(duration_ms)
+        spent_ms += duration_ms
+        if rule.is_stable(samples_ms):
+            measurement.warmup_stable = True
+            return
+
+
+def involuntary_switches() -> int:
+    """How often the system took a processor away from this process; 0 where it does not count."""
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def _round(session: Session, clock: Clock, cpu: Clock, switches: Callable[[], int], order: random.Random) -> bool:
+    """One call of every target that still works; False when none does."""
+    alive = [m for m in session.measurements if m.error is None]
+    order.shuffle(alive)
+    for measurement in alive:
+        switches_before, cpu_begin = switches(), cpu()
+        duration_ms = _timed_call(session, measurement, session.rounds, clock)
+        if duration_ms is not None:
+            measurement.cpu_ms.append((cpu() - cpu_begin) / 1e6)
+            measurement.samples_ms.append(duration_ms)
+            measurement.preempted += switches() > switches_before
+    return any(m.target.kind not in ("null", "anchor") for m in alive)
+
+
+def _timed_call(session: Session, measurement: Measurement, number: int, clock: Clock) -> float | None:
+    """Milliseconds of one call; None with the error noted when it raises, None with the step counted when the clock
+    went backwards."""
+    call = measurement.target.call
+    begin = clock()
+    try:
+        call(number)
+    except Exception as error:  # whatever it is, the other targets go on and the table says so
+        measurement.error = f"{type(error).__name__}: {error}"
+        return None
+    duration_ms = (clock() - begin) / 1e6
+    if duration_ms < 0:
+        session.clock_steps += 1
+        return None
+    return duration_ms

@@ -1,0 +1,1 @@
+"""The pieces of the parser by themselves, each beside the floor that this machine allows."""

@@ -1,0 +1,1 @@
+"""Where the time goes: per layer and block inside an engine, per thread outside of it."""

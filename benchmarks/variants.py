@@ -1,0 +1,89 @@
+"""What is compared: a model, at a precision, with a tail, on a device."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qanet.bundle import PRECISIONS, Bundle
+from qanet.errors import QanetError
+from qanet.runtime.engines.base import GRAPH_TAIL_OUTPUTS, KERNEL_TAIL_OUTPUTS
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the comparison.
+
+    Attributes:
+        model: unique among the bundles of a run.
+        label: what tells it from the other variants of the run.
+    """
+
+    bundle: Bundle
+    model: str
+    precision: str
+    tail: str
+    device: str
+    label: str
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The outputs that the tail needs of the engine."""
+        return KERNEL_TAIL_OUTPUTS if self.tail == "kernel" else GRAPH_TAIL_OUTPUTS
+
+
+def list_variants(
+    bundles: Sequence[Bundle], precisions: Sequence[str] | None, tails: Sequence[str], devices: Sequence[str]
+) -> list[Variant]:
+    """Every combination that the bundles have graphs for, FP32 with the kernel tail on the first device first.
+
+    Args:
+        precisions: None: all that each bundle has.
+    Raises:
+        QanetError: a precision that one of the bundles lacks, or nothing to measure.
+    """
+    names = model_names(bundles)
+    variants = []
+    for bundle, model in zip(bundles, names):
+        for precision in _of_bundle(bundle, precisions):
+            for device in devices:
+                for tail in tails:
+                    told = [f"{tail} tail"] if len(tails) > 1 else []
+                    told += [device] if len(devices) > 1 else []
+                    label = f"{model} {precision}" if len(bundles) > 1 else precision
+                    label += f" ({', '.join(told)})" if told else ""
+                    variants.append(Variant(bundle, model, precision, tail, device, label))
+    if not variants:
+        raise QanetError("no precision to measure", expected=f"of {', '.join(PRECISIONS)}", got=precisions)
+    return variants
+
+
+def model_names(bundles: Sequence[Bundle]) -> list[str]:
+    """The bundles' names; with the input size where two share one, with a number where even that is shared."""
+    names = [bundle.name for bundle in bundles]
+    sized = [
+        f"{name} {bundle.input_hw[0]}x{bundle.input_hw[1]}" if names.count(name) > 1 else name
+        for name, bundle in zip(names, bundles)
+    ]
+    return [f"{name} #{sized[: i + 1].count(name)}" if sized.count(name) > 1 else name for i, name in enumerate(sized)]
+
+
+def reference_of(variant: Variant, variants: Sequence[Variant]) -> Variant | None:
+    """The variant that a speed-up is told over: the same model in FP32 on the same device, kernel tail first; None
+    where the run has none or it is the variant itself."""
+    alike = [v for v in variants if (v.model, v.precision, v.device) == (variant.model, "fp32", variant.device)]
+    found = next((v for v in alike if v.tail == "kernel"), alike[0] if alike else None)
+    return None if found is variant else found
+
+
+def _of_bundle(bundle: Bundle, precisions: Sequence[str] | None) -> list[str]:
+    graphs = bundle.manifest["graphs"]
+    if precisions is None:
+        return [p for p in PRECISIONS if p in graphs]
+    for precision in precisions:
+        if precision not in PRECISIONS:
+            raise QanetError("unknown precision", expected=f"of {', '.join(PRECISIONS)}", got=repr(precision))
+        if precision not in graphs:
+            raise QanetError(
+                f"{bundle.path} has no {precision} graph", expected=f"of {', '.join(graphs)}", got=precision,
+                next_command=f"qanet build {bundle.path} --precision {precision}",
+            )  # fmt: skip
+    return list(dict.fromkeys(precisions))

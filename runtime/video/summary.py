@@ -1,0 +1,62 @@
+"""What a run did, and how long its stages took."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+KEPT_SAMPLES = 16384  # of a stage: a run of days keeps the latest
+
+
+@dataclass
+class Summary:
+    """What a run did.
+
+    Attributes:
+        dropped: frames of a live source that came while the one before was still parsed.
+        skipped: frames that could not be decoded.
+        reconnects: how often a live source broke off and came back.
+        crowded: frames with more people than are parsed.
+        detections: frames that the detector looked at.
+    """
+
+    frames: int = 0
+    people_by_frame: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+    interrupted: bool = False
+    dropped: int = 0
+    skipped: int = 0
+    reconnects: int = 0
+    crowded: int = 0
+    detections: int = 0
+    warnings: list[str] = field(default_factory=list)
+    stages_ms: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def people(self) -> int:
+        """People of all frames together."""
+        return sum(self.people_by_frame)
+
+    def to_json(self) -> dict[str, Any]:
+        """Counts, rate, and p50/p90/p99 of each stage in milliseconds."""
+        stages = {name: percentiles(samples) for name, samples in self.stages_ms.items()}
+        rate = self.frames / self.seconds if self.seconds else 0.0
+        return {
+            "frames": self.frames, "people": self.people, "seconds": round(self.seconds, 3),
+            "frames_per_second": round(rate, 2), "interrupted": self.interrupted, "dropped": self.dropped,
+            "skipped": self.skipped, "reconnects": self.reconnects, "crowded": self.crowded,
+            "detections": self.detections, "warnings": self.warnings,
+            "people_by_frame": self.people_by_frame, "stages_ms": stages,
+        }  # fmt: skip
+
+
+def percentiles(samples_ms: list[float]) -> dict[str, float]:
+    """p50, p90, p99 and the count of a stage's samples."""
+    p50, p90, p99 = np.percentile(samples_ms, (50, 90, 99))
+    return {"p50": round(float(p50), 3), "p90": round(float(p90), 3), "p99": round(float(p99), 3), "n": len(samples_ms)}
+
+
+def forget_old(samples_ms: dict[str, list[float]]) -> None:
+    """Drop what is beyond KEPT_SAMPLES, in place: the memory of a long run is bounded."""
+    for samples in list(samples_ms.values()):
+        del samples[:-KEPT_SAMPLES]

@@ -1,0 +1,173 @@
+"""Profiles: blocks by name, OpenVINO's counters on a real engine, TensorRT's profiler behind a fake, the trace."""
+
+import json
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from qanet.benchmarks.profile.blocks import Layer, block_of, describe_profile
+from qanet.benchmarks.profile.engine import profile_engine, tensorrt_parts
+from qanet.benchmarks.profile.openvino import profile_openvino
+from qanet.benchmarks.profile.tensorrt import layer_precisions, profile_tensorrt
+from qanet.benchmarks.profile.trace import Event, TracingTimes, chrome_trace, trace_pipeline, write_trace
+from qanet.benchmarks.variants import list_variants
+from qanet.bundle import open_bundle
+
+
+@pytest.mark.parametrize(
+    ("names", "block"),
+    [
+        (["backbone.blocks.6.project/WithoutBiases"], "backbone.blocks.6"),
+        (["mul_3", "neck.scale1.0.conv"], "neck.scale1.0"),
+        (["iou_head.fc2.relu"], "iou_head.fc2"),
+        (["backbone.stem/WithoutBiases_bf16_u8_backbone.blocks.0.depthwise"], "backbone.stem"),
+        (["transpose", "box_scores"], "graph"),
+        ([], "graph"),
+    ],
+)
+def test_a_layer_belongs_to_its_module(names, block):
+    assert block_of(names) == block
+
+
+def test_blocks_add_up_and_come_slowest_first():
+    layers = [
+        Layer("a", "x", "Conv", "int8", 1.0),
+        Layer("b", "y", "Conv", "bf16", 5.0),
+        Layer("c", "x", "Add", "", 2.0),
+    ]
+    found = describe_profile(layers, 7, "fake")
+    assert [(b["block"], b["ms"], b["layers"]) for b in found["blocks"]] == [("y", 5.0, 1), ("x", 3.0, 2)]
+    assert found["blocks"][1]["ms_by_precision"] == {"int8": 1.0, "not told": 2.0}
+    assert found["total_ms"] == 8.0 and [layer["name"] for layer in found["layers"]] == ["b", "c", "a"]
+    assert sum(b["share"] for b in found["blocks"]) == pytest.approx(1)
+
+
+def test_no_layer_is_no_division():
+    assert describe_profile([], 1, "fake") == {"source": "fake", "calls": 1, "total_ms": 0, "blocks": [], "layers": []}
+
+
+def test_openvino_counts_the_layers_it_runs(shared_tiny_bundle):
+    pytest.importorskip("openvino")
+    (variant,) = list_variants([open_bundle(shared_tiny_bundle)], ["fp32"], ["kernel"], ["cpu"])
+    found = profile_openvino(variant, np.zeros((1, 64, 64, 3), np.uint8), np.ones(1, np.float32), calls=3, threads=1)
+    products = [layer for layer in found["layers"] if layer["kind"] == "Convolution"]
+    assert len(products) == 1 and products[0]["precision"] == "fp32" and products[0]["ms"] >= 0
+    assert found["calls"] == 3 and found["total_ms"] > 0
+    json.dumps(found, allow_nan=False)
+
+
+class FakeLibrary:
+    """As much of TensorRT as a profile touches."""
+
+    LayerInformationFormat = SimpleNamespace(JSON="json")
+
+    class IProfiler:
+        pass
+
+
+def run_of(context):
+    """An execution that reports two layers to whatever profiler is attached."""
+
+    def run():
+        if context.profiler is not None:
+            context.profiler.report_layer_time("backbone.blocks.0.expand + relu", 0.25)
+            context.profiler.report_layer_time("Reformatting CopyNode", 0.5)
+
+    return run
+
+
+INFORMATION = json.dumps(
+    {"Layers": [
+        {"Name": "backbone.blocks.0.expand + relu", "LayerType": "CaskConvolution",
+         "Outputs": [{"Format/Datatype": "Thirty-two wide channel vectorized row major Int8 format"}]},
+        "a layer without detail",
+    ]}
+)  # fmt: skip
+
+
+def test_tensorrt_profiler_behind_a_fake():
+    context = SimpleNamespace(profiler=None)
+    found = profile_tensorrt(FakeLibrary, [context], run_of(context), INFORMATION, calls=4)
+    layers = {layer["name"]: layer for layer in found["layers"]}
+    assert layers["backbone.blocks.0.expand + relu"] == {
+        "name": "backbone.blocks.0.expand + relu", "block": "backbone.blocks.0", "kind": "CaskConvolution",
+        "precision": "int8", "ms": 0.25,
+    }  # fmt: skip
+    assert layers["Reformatting CopyNode"]["block"] == "graph" and found["total_ms"] == 0.75
+    assert context.profiler is None  # taken off again
+
+
+def test_the_profiler_is_taken_off_when_the_engine_fails():
+    context = SimpleNamespace(profiler=None)
+
+    def fails():
+        raise RuntimeError("broke")
+
+    with pytest.raises(RuntimeError, match="broke"):
+        profile_tensorrt(FakeLibrary, [context], fails, None)
+    assert context.profiler is None
+
+
+@pytest.mark.parametrize("information", [None, "", "[]", "{}", '{"Layers": ["a"]}', "not json"])
+def test_an_inspector_without_detail_tells_no_precision(information):
+    assert layer_precisions(information) == {}
+
+
+def test_a_captured_graph_is_dropped_for_the_profile():
+    context, inspector = SimpleNamespace(), SimpleNamespace(get_engine_information=lambda form: f"as {form}")
+    profile = SimpleNamespace(context=context, replay="a graph")
+    engine = SimpleNamespace(
+        _session=SimpleNamespace(
+            _profiles=[profile], _engine=SimpleNamespace(create_engine_inspector=lambda: inspector)
+        )
+    )
+    contexts, information = tensorrt_parts(engine, FakeLibrary)
+    assert contexts == [context] and information == "as json" and profile.replay is None
+
+
+def test_a_runtime_without_a_profiler_says_so(fake_engine, fake_bundle):
+    (variant,) = list_variants([fake_bundle], ["fp32"], ["kernel"], ["cpu"])
+    assert profile_engine(variant, fake_engine(), None, None) == {"source": None, "reason": "fake has no profiler here"}
+
+
+def test_the_trace_has_a_row_a_thread_and_starts_at_zero(tmp_path):
+    events = [Event("decode", "qanet-decode", 1500.0, 200.0), Event("engine", "MainThread", 1000.0, 400.0)]
+    found = chrome_trace(events)["traceEvents"]
+    assert [(e["name"], e["ph"]) for e in found] == [
+        ("thread_name", "M"), ("thread_name", "M"), ("engine", "X"), ("decode", "X"),
+    ]  # fmt: skip
+    assert (found[2]["ts"], found[2]["dur"], found[3]["ts"]) == (0.0, 400.0, 500.0)
+    assert found[2]["tid"] != found[3]["tid"] and chrome_trace([]) == {"displayTimeUnit": "ms", "traceEvents": []}
+    write_trace(tmp_path / "trace.json", events)
+    assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"] == found
+
+
+def test_stage_times_remember_their_thread_and_when():
+    seconds = iter([2.0, 3.0])
+    times = TracingTimes(lambda: next(seconds))
+    times.add("engine", 500.0)
+    worker = threading.Thread(target=lambda: times.add("encode", 1000.0), name="writer")
+    worker.start()
+    worker.join()
+    assert times.events == [
+        Event("engine", threading.current_thread().name, 1.5e6, 5e5), Event("encode", "writer", 2e6, 1e6),
+    ]  # fmt: skip
+    assert times.samples_ms == {"engine": [500.0], "encode": [1000.0]}
+
+
+def test_the_pipelines_threads_are_in_the_trace(shared_tiny_bundle, make_clip, boxes_file):
+    pytest.importorskip("openvino")
+    from qanet.runtime.detectors.fixed import BoxesFile
+    from qanet.runtime.engines.select import open_engine
+    from qanet.runtime.video.source import open_source
+
+    (variant,) = list_variants([open_bundle(shared_tiny_bundle)], ["fp32"], ["kernel"], ["cpu"])
+    engine = open_engine(variant.bundle, "cpu", "fp32", variant.outputs, 1)
+    events = trace_pipeline(variant, engine, BoxesFile(boxes_file), open_source(str(make_clip())), frames=3)
+    by_thread = {}
+    for event in events:
+        by_thread.setdefault(event.thread, set()).add(event.name)
+    assert by_thread["qanet-decode"] == {"decode"} and by_thread["qanet-write"] == {"paint", "encode"}
+    assert {"crop", "engine", "tail", "frame"} <= by_thread[threading.current_thread().name]
