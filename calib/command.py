@@ -43,17 +43,15 @@ def calibrate_bundle(
     bundle: Bundle, crops: Any, method: str, progress: Callable[[int], None] | None = None, *,
     percentile: float = DEFAULT_PERCENTILE,
 ) -> tuple[Scales, bool]:  # fmt: skip
-    """Calibrate on an iterable of crop batches and write what follows from it; True where the cache had it."""
+    """Scales of the bundle's graph on an iterable of crop batches, unwritten; True where the cache had them."""
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model.onnx"
         model.write_bytes(bundle.read("model.onnx"))
-        scales, is_cached = calibrate_cached(model, crops, method, percentile=percentile, progress=progress)
-    write_scales(bundle, scales)
-    return scales, is_cached
+        return calibrate_cached(model, crops, method, percentile=percentile, progress=progress)
 
 
-def adopt_scales(bundle: Bundle, path: Path) -> Scales:
-    """Take another calibration's ranges for this bundle's graph: of the network it was fine-tuned from, say.
+def adopted_scales(bundle: Bundle, path: Path) -> Scales:
+    """Another calibration's ranges for this bundle's graph, unwritten: of the network it was fine-tuned from, say.
 
     Raises:
         QanetError: the record names tensors or nodes that this graph has not, or lacks some.
@@ -63,7 +61,6 @@ def adopt_scales(bundle: Bundle, path: Path) -> Scales:
         model.write_bytes(bundle.read("model.onnx"))
         scales = dataclasses.replace(load_scales(path), model_sha256=file_sha256(model))
         scales.check(model)
-    write_scales(bundle, scales)
     return scales
 
 
@@ -97,8 +94,8 @@ def _arguments() -> argparse.ArgumentParser:
 
 def _checked(argv: Sequence[str]) -> argparse.Namespace:
     args = _arguments().parse_args(argv)
-    if args.crops < 1 or args.images < 1:
-        raise QanetError("bad --crops or --images", expected="1 or more", got=min(args.crops, args.images))
+    if args.crops < 2 or args.images < 1:
+        raise QanetError("bad --crops or --images", expected="2 crops, 1 image or more", got=(args.crops, args.images))
     if args.budget is not None and not args.budget >= 0:
         raise QanetError("bad --budget", expected="0 or more", got=args.budget)
     if args.data is None and (args.scales is None or args.budget is not None):
@@ -111,18 +108,9 @@ def main(argv: Sequence[str], *, open_crops: Callable[..., Any], open_accuracy: 
     (qanet.benchmarks.graph_accuracy.open_accuracy) are handed over by the command table."""
     args = _checked(argv)
     source = open_bundle(args.model)
-    crops = None if args.scales else open_crops(Path(args.data), source.input_hw, args.crops)
-    bundle = writable_copy(source, Path(args.output) if args.output else None)
-    from tqdm import tqdm
-
-    if crops is None:
-        scales, how = adopt_scales(bundle, Path(args.scales)), f"of {Path(args.scales).name}"
-    else:
-        with tqdm(total=crops.expected, unit="crop", desc="calibrate", disable=args.json or None) as bar:
-            scales, is_cached = calibrate_bundle(
-                bundle, crops, args.method, lambda _: bar.update() and None, percentile=args.percentile
-            )
-        how = f"by {scales.method} over {scales.crops} crops{', the network run before' if is_cached else ''}"
+    scales, how = _scales(args, source, open_crops)
+    bundle = writable_copy(source, Path(args.output) if args.output else None)  # when nothing can be refused any more
+    write_scales(bundle, scales)
     note(f"scales {how}")
     document = {"bundle": str(bundle.path), "method": scales.method, "crops": scales.crops,
                 "data_sha256": scales.data_sha256}  # fmt: skip
@@ -133,6 +121,20 @@ def main(argv: Sequence[str], *, open_crops: Callable[..., Any], open_accuracy: 
         text = f"{_search_text(found)}\n\n{text}"
     emit(args.json, document, text)
     return 0
+
+
+def _scales(args: argparse.Namespace, bundle: Bundle, open_crops: Callable[..., Any]) -> tuple[Scales, str]:
+    """The scales that were asked for, and where they come from."""
+    if args.scales:
+        return adopted_scales(bundle, Path(args.scales)), f"of {Path(args.scales).name}"
+    from tqdm import tqdm
+
+    crops = open_crops(Path(args.data), bundle.input_hw, args.crops)
+    with tqdm(total=crops.expected, unit="crop", desc="calibrate", disable=args.json or None) as bar:
+        scales, is_cached = calibrate_bundle(
+            bundle, crops, args.method, lambda _: bar.update() and None, percentile=args.percentile
+        )
+    return scales, f"by {scales.method} over {scales.crops} crops{', the network run before' if is_cached else ''}"
 
 
 def _search(args: argparse.Namespace, bundle: Bundle, scales: Scales, open_accuracy: Callable[..., Any]) -> Found:

@@ -22,16 +22,17 @@ class Histogram:
         counts: (bins,) int64.
         width: bin width, a power of two, in the tensor's units.
         largest: the largest |x| seen, exact.
+        exponent: of the width.
     """
 
     def __init__(self, bins: int = BINS):
         self.counts: NDArray[np.int64] = np.zeros(bins, np.int64)
         self.largest = 0.0
-        self._exponent = _SMALLEST_EXPONENT
+        self.exponent = _SMALLEST_EXPONENT
 
     @property
     def width(self) -> float:
-        return math.ldexp(1.0, self._exponent)
+        return math.ldexp(1.0, self.exponent)
 
     def add(self, values: NDArray[np.float32]) -> None:
         """Count |values| of any shape, float32.
@@ -45,17 +46,17 @@ class Histogram:
             raise ValueError("a value is NaN or infinite")
         self._widen(largest)
         self.largest = max(self.largest, largest)
-        magnitude *= np.float32(math.ldexp(1.0, -self._exponent))
+        magnitude *= np.float32(math.ldexp(1.0, -self.exponent))
         self.counts += np.bincount(magnitude.astype(np.int32), minlength=len(self.counts))
 
     def _widen(self, largest: float) -> None:
         """Merge bins pairwise until `largest` falls into the last one or before it."""
         steps = 0
-        while largest >= math.ldexp(len(self.counts), self._exponent + steps):
+        while largest >= math.ldexp(len(self.counts), self.exponent + steps):
             steps += 1
         if not steps:
             return
-        self._exponent += steps
+        self.exponent += steps
         merged = np.zeros_like(self.counts)
         np.add.at(merged, np.arange(len(merged)) >> min(steps, 62), self.counts)
         self.counts = merged
@@ -63,11 +64,15 @@ class Histogram:
     @classmethod
     def from_counts(cls, counts: NDArray[np.int64], exponent: int = 0) -> "Histogram":
         """A histogram with these counts, bins of 2^exponent; the largest value is the last used bin's upper edge."""
+        used = np.flatnonzero(counts)
+        return cls.of(counts, exponent, math.ldexp(int(used[-1]) + 1, exponent) if len(used) else 0.0)
+
+    @classmethod
+    def of(cls, counts: NDArray[np.int64], exponent: int, largest: float) -> "Histogram":
+        """A histogram with these attributes, as they were read from another one."""
         histogram = cls(len(counts))
         histogram.counts = np.asarray(counts, np.int64)
-        histogram._exponent = exponent
-        used = np.flatnonzero(histogram.counts)
-        histogram.largest = (int(used[-1]) + 1) * histogram.width if len(used) else 0.0
+        histogram.exponent, histogram.largest = exponent, largest
         return histogram
 
     def used_bins(self) -> int:

@@ -3,8 +3,10 @@
 - Every convolution whose weight is a constant and that covers more than one pixel: its data input per tensor, its
   weight per output channel. Its bias stays float (TensorRT refuses a quantised one).
 - Both inputs of an addition of two activations (residuals, the sums of the neck) that a quantised convolution reads.
-- Before a Resize or MaxPool whose output is quantised: the pair is repeated in front of it with the same range, so
-  that the resize reads and writes one byte a value.
+- Before a Resize, MaxPool or AveragePool whose output is quantised: the pair is repeated in front of it with the same
+  range, so that the resize reads and writes one byte a value.
+- Before a Concat whose output is quantised: all its inputs and its output share one range, the widest, so that it
+  copies bytes.
 - Never between a convolution and its ReLU or Clip: Q/DQ goes in front of a consumer and those are not consumers.
 
 Float by rule: normalisation and the tail (no convolution follows the logits), Gemm, and convolutions over one pixel
@@ -29,7 +31,7 @@ from qanet.errors import QanetError
 # and costs no time in float: OpenVINO saves the pass that quantises the input. Worst change of a quality score: 0.006,
 # 0.007 and 0.003.
 DEFAULT_KEEP: tuple[str, ...] = ("backbone.stem", "logits", "iou_head.*")
-_PASS_THROUGH = ("Resize", "MaxPool")  # neither changes the range of what passes
+_PASS_THROUGH = ("Resize", "MaxPool", "AveragePool")  # none widens the range of what passes
 
 
 @dataclass(frozen=True)
@@ -39,16 +41,17 @@ class Placement:
     Attributes:
         convolutions: indices of the convolutions that run in INT8.
         readers: quantised activation -> the (node, input) pairs that read it through Q/DQ; in graph order.
-        range_of: quantised activation -> the activation whose range it takes (itself, but for what a resize made).
+        range_of: quantised activation -> the activations of whose ranges it takes the widest: itself alone, but for
+            what passes through a resize, a pooling or a concatenation.
     """
 
     convolutions: tuple[int, ...]
     readers: dict[str, tuple[tuple[int, int], ...]]
-    range_of: dict[str, str]
+    range_of: dict[str, tuple[str, ...]]
 
     def observed(self) -> list[str]:
         """Activations whose range calibration must find, in graph order."""
-        return list(dict.fromkeys(self.range_of[name] for name in self.readers))
+        return list(dict.fromkeys(donor for name in self.readers for donor in self.range_of[name]))
 
 
 def place(model: Any, keep: tuple[str, ...] = DEFAULT_KEEP) -> Placement:
@@ -75,37 +78,48 @@ def place(model: Any, keep: tuple[str, ...] = DEFAULT_KEEP) -> Placement:
         node = view.graph.node[index]
         if node.op_type == "Add" and not _kept(node, keep) and all(n in view.producer for n in node.input):
             wanted |= {(index, 0), (index, 1)}
-    range_of = _pass_through(view, wanted)
+    groups = _pass_through(view, wanted, keep)
     order = {name: number for number, name in enumerate(n for node in view.graph.node for n in node.output)}
     readers: dict[str, list[tuple[int, int]]] = {}
     for index, position in sorted(wanted):
         readers.setdefault(view.graph.node[index].input[position], []).append((index, position))
     names = sorted(readers, key=lambda name: order.get(name, -1))  # a graph input comes first
-    return Placement(
-        tuple(convolutions), {n: tuple(readers[n]) for n in names}, {n: range_of.get(n, n) for n in names}
-    )  # fmt: skip
+    range_of = {n: tuple(sorted(groups.get(n, (n,)), key=lambda name: order.get(name, -1))) for n in names}
+    return Placement(tuple(convolutions), {n: tuple(readers[n]) for n in names}, range_of)
 
 
-def _pass_through(view: GraphView, wanted: set[tuple[int, int]]) -> dict[str, str]:
-    """Quantise the input of a resize whose output is quantised; extends `wanted`, returns tensor -> range donor."""
-    donor: dict[str, str] = {}
+def _pass_through(view: GraphView, wanted: set[tuple[int, int]], keep: tuple[str, ...]) -> dict[str, set[str]]:
+    """Quantise the inputs of what a quantised activation passed through unchanged.
+
+    Extends `wanted`; returns tensor -> the tensors, made by something else, that share one range with it.
+    """
+    group: dict[str, set[str]] = {}  # tensor -> all tensors of its range; one set object a group
+    copies: set[str] = set()
     stack = [view.graph.node[index].input[position] for index, position in sorted(wanted)]
     while stack:
         name = stack.pop()
         index = view.producer.get(name)
-        if index is None or view.graph.node[index].op_type not in _PASS_THROUGH:
+        if index is None or name in copies:
             continue
-        source = view.graph.node[index].input[0]
-        donor[name] = source
-        wanted.add((index, 0))
-        stack.append(source)
-    return {name: _root(donor, name) for name in donor}
+        node = view.graph.node[index]
+        sources = _passed(view, node)
+        if not sources or (node.op_type == "Concat" and _kept(node, keep)):
+            continue
+        copies.add(name)
+        merged = set().union({name}, *(group.get(n, {n}) for n in (name, *sources)))
+        group |= dict.fromkeys(merged, merged)
+        wanted |= {(index, position) for position in range(len(sources))}
+        stack += sources
+    return {name: members - copies for name, members in group.items()}
 
 
-def _root(donor: dict[str, str], name: str) -> str:
-    while name in donor:
-        name = donor[name]
-    return name
+def _passed(view: GraphView, node: Any) -> list[str]:
+    """The activations that a node hands on without widening their range; none where it does something else."""
+    if node.op_type in _PASS_THROUGH:
+        return [node.input[0]]
+    if node.op_type == "Concat" and all(name in view.producer for name in node.input):
+        return list(node.input)
+    return []
 
 
 def _is_quantisable(view: GraphView, node: Any) -> bool:

@@ -1,11 +1,13 @@
-"""Writes INT8 into the FP32 graph: QuantizeLinear/DequantizeLinear pairs with the ranges of a calibration.
+"""Writes INT8 or FP8 into the FP32 graph: QuantizeLinear/DequantizeLinear pairs with the ranges of a calibration.
 
-Activations get a Q and a DQ, one pair a tensor, shared by its readers. Weights are stored as int8 initialisers with
-a DQ alone, which TensorRT, TensorRT-RTX, OpenVINO and ONNX Runtime all take, so the file is about a quarter of the
-FP32 one. All is symmetric with zero point 0: scale = amax / 127, and -128 is not used by weights.
+Activations get a Q and a DQ, one pair a tensor, shared by its readers. Weights are stored as constants of the narrow
+type with a DQ alone, which TensorRT, TensorRT-RTX, OpenVINO and ONNX Runtime all take, so the file is about a quarter
+of the FP32 one. All is symmetric with zero point 0: scale = amax / 127, and -128 is not used by weights. FP8 is E4M3,
+scale = amax / 448, for GPUs from sm_89 on; its Q/DQ came with opset 19.
 """
 
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,97 +23,132 @@ from qanet.errors import QanetError
 # and with a tiny weight scale those overflow. A channel whose largest weight is under 0.0078 keeps this step: 230 of
 # the CCP network's 21,021 channels, 81 of which are zero.
 SMALLEST_SCALE = 2.0**-14
-_ZERO_POINT = "int8.zero_point"
 
 
-def write_int8(model_path: str | Path, scales: Scales, output: str | Path) -> None:
-    """FP32 ONNX file -> INT8 Q/DQ ONNX file with the same inputs and outputs; the same input gives the same bytes.
+@dataclass(frozen=True)
+class NarrowType:
+    """A type to quantise to: its name, the value that amax maps to, and the first opset whose Q/DQ knows it."""
+
+    name: str
+    top: float
+    opset: int
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """NumPy's; E4M3 comes with onnx."""
+        if self.name == "int8":
+            return np.dtype(np.int8)
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.float8_e4m3fn)
+
+
+NARROW_TYPES = {"int8": NarrowType("int8", INT8_LEVELS, 18), "fp8": NarrowType("fp8", 448.0, 19)}
+
+
+def write_quantised(model_path: str | Path, scales: Scales, output: str | Path, precision: str = "int8") -> None:
+    """FP32 ONNX file -> Q/DQ ONNX file with the same inputs and outputs; the same input gives the same bytes.
 
     Raises:
         QanetError: scales of another model or not complete (see `Scales.check`), broken ONNX, a scale too small.
     """
-    model = insert_qdq(scales.check(model_path), scales)
+    model = insert_qdq(scales.check(model_path), scales, precision)
     Path(output).write_bytes(model.SerializeToString(deterministic=True))
 
 
-def insert_qdq(model: Any, scales: Scales) -> Any:
+def insert_qdq(model: Any, scales: Scales, precision: str = "int8") -> Any:
     """Q/DQ into an onnx.ModelProto as `load_model` returns it; the model given is left as it is.
 
+    Args:
+        precision: a key of NARROW_TYPES.
     Raises:
-        QanetError: a range is missing, or too small for a scale.
+        QanetError: unknown precision, a range is missing, or too small for a scale.
     """
     import onnx
 
+    if precision not in NARROW_TYPES:
+        raise QanetError("unknown precision", expected=f"one of {', '.join(NARROW_TYPES)}", got=precision)
+    narrow = NARROW_TYPES[precision]
     scales.check_complete(model)
     placement = place(model, scales.keep)
     quantised = deepcopy(model)
     graph = quantised.graph
-    pairs = {name: _pair(name, scales.ranges[placement.range_of[name]].amax) for name in placement.readers}
-    weights = _weights(graph, placement)
+    opset = next(entry for entry in quantised.opset_import if entry.domain in ("", "ai.onnx"))
+    opset.version = max(opset.version, narrow.opset)  # the operators of a parsing graph are the same in 18 and 19
+    amax = {name: max(scales.ranges[donor].amax for donor in placement.range_of[name]) for name in placement.readers}
+    pairs = {name: _pair(name, value, narrow) for name, value in amax.items()}
+    weights = _weights(graph, placement, narrow)
     for name, readers in placement.readers.items():
         for index, position in readers:
             graph.node[index].input[position] = f"{name}.dq"
-    _reassemble(graph, pairs, weights)
+    _reassemble(graph, pairs, weights, narrow)
     del graph.value_info[:]
     quantised = onnx.shape_inference.infer_shapes(quantised, strict_mode=True)
     onnx.checker.check_model(quantised, full_check=True)
     return quantised
 
 
-def quantise_weight(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Per output channel (axis 0): float32 (M, ...) -> int8 of the same shape and scales (M,) float32."""
+def quantise_weight(weight: NDArray[np.float32], precision: str = "int8") -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """Per output channel (axis 0): float32 (M, ...) -> int8 or E4M3 of the same shape and scales (M,) float32."""
+    narrow = NARROW_TYPES[precision]
     amax = np.abs(weight).reshape(len(weight), -1).max(1)
-    scale = np.maximum(amax / INT8_LEVELS, SMALLEST_SCALE).astype(np.float32)
-    steps = weight / scale.reshape(-1, *[1] * (weight.ndim - 1))
-    return np.clip(np.rint(steps), -INT8_LEVELS, INT8_LEVELS).astype(np.int8), scale
+    scale = np.maximum(amax / narrow.top, SMALLEST_SCALE).astype(np.float32)
+    steps = np.clip(weight / scale.reshape(-1, *[1] * (weight.ndim - 1)), -narrow.top, narrow.top)
+    return (np.rint(steps) if precision == "int8" else steps).astype(narrow.dtype), scale
 
 
-def _pair(name: str, amax: float) -> tuple[list[Any], list[Any]]:
-    """Nodes and initialisers of one activation's Q and DQ."""
+def _tensor(name: str, values: NDArray[Any]) -> Any:
+    """A constant; E4M3 by its bytes, which every version of onnx takes."""
     import onnx
 
-    scale = amax / INT8_LEVELS
+    if values.dtype.name != "float8_e4m3fn":
+        return onnx.numpy_helper.from_array(values, name)
+    kind = onnx.TensorProto.FLOAT8E4M3FN
+    return onnx.helper.make_tensor(name, kind, values.shape, values.tobytes(), raw=True)
+
+
+def _pair(name: str, amax: float, narrow: NarrowType) -> tuple[list[Any], list[Any]]:
+    """Nodes and constants of one activation's Q and DQ."""
+    import onnx
+
+    scale = amax / narrow.top
     if scale < SMALLEST_SCALE:
         raise QanetError(
-            f"the range of tensor {name!r} is too small for INT8", got=amax,
-            expected=f"amax >= {SMALLEST_SCALE * INT8_LEVELS:.4f}",
+            f"the range of tensor {name!r} is too small for {narrow.name.upper()}", got=amax,
+            expected=f"amax >= {SMALLEST_SCALE * narrow.top:.4f}",
             next_command="keep the layers that read it in float",
         )  # fmt: skip
-    quantise = onnx.helper.make_node(
-        "QuantizeLinear", [name, f"{name}.scale", _ZERO_POINT], [f"{name}.q"], name=f"{name}.q"
-    )  # fmt: skip
-    dequantise = onnx.helper.make_node(
-        "DequantizeLinear", [f"{name}.q", f"{name}.scale", _ZERO_POINT], [f"{name}.dq"], name=f"{name}.dq"
-    )  # fmt: skip
-    return [quantise, dequantise], [onnx.numpy_helper.from_array(np.array(scale, np.float32), f"{name}.scale")]
+    inputs = [f"{name}.scale", f"{narrow.name}.zero_point"]
+    quantise = onnx.helper.make_node("QuantizeLinear", [name, *inputs], [f"{name}.q"], name=f"{name}.q")
+    dequantise = onnx.helper.make_node("DequantizeLinear", [f"{name}.q", *inputs], [f"{name}.dq"], name=f"{name}.dq")
+    return [quantise, dequantise], [_tensor(f"{name}.scale", np.array(scale, np.float32))]
 
 
-def _weights(graph: Any, placement: Placement) -> dict[str, tuple[list[Any], list[Any]]]:
-    """Weight name -> its DQ node and int8 initialisers; rewires the convolutions to read the DQ."""
+def _weights(graph: Any, placement: Placement, narrow: NarrowType) -> dict[str, tuple[list[Any], list[Any]]]:
+    """Weight name -> its DQ node and narrow constants; rewires the convolutions to read the DQ."""
     import onnx
 
-    initialisers = {tensor.name: tensor for tensor in graph.initializer}
+    constants = {tensor.name: tensor for tensor in graph.initializer}
     made: dict[str, tuple[list[Any], list[Any]]] = {}
     for index in placement.convolutions:
         name = graph.node[index].input[1]
         graph.node[index].input[1] = f"{name}.dq"
         if name in made:
             continue
-        values, scale = quantise_weight(onnx.numpy_helper.to_array(initialisers[name]))
-        tensors: dict[str, NDArray[Any]] = {"int8": values, "scale": scale, "zero_point": np.zeros(len(scale), np.int8)}
+        values, scale = quantise_weight(onnx.numpy_helper.to_array(constants[name]), narrow.name)
+        zero_points = np.zeros(len(scale), narrow.dtype)
+        tensors: dict[str, NDArray[Any]] = {narrow.name: values, "scale": scale, "zero_point": zero_points}
         node = onnx.helper.make_node(
             "DequantizeLinear", [f"{name}.{part}" for part in tensors], [f"{name}.dq"], name=f"{name}.dq", axis=0
         )  # fmt: skip
-        made[name] = [node], [onnx.numpy_helper.from_array(array, f"{name}.{part}") for part, array in tensors.items()]
+        made[name] = [node], [_tensor(f"{name}.{part}", array) for part, array in tensors.items()]
     return made
 
 
-def _reassemble(graph: Any, pairs: dict[str, Any], weights: dict[str, Any]) -> None:
+def _reassemble(graph: Any, pairs: dict[str, Any], weights: dict[str, Any], narrow: NarrowType) -> None:
     """Put every new node right before its first reader, and drop the float weights that nothing reads any more."""
-    import onnx
-
     pending = {nodes[-1].output[0]: (nodes, tensors) for nodes, tensors in (*pairs.values(), *weights.values())}
-    zero = onnx.numpy_helper.from_array(np.zeros((), np.int8), _ZERO_POINT)
+    zero = _tensor(f"{narrow.name}.zero_point", np.zeros((), narrow.dtype))
     nodes, initialisers = [], [zero]
     for node in graph.node:
         for name in node.input:

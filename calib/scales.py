@@ -1,12 +1,15 @@
 """The record of a calibration, and its file `scales.json`: readable, editable by hand, checked when it is loaded.
 
 One line a tensor, in graph order: `"backbone.stem.relu6": {"amax": 6.0, "by": "entropy", "largest": 6.0}`. To
-override a range edit its amax (and say so in `by`); to leave a layer in float add its node's name to `keep`.
+override a range edit its amax (and say so in `by`); to leave a layer in float add its node's name to `keep`, to
+quantise it take the name away: the ranges of both cases are there. The edited file takes effect by
+`qanet calibrate NAME.qanet --scales FILE`. `largest` lists the largest magnitude of every
+activation that is never quantised; an FP16 graph keeps FP32 where one of them comes near FP16's end.
 """
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +40,8 @@ class Scales:
         model_sha256: of the FP32 ONNX file.
         data_sha256: of the calibration data, as the caller defines it; may be empty.
         keep: patterns of node names left in float.
-        ranges: tensor name -> Range, in graph order.
+        ranges: tensor name -> Range, in graph order; also of what `keep` leaves in float.
+        largest: tensor name -> largest magnitude seen, of the network's other float activations.
     """
 
     method: str
@@ -46,6 +50,7 @@ class Scales:
     data_sha256: str
     keep: tuple[str, ...]
     ranges: dict[str, Range]
+    largest: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The text of scales.json: one line a tensor, ending in a newline; the same record gives the same bytes."""
@@ -58,7 +63,16 @@ class Scales:
             f"    {json.dumps(name)}: {json.dumps({'amax': r.amax, 'by': r.by, 'largest': r.largest})}"
             for name, r in self.ranges.items()
         ]
-        return "\n".join(["{", *lines, '  "tensors": {', ",\n".join(tensors), "  }", "}"]) + "\n"
+        peaks = [f"    {json.dumps(name)}: {json.dumps(value)}" for name, value in self.largest.items()]
+        body = [
+            '  "tensors": {',
+            ",\n".join(tensors),
+            "  },",
+            '  "largest": {',
+            *([",\n".join(peaks)] if peaks else ()),
+            "  }",
+        ]
+        return "\n".join(["{", *lines, *body, "}"]) + "\n"
 
     def save(self, path: str | Path) -> None:
         """Write scales.json."""
@@ -126,8 +140,18 @@ def _parse(document: dict[str, Any], path: Path) -> Scales:
     ranges = {name: _parse_range(name, entry) for name, entry in document["tensors"].items()}
     return Scales(
         document["method"], document["crops"], document["model_sha256"], document["data_sha256"],
-        tuple(str(pattern) for pattern in document["keep"]), ranges,
+        tuple(str(pattern) for pattern in document["keep"]), ranges, _parse_largest(document.get("largest", {})),
     )  # fmt: skip
+
+
+def _parse_largest(entries: Any) -> dict[str, float]:
+    """Of a file without them, which older versions wrote: none."""
+    if not isinstance(entries, dict):
+        raise QanetError("scales: field 'largest'", expected="dict", got=type(entries).__name__)
+    for name, value in entries.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+            raise QanetError(f"scales: the largest value of tensor {name!r}", expected="a number from 0 on", got=value)
+    return {name: float(value) for name, value in entries.items()}
 
 
 def _parse_range(name: str, entry: Any) -> Range:

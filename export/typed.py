@@ -1,10 +1,14 @@
-"""FP32 (or Q/DQ) ONNX graph -> strongly typed FP16 graph: the network in FP16, what surrounds it in FP32.
+"""FP32 (or Q/DQ) ONNX graph -> strongly typed graph: the network in FP16 or BF16, what surrounds it in FP32.
 
 The network is what lies between the first and the last layer with weights: every node that depends on a Conv or
 Gemm and that a Conv or Gemm depends on. Before it is the normalisation of uint8 pixels, behind it the upsampling,
-softmax, scores and QAM; both stay FP32. Inside, a node is FP16 if its operator is in FP16_OPERATORS; a reduction
-is not (6,912 values of 10 do not sum in FP16) and is wrapped in casts. Inputs and outputs keep names and types:
-`logits` are computed in FP16 and cast.
+softmax, scores and QAM; both stay FP32. Inside, a node takes 16 bits if its operator is in HALF_OPERATORS; a reduction
+does not (6,912 values of 10 do not sum in FP16) and is wrapped in casts. Inputs and outputs keep names and types:
+`logits` are computed in 16 bits and cast.
+
+FP16 ends at 65504. A node that reads or makes an activation whose largest magnitude in calibration passes FP16_BOUND,
+half of that, stays FP32; without a calibration nothing is known and nothing does. BF16 has the range of FP32 and needs
+no such exception.
 
 Types are written, then proved by the ONNX checker with strict inference; nothing is decided by running the graph,
 since ONNX Runtime's CPU provider computes FP16 in FP32 and hides an overflow.
@@ -18,6 +22,8 @@ convolutions in INT8 with the same reorders and time from the FP32 one, so it ta
 155 layers either way but its five float convolutions become half, so it takes this one.
 """
 
+import json
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,31 +33,92 @@ import numpy as np
 from qanet.errors import QanetError
 
 # fmt: off
-FP16_OPERATORS = frozenset((
+HALF_OPERATORS = frozenset((
     "Add", "AveragePool", "Clip", "Concat", "Conv", "ConvTranspose", "Flatten", "Gemm", "HardSigmoid", "HardSwish",
     "Identity", "LeakyRelu", "MatMul", "MaxPool", "Mul", "Pad", "Relu", "Reshape", "Resize", "Sigmoid", "Slice",
     "Split", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze",
 ))
 # fmt: on
+FP16_BOUND = 32752.0  # half of FP16's end: other images than those of the calibration may go further
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _FLOAT32_INPUTS = {"Resize": (1, 2)}  # its region and its scales, whatever the type of its data
 
 
-def to_fp16(model: Any) -> Any:
+@dataclass(frozen=True)
+class HalfType:
+    """A 16-bit type: its name, its number in ONNX, the largest value, and the least one that is not zero."""
+
+    name: str
+    onnx: int
+    largest: float
+    smallest: float
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """NumPy's; BF16 comes with onnx."""
+        if self.name == "fp16":
+            return np.dtype(np.float16)
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+
+
+BF16_OPSET = 22  # the first whose Conv takes BF16; TensorRT-RTX 1.7 and OpenVINO read it, ONNX Runtime's CPU does not
+FP16 = HalfType("fp16", 10, 65504.0, 6e-8)
+BF16 = HalfType("bf16", 16, 3.3e38, 9e-41)
+
+
+def to_fp16(model: Any, largest: Mapping[str, float] | None = None) -> Any:
     """A typed FP16 copy of the graph; deterministic.
 
     Args:
-        model: onnx.ModelProto, opset 18 or later, FP32 or FP32 with INT8 Q/DQ.
+        model: onnx.ModelProto, opset 18 or later, FP32 or FP32 with INT8 or FP8 Q/DQ.
+        largest: activation -> largest magnitude seen in calibration (`largest_of_scales`); None: not calibrated.
     Returns:
         onnx.ModelProto with the same opset, inputs and outputs.
     Raises:
         QanetError: no layer with weights, a constant that overflows FP16 or all of which vanishes in it, or a result
             that the checker refuses.
     """
+    return _typed(model, FP16, beyond_fp16(model, largest or {}))
+
+
+def to_bf16(model: Any) -> Any:
+    """A typed BF16 copy of the graph, opset BF16_OPSET or later; otherwise as `to_fp16`."""
+    return _typed(model, BF16, set())
+
+
+def largest_of_scales(scales_json: bytes) -> dict[str, float]:
+    """Activation -> largest magnitude, of the contents of a scales.json.
+
+    Raises:
+        QanetError: not the JSON of one.
+    """
+    try:
+        document = json.loads(scales_json)
+        quantised = {name: float(entry["largest"]) for name, entry in document["tensors"].items() if "largest" in entry}
+        return quantised | {name: float(value) for name, value in document.get("largest", {}).items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise QanetError(
+            "scales.json cannot be read", expected="tensors with their largest values", got=repr(error),
+            next_command="qanet calibrate NAME.qanet --data DIR",
+        ) from error  # fmt: skip
+
+
+def beyond_fp16(model: Any, largest: Mapping[str, float]) -> set[str]:
+    """Names of the nodes that read or make an activation beyond FP16_BOUND."""
+    beyond = {name for name, value in largest.items() if value > FP16_BOUND}
+    return {node.name for node in model.graph.node if not beyond.isdisjoint((*node.input, *node.output))}
+
+
+def _typed(model: Any, half: HalfType, keep: set[str]) -> Any:
+    """The copy in which the network's nodes, but those named in `keep`, have the 16-bit type."""
     typed = deepcopy(model)
+    if half is BF16:
+        _raise_opset(typed)
     graph = typed.graph
-    halves = _network(graph)
-    writer = _Writer(_float_types(model), made={(value.name, False): value.name for value in graph.input})
+    halves = {index for index in _network(graph) if graph.node[index].name not in keep}
+    writer = _Writer(_float_types(model), half, made={(value.name, False): value.name for value in graph.input})
     outputs = {value.name for value in graph.output}
     for index, node in enumerate(graph.node):
         writer.append(node, index in halves, outputs)
@@ -63,8 +130,15 @@ def to_fp16(model: Any) -> Any:
     return _proved(typed)
 
 
+def _raise_opset(model: Any) -> None:
+    """To BF16_OPSET: what a parsing graph is made of kept its meaning since 18; the checker sees the result."""
+    for entry in model.opset_import:
+        if entry.domain in ("", "ai.onnx"):
+            entry.version = max(entry.version, BF16_OPSET)
+
+
 def _network(graph: Any) -> set[int]:
-    """Indices of the nodes that become FP16."""
+    """Indices of the nodes that take 16 bits."""
     weighted = [index for index, node in enumerate(graph.node) if node.op_type in _WEIGHTED]
     if not weighted:
         raise QanetError(
@@ -80,7 +154,7 @@ def _network(graph: Any) -> set[int]:
             producer[name] = index
     behind = _reach(weighted, lambda i: [r for name in graph.node[i].output for r in readers.get(name, ())])
     before = _reach(weighted, lambda i: [producer[name] for name in graph.node[i].input if name in producer])
-    inside = {index for index in behind & before if graph.node[index].op_type in FP16_OPERATORS}
+    inside = {index for index in behind & before if graph.node[index].op_type in HALF_OPERATORS}
     return inside - _int8_layers(graph, producer)
 
 
@@ -118,16 +192,18 @@ def _float_types(model: Any) -> set[str]:
 
 @dataclass
 class _Writer:
-    """Rewrites nodes in order; keeps for every float tensor the name of its FP32 and of its FP16 form.
+    """Rewrites nodes in order; keeps for every float tensor the name of its FP32 and of its 16-bit form.
 
     Attributes:
         floats: names of the tensors that were float32.
+        half: the 16-bit type.
         nodes: the new nodes, casts included.
-        made: (tensor, is FP16) -> name of that form, for activations.
-        constants: float32 constants wanted in FP16.
+        made: (tensor, has 16 bits) -> name of that form, for activations.
+        constants: float32 constants wanted in 16 bits.
     """
 
     floats: set[str]
+    half: HalfType
     nodes: list[Any] = field(default_factory=list)
     made: dict[tuple[str, bool], str] = field(default_factory=dict)
     constants: set[str] = field(default_factory=set)
@@ -143,26 +219,26 @@ class _Writer:
             if name not in self.floats:
                 continue
             public = half and name in outputs  # an output of the graph keeps its name for the FP32 form
-            node.output[position] = f"{name}.fp16" if public else name
+            node.output[position] = f"{name}.{self.half.name}" if public else name
             self.made[name, half] = node.output[position]
             if public:
                 self._cast(name, to_half=False, output=name)
 
     def _form(self, name: str, half: bool) -> str:
-        """The name of a tensor in FP16 or FP32; inserts the cast where that form is not there yet."""
+        """The name of a tensor in 16 bits or FP32; inserts the cast where that form is not there yet."""
         if (name, half) in self.made:
             return self.made[name, half]
         if (name, not half) in self.made:
-            return self._cast(name, to_half=half, output=f"{name}.{'fp16' if half else 'fp32'}")
+            return self._cast(name, to_half=half, output=f"{name}.{self.half.name if half else 'fp32'}")
         if not half:
             return name
         self.constants.add(name)
-        return f"{name}.fp16"
+        return f"{name}.{self.half.name}"
 
     def _cast(self, name: str, *, to_half: bool, output: str) -> str:
         import onnx
 
-        kind = onnx.TensorProto.FLOAT16 if to_half else onnx.TensorProto.FLOAT
+        kind = self.half.onnx if to_half else onnx.TensorProto.FLOAT
         source = self.made[name, not to_half]
         self.nodes.append(onnx.helper.make_node("Cast", [source], [output], name=f"{output}.cast", to=kind))
         self.made[name, to_half] = output
@@ -176,24 +252,30 @@ class _Writer:
             if tensor.name in read:
                 kept.append(deepcopy(tensor))
             if tensor.name in self.constants:
-                kept.append(_half(tensor))
+                kept.append(_half(tensor, self.half))
         return kept
 
 
-def _half(tensor: Any) -> Any:
-    """A float32 constant in FP16, named `<name>.fp16`; QanetError where FP16 cannot hold it."""
+def _half(tensor: Any, half: HalfType) -> Any:
+    """A float32 constant in 16 bits, named `<name>.<type>`; QanetError where the type cannot hold it."""
     import onnx
 
     values = onnx.numpy_helper.to_array(tensor)
     with np.errstate(over="ignore"):
-        halves = values.astype(np.float16)
+        halves = values.astype(half.dtype)
+    back = halves.astype(np.float32)
     largest = float(np.abs(values).max(initial=0.0))
-    name = tensor.name
-    if not np.isfinite(halves).all():
-        raise QanetError(f"{name!r} overflows FP16", expected="magnitudes up to 65504", got=f"{largest:g}")
-    if values.any() and not halves.any():
-        raise QanetError(f"{name!r} is all zero in FP16", expected="magnitudes above 6e-8", got=f"at most {largest:g}")
-    return onnx.numpy_helper.from_array(halves, f"{name}.fp16")
+    name, kind = tensor.name, half.name.upper()
+    if not np.isfinite(back).all():
+        raise QanetError(
+            f"{name!r} overflows {kind}", expected=f"magnitudes up to {half.largest:g}", got=f"{largest:g}"
+        )
+    if values.any() and not back.any():
+        raise QanetError(
+            f"{name!r} is all zero in {kind}", expected=f"magnitudes above {half.smallest:g}",
+            got=f"at most {largest:g}",
+        )  # fmt: skip
+    return onnx.helper.make_tensor(f"{name}.{half.name}", half.onnx, values.shape, halves.tobytes(), raw=True)
 
 
 def _proved(model: Any) -> Any:

@@ -37,12 +37,19 @@ COMMANDS = {
             "open_accuracy": "qanet.benchmarks.graph_accuracy:open_accuracy",
         },
     ),
+    "qat": Command("qanet.train.qat:main", "fine-tune a calibrated network with fake quantisation"),
     "build": Command(
         "qanet.export.build:main", "typed graphs and engines for a target",
-        {"quantize": "qanet.calib.command:quantize_bundle"},
+        {"quantize": "qanet.calib.command:quantize_bundle", "open_engine": "qanet.runtime.engines.select:open_engine"},
     ),
     "parse": Command("qanet.runtime.command:main", "parse the people of a video, an image or a folder"),
-    "benchmark": Command("qanet.benchmarks.command:main", "latency against accuracy, with an HTML report"),
+    "benchmark": Command(
+        "qanet.benchmarks.command:main", "latency against accuracy, with an HTML report; verdicts on two results",
+        {
+            "open_baseline": "qanet.export.baseline_parser:open_baseline",
+            "graph_size": "qanet.export.size:graph_size",
+        },
+    ),
     "masks": Command("qanet.runtime.masks:main", "instance masks of people as COCO results, scored by QAM"),
     "rescore": Command("qanet.benchmarks.rescore:main", "rank the masks of a Mask R-CNN again by their quality (QAM)"),
     "inspect": Command(
@@ -109,7 +116,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _install_hint(command: str) -> str:
-    extras = {"train": "train", "export": "export", "val": "export", "calibrate": "calib", "inspect": "train"}
+    extras = {
+        "train": "train", "export": "export", "val": "export", "calibrate": "calib", "qat": "train", "inspect": "train",
+    }  # fmt: skip
     extra = extras.get(command)
     return f"pip install 'qanet-edge[{extra}]'" if extra else "pip install --upgrade qanet-edge"
 

@@ -6,12 +6,14 @@ _HINT = "INFERENCE_PRECISION_HINT"
 _OPENVINO_NAMES = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 
 
-def floating_point(core: Any, precision: str) -> str:
+def floating_point(core: Any, precision: str, has_tail: bool = False) -> str:
     """The type nearest to the one asked for that this CPU has in hardware.
 
     Args:
         core: openvino.Core.
         precision: of the graph: "fp32", "fp16", "bf16", or "int8", whose float layers take 16 bits where they can.
+        has_tail: the graph goes on from the logits to the scores. Told FP16, OpenVINO runs that in FP16 as well,
+            where 1e-6 is zero and the score of an absent part NaN; told BF16, it leaves it in FP32.
     Returns:
         "fp32", "fp16" or "bf16".
     """
@@ -21,13 +23,14 @@ def floating_point(core: Any, precision: str) -> str:
     if core.get_property("CPU", _HINT).to_string() == "f32":
         return "fp32"
     has = {name.lower() for name in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")} & {"fp16", "bf16"}
+    has -= {"fp16"} if has_tail else set()
     wanted = "bf16" if precision == "int8" else precision
     return wanted if wanted in has else min(has, default="fp32")
 
 
-def openvino_hint(core: Any, precision: str) -> str:
+def openvino_hint(core: Any, precision: str, has_tail: bool = False) -> str:
     """`floating_point` as a value of OpenVINO's INFERENCE_PRECISION_HINT."""
-    return _OPENVINO_NAMES[floating_point(core, precision)]
+    return _OPENVINO_NAMES[floating_point(core, precision, has_tail)]
 
 
 def cpu_signature(core: Any) -> str:

@@ -47,6 +47,7 @@ def written_aside(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         aside.chmod(0o644)
         os.replace(aside, path)
+        _flush_folder(path.parent)
     except OSError as error:
         raise _cannot_write(path, error) from error
     finally:
@@ -84,6 +85,16 @@ def check_room(folder: Path, needed_bytes: int) -> None:
             f"no room to write into {folder}", expected=f"{needed_bytes / 2**20:.0f} MiB free",
             got=f"{free / 2**20:.0f} MiB", next_command="free some space or choose another --output",
         )  # fmt: skip
+
+
+def _flush_folder(folder: Path) -> None:
+    """A rename outlives a power cut once its folder is on the disk; not every file system takes the call."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _cannot_write(path: Path, error: Exception) -> QanetError:

@@ -88,12 +88,12 @@ def engines(document: dict[str, Any]) -> Safe:
                 f"{_model(entry)}{entry.get('precision')}, {entry.get('runtime')} {entry.get('version', '')}", targets,
                 _shares(census.get("multiply_add_shares"), "multiply-adds"),
                 _shares(census.get("layer_shares"), "layers"),
-                plain(census.get("reformats")), mebibytes(entry.get("bytes")), _seconds(entry.get("seconds")),
+                plain(census.get("reformats")), mebibytes(entry.get("bytes")),
             ]
         )  # fmt: skip
         if census.get("note"):
             notes.append(f"{entry.get('precision')}: {census['note']}")
-    columns = ("engine", "target", "multiply-adds in", "layers in", "reformats", "MiB", "build s")
+    columns = ("engine", "target", "multiply-adds in", "layers in", "reformats", "MiB")
     caption = "Precision census: what the layers really run in. Reformats only move or convert data."
     return section(
         "engines", title, table(caption, columns, rows, 4), *(paragraph(note, class_="note") for note in notes)
@@ -168,7 +168,3 @@ def machine(document: dict[str, Any]) -> Safe:
 
 _CLOCKS = {"clock_mhz": "now", "max_clock_mhz": "at most"}
 _COUNTS = ("usable_cpus", "logical_cpus", "physical_cores")
-
-
-def _seconds(value: float | None) -> str:
-    return NOT_MEASURED if value is None else f"{value:.1f}"

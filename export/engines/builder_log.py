@@ -19,13 +19,15 @@ _LINE = re.compile(
 )
 _TENSOR = re.compile(r"Dimensions: \[(?P<shape>[^\]]*)\].*?Datatype: (?P<type>\w+)")
 _ORIGIN = re.compile(r"\[ONNX Layer: ([^\x1e\x1f]+)\]")  # entries are separated by an ASCII record or unit separator
-# Both runtimes' words for the four types, in the log ("Half") and in format descriptions ("Channel major FP16 ..").
+# Both runtimes' words for the types, in the log ("Half") and in format descriptions ("Channel major FP16 ..").
 _TYPES = (
     ("bf16", re.compile(r"\b(BFloat16|BF16)\b", re.I)),
     ("fp16", re.compile(r"\b(Half|FP16)\b", re.I)),
     ("int8", re.compile(r"\bInt8\b", re.I)),
+    ("fp8", re.compile(r"\b(FP8|FP8E4M3|E4M3|E4M3FN)\b", re.I)),
     ("fp32", re.compile(r"\b(Float|FP32)\b", re.I)),
 )
+_NARROW = {"int8", "fp8"}
 _NOT_LAYERS = {"shape_call", "signal", "wait", "noop", "constant"}
 _MATRIX_KINDS = re.compile(r"correlation|conv|gemm|matrixmultiply|matmul|fullyconnected|_mha", re.I)
 _MATRIX_WORDS = re.compile(r"^__myl_\w*?(Corr|Conv|Fc|Gemm|Mm|Matm)(?=[A-Z_])")
@@ -130,7 +132,7 @@ def _layer(
         precision=product if computes else widest,
         computes=computes,
         moves=not computes and bool(inputs) and _only_moves(name, kind),
-        quantizes=not computes and "int8" in outputs and widest != "int8",
+        quantizes=not computes and not _NARROW.isdisjoint(outputs) and widest not in _NARROW,
         product=product,
     )
 

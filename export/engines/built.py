@@ -23,6 +23,8 @@ class BuiltEngine:
         inputs: names of the inputs the engine kept; one that no kept output needs is gone.
         outputs: names of the outputs, in the graph's order or the order asked for.
         options: properties the loader must set to get this precision again, by the runtime's own names.
+        batches: (min, opt, max) batch of each optimisation profile; none for OpenVINO, which takes any.
+        stripped: the weights are left out and must be put back before it runs.
         requires: what the library itself says the data needs, its version and an instruction set; "" if nothing.
     """
 
@@ -36,4 +38,6 @@ class BuiltEngine:
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     options: dict[str, str] = field(default_factory=dict)
+    batches: tuple[tuple[int, int, int], ...] = ()
+    stripped: bool = False
     requires: str = ""

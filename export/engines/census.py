@@ -8,7 +8,7 @@ from typing import Any
 from qanet.errors import QanetError
 from qanet.export.engines.multiply_adds import CONVOLUTIONS, ComputeNode
 
-PRECISIONS = ("int8", "fp16", "bf16", "fp32", "other")  # narrow to wide; "other": FP8, wider integers, unknown
+PRECISIONS = ("int8", "fp8", "fp16", "bf16", "fp32", "other")  # narrow to wide; "other": wider integers, unknown
 _NAMES_SHOWN = 8
 
 
@@ -22,7 +22,7 @@ class EngineLayer:
         precision: one of PRECISIONS: of a matrix product the one it runs in, of other layers the widest they touch.
         computes: it is a matrix product by its kind.
         moves: it only moves, reorders or converts data.
-        quantizes: it turns floating point into INT8 and does not multiply matrices.
+        quantizes: it turns floating point into INT8 or FP8 and does not multiply matrices.
         product: one of PRECISIONS: what a matrix product would run in that was fused into a layer of another kind, as
             small ones are; "" for the same as precision.
     """
@@ -62,7 +62,7 @@ class Census:
     Attributes:
         layers: layers per precision, every optimisation profile counted.
         reformats: layers that only move, reorder or convert data.
-        requantizations: layers that only turn floating point back into INT8 between two INT8 layers.
+        requantizations: layers that only turn floating point back into INT8 (or FP8) between two such layers.
         compute: every convolution and matrix product.
         note: what a reader must know beside the counts, such as a precision the processor does not have.
     """
@@ -145,7 +145,7 @@ def check_delivered(census: Census, precision: str, *, keep: Collection[str] = (
 
     Args:
         census: of the engine.
-        precision: "fp32", "fp16", "bf16": every compute layer; "int8": every convolution.
+        precision: "fp32", "fp16", "bf16": every compute layer; "int8", "fp8": every convolution.
         keep: names of ONNX nodes that were left wider on purpose, as calibration does with sensitive layers.
 
     Raises:
@@ -154,15 +154,20 @@ def check_delivered(census: Census, precision: str, *, keep: Collection[str] = (
     """
     if precision not in PRECISIONS[:-1]:
         raise QanetError("unknown precision", expected=f"one of {', '.join(PRECISIONS[:-1])}", got=precision)
-    asked = [layer for layer in census.compute if precision != "int8" or layer.op in CONVOLUTIONS]
-    if not asked:
-        raise QanetError(f"the engine has no layer that could be in {precision}", expected="convolutions", got="none")
+    narrow = precision in ("int8", "fp8")
+    asked = [layer for layer in census.compute if not narrow or layer.op in CONVOLUTIONS]
+    if not any(layer.name not in keep for layer in asked):
+        raise QanetError(
+            f"the engine has no layer that could be in {precision}",
+            expected="convolutions",
+            got="none" if not asked else f"all {len(asked)} left wider",
+        )
     missed = [layer for layer in asked if layer.precision != precision and layer.name not in keep]
     if not missed:
         return
     shown = ", ".join(f"{layer.name} ({layer.precision})" for layer in missed[:_NAMES_SHOWN])
     more = f" and {len(missed) - _NAMES_SHOWN} more" if len(missed) > _NAMES_SHOWN else ""
-    graph = "a Q/DQ graph ('qanet calibrate')" if precision == "int8" else f"a graph typed {precision}"
+    graph = "a Q/DQ graph ('qanet calibrate')" if narrow else f"a graph typed {precision}"
     raise QanetError(
         f"{precision} was asked for and not delivered in {len(missed)} of {len(asked)} compute layers: {shown}{more}"
         + (f" [{census.note}]" if census.note else ""),

@@ -12,6 +12,7 @@ from qanet.export.engines.census import EngineLayer, take_census
 from qanet.export.engines.multiply_adds import compute_nodes
 from qanet.export.engines.source_graph import load_graph
 
+KERNEL_TAIL = ("logits", "iou_scores")  # outputs of an engine whose tail is a kernel
 _DEVICE = "CPU"
 _HINT = "INFERENCE_PRECISION_HINT"
 _PRECISIONS = ("fp32", "fp16", "bf16", "int8")
@@ -22,11 +23,12 @@ _BYTES = {"Transpose", "Convert"}
 _MOVES = {"Reorder", *_BYTES}
 
 
-def deliverable(precision: str) -> str:
+def deliverable(precision: str, outputs: Sequence[str] | None = KERNEL_TAIL) -> str:
     """The precision in which a graph typed `precision` computes on this CPU, by what the CPU has.
 
     Args:
         precision: of the graph: "fp32", "fp16", "bf16" or "int8".
+        outputs: kept by the engine, None for all; see `qanet.cpu_precision` for why they matter.
 
     Returns:
         The same, or "bf16", "fp16" or "fp32" for a 16-bit type that this CPU does not have.
@@ -36,7 +38,7 @@ def deliverable(precision: str) -> str:
     """
     if precision not in _PRECISIONS:
         raise QanetError("unknown precision", expected=f"one of {', '.join(_PRECISIONS)}", got=precision)
-    return precision if precision in ("fp32", "int8") else floating_point(_core(), precision)
+    return precision if precision in ("fp32", "int8") else floating_point(_core(), precision, _has_tail(outputs))
 
 
 def build(
@@ -65,12 +67,12 @@ def build(
     started = time.perf_counter()
     say = report or (lambda line: None)
     core = _core()
-    expected = deliverable(precision)
+    expected = deliverable(precision, outputs)
     version = _version()
     model = load_graph(onnx_path, outputs)
     nodes = compute_nodes(model)
     aliases = _aliases(model)
-    hint = openvino_hint(core, precision)
+    hint = openvino_hint(core, precision, _has_tail(outputs))
     say(f"compiling {Path(onnx_path).name} with OpenVINO {version} in {hint}")
     try:
         network = core.read_model(model.SerializeToString())
@@ -78,7 +80,9 @@ def build(
         data = compiled.export_model().getvalue()
     except RuntimeError as error:
         raise QanetError(f"OpenVINO cannot compile {Path(onnx_path).name}", got=str(error)[-600:]) from error
-    note = f"{precision} was asked for, this CPU has none: it computes in {expected}" if expected != precision else ""
+    note = f"{precision} was asked for, this CPU computes in {expected}" if expected != precision else ""
+    if not data:
+        raise QanetError(f"OpenVINO made an empty engine of {Path(onnx_path).name}")
     layers = _layers(compiled.get_runtime_model(), aliases, quantized=precision == "int8")
     census = take_census(layers, nodes, note)
     seconds = time.perf_counter() - started
@@ -96,6 +100,10 @@ def build(
         options={_HINT: hint},
         requires=_requirements(compiled),
     )
+
+
+def _has_tail(outputs: Sequence[str] | None) -> bool:
+    return outputs is None or not set(outputs) <= set(KERNEL_TAIL)
 
 
 def _core() -> Any:

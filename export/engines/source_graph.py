@@ -1,6 +1,7 @@
 """The ONNX graph an engine is built from: read, cut down to the outputs asked for, every node named."""
 
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +26,105 @@ def load_graph(onnx_path: str | Path, outputs: Sequence[str] | None = None) -> A
         An onnx.ModelProto with its weights in memory and a name on every node (the census goes by node names).
 
     Raises:
-        QanetError: no such file, not ONNX, an input outside the contract, or an output the graph does not have.
+        QanetError: no such file, as `parse_graph`, an input outside the contract, or an output the graph does not have.
     """
-    import onnx
-
     path = Path(onnx_path)
     if not path.is_file():
         raise QanetError("no such ONNX file", got=path)
-    try:
-        model = onnx.load(path)
-    except Exception as error:  # protobuf's DecodeError, or a missing file of external weights
-        raise QanetError(f"cannot read {path.name} as ONNX", got=str(error) or type(error).__name__) from error
-    if not model.graph.output:
-        raise QanetError(f"{path.name} is not an ONNX graph", expected="a graph with outputs", got="none")
+    model = parse_graph(path.read_bytes(), path.name, path.parent)
     if outputs is not None:
         model = _cut(model, tuple(outputs), path.name)
     _check_inputs(model, path.name)
     _name_nodes(model)
     return model
+
+
+def parse_graph(data: bytes, name: str, folder: Path | None = None) -> Any:
+    """Read an ONNX graph that this machine's onnx knows all about.
+
+    Args:
+        data: file contents.
+        name: to say in errors.
+        folder: where weights outside the file may lie; None refuses any.
+
+    Returns:
+        An onnx.ModelProto with its weights in memory.
+
+    Raises:
+        QanetError: not ONNX or cut off, of a newer opset, with an operator that is none of ONNX's, or with weights that
+            are missing, outside `folder`, or shorter than they should be.
+    """
+    import onnx
+
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception as error:  # protobuf's DecodeError
+        raise QanetError(
+            f"cannot read {name} as ONNX", got=f"{str(error) or type(error).__name__} in {len(data)} bytes",
+            next_command="export it again: the file is cut off, or something else",
+        ) from error  # fmt: skip
+    if not model.graph.output:
+        raise QanetError(f"{name} is not an ONNX graph", expected="a graph with outputs", got="none")
+    _check_operators(model, name)
+    _load_weights(model, name, folder)
+    return model
+
+
+def _check_operators(model: Any, name: str) -> None:
+    import onnx
+
+    known = onnx.defs.onnx_opset_version()
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    opset = opsets.get("", opsets.get("ai.onnx", known))
+    if opset > known or model.ir_version > onnx.IR_VERSION:
+        raise QanetError(
+            f"{name} is newer than the onnx installed here", expected=f"opset {known} or older",
+            got=f"opset {opset}, IR version {model.ir_version}", next_command="pip install --upgrade onnx",
+        )  # fmt: skip
+    for node in model.graph.node:
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        if not onnx.defs.has(node.op_type, opsets.get(domain, opset), domain):
+            full = f"{domain}.{node.op_type}" if domain else node.op_type
+            raise QanetError(
+                f"{name} has an unknown operator {full} at node {node.name!r}", expected=f"operators of opset {opset}",
+                next_command="export without operators of one runtime's own",
+            )  # fmt: skip
+
+
+def _load_weights(model: Any, name: str, folder: Path | None) -> None:
+    """Weights beside the file, into memory; nothing outside its folder is opened, by a path or through a link."""
+    from onnx import external_data_helper as external
+
+    for tensor in model.graph.initializer:
+        if not external.uses_external_data(tensor):
+            continue
+        location = {entry.key: entry.value for entry in tensor.external_data}.get("location", "")
+        place = folder and (folder / location).resolve()
+        if folder is None or place is None or folder.resolve() not in place.parents:
+            where = "its folder" if folder else "the file itself"
+            raise QanetError(f"{name} has weights outside {where}", expected=f"{tensor.name} inside", got=location)
+        if not place.is_file():
+            raise QanetError(f"{name} lacks the file of its weights", expected=location, got="missing")
+        try:
+            external.load_external_data_for_tensor(tensor, str(folder))
+            tensor.ClearField("data_location")
+            del tensor.external_data[:]
+        except Exception as error:  # onnx's own errors, of several kinds
+            raise QanetError(
+                f"cannot read the weights of {name}", expected=f"{tensor.name} whole", got=error
+            ) from error
+        _check_size(tensor, name, location)
+
+
+def _check_size(tensor: Any, name: str, location: str) -> None:
+    import onnx
+
+    expected = prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    if len(tensor.raw_data) != expected:
+        raise QanetError(
+            f"the weights of {name} are cut off", expected=f"{expected} bytes of {tensor.name} in {location}",
+            got=len(tensor.raw_data),
+        )  # fmt: skip
 
 
 def input_shapes(model: Any) -> dict[str, tuple[int, ...]]:

@@ -67,6 +67,7 @@ def _fitting_entry(
         (f"for {runtime} {version}", lambda e: _version_fits(e, version), version, lambda e: e["version"]),
         ("with the outputs asked for", lambda e: wanted <= set(e["outputs"]), ", ".join(outputs or ()),
          lambda e: ", ".join(e["outputs"])),
+        ("with its weights", lambda e: not e.get("stripped"), "weights", lambda e: "none: qanet build NAME --refit"),
     )  # fmt: skip
     left = list(bundle.engines)
     for what, fits, expected, describe in demands:

@@ -35,7 +35,7 @@ def test_the_whole_placement_of_the_small_graph(model):
 
 def test_a_resize_takes_the_range_of_its_input(model):
     placement = place(model, ())
-    assert placement.range_of["down.up"] == "down.relu"
+    assert placement.range_of["down.up"] == ("down.relu",)
     assert "down.up" not in placement.observed()
 
 
@@ -85,3 +85,39 @@ def test_view_knows_makers_readers_and_shapes(model):
     assert view.graph.node[view.producer["stem.relu6"]].op_type == "Clip"
     assert [view.graph.node[i].name for i, _ in view.consumers["mix.relu"]] == ["logits", "pooled"]
     assert view.shapes["stem"] == (None, 8, 8, 6)
+
+
+def _model(body, weights="<float[2,2,1,1] w = {1,2,3,4}, float[2,4,1,1] wide = {1,2,3,4,5,6,7,8}>"):
+    model = onnx.parser.parse_model(
+        f'<ir_version: 10, opset_import: ["": 18]> g (float[N,2,8,8] x) => (float[N,2,h,v] y) {weights} {{ {body} }}'
+    )
+    return onnx.shape_inference.infer_shapes(model)
+
+
+def test_a_concat_and_its_inputs_share_one_range():
+    model = _model("a = Conv(x, w) b = Conv(a, w) c = Concat<axis = 1>(a, b) y = Conv(c, wide)")
+    placement = place(model, ())
+    assert list(placement.readers) == ["x", "a", "b", "c"]
+    assert placement.readers["a"] == ((1, 0), (2, 0))
+    assert placement.range_of == {"x": ("x",), "a": ("a", "b"), "b": ("a", "b"), "c": ("a", "b")}
+    assert placement.observed() == ["x", "a", "b"]
+
+
+def test_ranges_go_through_chains_of_copies():
+    body = (
+        "a = Conv(x, w) r = Relu(a) p = AveragePool<kernel_shape = [2,2], strides = [2,2]>(r) "
+        "b = Conv(p, w) s = Sigmoid(b) c = Concat<axis = 1>(p, s) q = MaxPool<kernel_shape = [1,1]>(c) "
+        "y = Conv(q, wide)"
+    )
+    placement = place(_model(body), ())
+    assert {name: placement.range_of[name] for name in "rpscq"} == dict.fromkeys("rpscq", ("r", "s"))
+    assert "b" not in placement.readers  # its reader, a sigmoid, is no quantised one
+
+
+def test_a_concat_with_a_constant_or_kept_in_float_is_left_alone():
+    weights = "<float[2,2,1,1] w = {1,2,3,4}, float[2,4,1,1] wide = {1,2,3,4,5,6,7,8}, float[1,2,8,8] fixed>"
+    model = _model("a = Conv(x, w) c = Concat<axis = 1>(a, fixed) y = Conv(c, wide)", weights)
+    assert list(place(model, ()).readers) == ["x", "c"]
+    model = _model("a = Conv(x, w) b = Conv(a, w) c = Concat<axis = 1>(a, b) y = Conv(c, wide)")
+    model.graph.node[2].name = "join"
+    assert place(model, ("join",)).range_of["c"] == ("c",)

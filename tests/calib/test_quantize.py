@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from qanet.calib.calibrate import calibrate
-from qanet.calib.quantize import SMALLEST_SCALE, insert_qdq, quantise_weight, write_int8
+from qanet.calib.quantize import SMALLEST_SCALE, insert_qdq, quantise_weight, write_quantised
 from qanet.calib.scales import Range
 from qanet.errors import QanetError
 
@@ -21,7 +21,7 @@ def scales(small_model, crops):
 def int8(small_model, scales, tmp_path):
     """The INT8 graph's path."""
     path = tmp_path / "small.int8.onnx"
-    write_int8(small_model, scales, path)
+    write_quantised(small_model, scales, path)
     return path
 
 
@@ -96,7 +96,7 @@ def test_inputs_and_outputs_are_those_of_the_fp32_graph(small_model, int8):
 
 def test_the_same_bytes_every_time_and_the_given_model_is_left_alone(small_model, scales, int8, tmp_path):
     again = tmp_path / "again.onnx"
-    write_int8(small_model, scales, again)
+    write_quantised(small_model, scales, again)
     assert again.read_bytes() == int8.read_bytes()
     model = scales.check(small_model)
     bytes_before = model.SerializeToString(deterministic=True)
@@ -118,12 +118,12 @@ def test_a_range_that_is_far_too_small_does_harm(small_model, scales, crops, tmp
 
     path = tmp_path / "cut.onnx"
     ranges = dict(scales.ranges) | {"stem.relu6": Range(scales.ranges["stem.relu6"].amax / 100, "hand", 1.0)}
-    write_int8(small_model, replace(scales, ranges=ranges), path)
+    write_quantised(small_model, replace(scales, ranges=ranges), path)
     reference, got = _run(small_model, crops), _run(path, crops)
     assert np.sqrt(((got[0] - reference[0]) ** 2).mean() / (reference[0] ** 2).mean()) > 0.2
     ranges["stem.relu6"] = Range(1e-5, "hand", 1.0)
     with pytest.raises(QanetError, match=r"range of tensor 'stem\.relu6' is too small"):
-        write_int8(small_model, replace(scales, ranges=ranges), path)
+        write_quantised(small_model, replace(scales, ranges=ranges), path)
 
 
 def test_openvino_runs_the_convolutions_in_int8(small_model, int8, crops):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from qanet.calib.calibrate import calibrate
-from qanet.calib.quantize import write_int8
+from qanet.calib.quantize import write_quantised
 from qanet.calib.ranges import METHODS
 from qanet.datasets import PhotoFolder
 from qanet.geometry import crop_boxes, crop_people
@@ -39,7 +39,7 @@ def test_int8_labels_agree_with_fp32_on_photographs(photographs, small_graph, tm
     start = time.monotonic()
     scales = calibrate(model, [photographs[:8]], method)
     assert time.monotonic() - start < 20
-    write_int8(model, scales, int8)
+    write_quantised(model, scales, int8)
     feed = {"crops": photographs[8:], "box_scores": np.ones(8, np.float32)}
     labels = [
         ort.InferenceSession(str(p), providers=["CPUExecutionProvider"]).run(["labels"], feed)[0] for p in (model, int8)

@@ -99,7 +99,32 @@ def test_a_broken_file(tmp_path, text, message):
 
 def test_the_same_record_gives_the_same_bytes(scales):
     again = Scales(
-        scales.method, scales.crops, scales.model_sha256, scales.data_sha256, scales.keep, dict(scales.ranges)
+        scales.method, scales.crops, scales.model_sha256, scales.data_sha256, scales.keep, dict(scales.ranges),
+        dict(scales.largest),
     )  # fmt: skip
     assert again.to_json() == scales.to_json()
     assert again.to_json().endswith("}\n")
+
+
+def test_what_is_never_quantised_has_its_largest_value(scales, tmp_path):
+    assert scales.largest["float"] == 255.0  # the pixels
+    assert set(scales.ranges).isdisjoint(scales.largest)
+    assert {"stem", "iou.fc.relu", "flat"} <= set(scales.largest)
+    document = json.loads(scales.to_json())
+    path = tmp_path / "scales.json"
+    del document["largest"]  # as older versions wrote it
+    path.write_text(json.dumps(document))
+    assert load_scales(path).largest == {}
+    for bad in ({"a": -1}, {"a": "x"}, {"a": float("nan")}, [1], {"a": True}):
+        path.write_text(json.dumps(document | {"largest": bad}))
+        with pytest.raises(QanetError, match="largest"):
+            load_scales(path)
+
+
+def test_a_layer_is_put_into_int8_by_hand(scales, small_model, tmp_path):
+    """The ranges of what `keep` leaves in float are there too."""
+    document = json.loads(scales.to_json())
+    document["keep"] = []
+    path = tmp_path / "scales.json"
+    path.write_text(json.dumps(document))
+    assert load_scales(path, small_model).keep == ()

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-import qanet.bundle
+import qanet.bundle.folder
 from qanet.bundle import SCHEMA_VERSION, copy_bundle, create, open_bundle, safe_name, writable_copy
 from qanet.errors import QanetError
 
@@ -122,14 +122,14 @@ def test_what_is_no_bundle_is_told_from_nothing(tmp_path, monkeypatch):
 
 
 def test_a_shipped_bundle_is_copied_before_it_is_built_into(tiny_bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr(qanet.bundle, "SHIPPED", tiny_bundle.parent.resolve())
+    monkeypatch.setattr(qanet.bundle.folder, "SHIPPED", tiny_bundle.parent.resolve())
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
     shipped = open_bundle("tiny")
     assert shipped.is_shipped
     copy = writable_copy(shipped)
-    assert copy.path.resolve() == work / "tiny.qanet" and not (work / ".tiny.qanet.partial").exists()
+    assert copy.path.resolve() == work / "tiny.qanet" and not (work / ".tiny.qanet.new.partial").exists()
     copy.add_engine("engines/e.blob", b"engine", {"runtime": "openvino", "precision": "fp32"})
     copy.save()
     copy.verify()

@@ -78,6 +78,18 @@ def test_the_chain_from_checkpoint_to_engines(bundle, checkpoint, capsys):
     assert "int8" in text and "openvino" in text and "mIoU" in text
 
 
+@pytest.mark.slow
+def test_the_same_checkpoint_and_images_give_the_same_bytes(bundle, checkpoint):
+    made = []
+    for folder in ("one", "two"):
+        path = checkpoint / folder / "same.qanet"
+        assert qanet(["export", str(checkpoint / "model.safetensors"), "--output", str(path)]) == 0
+        assert qanet(["calibrate", str(path), "--data", str(checkpoint / "data"), "--method", "minmax"]) == 0
+        made.append({str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file()})
+    assert made[0].keys() == made[1].keys() >= {"manifest.json", "model.onnx", "scales.json", "model.int8.onnx"}
+    assert [name for name in made[0] if made[0][name] != made[1][name]] == []
+
+
 def test_calibrating_again_drops_what_no_longer_holds(bundle, checkpoint):
     copy = checkpoint / "again.qanet"
     arguments = ["calibrate", str(bundle), "--data", str(checkpoint / "data"), "--output", str(copy)]
@@ -109,7 +121,7 @@ def test_engines_for_gpus_are_built_without_one(bundle, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["build", "BUNDLE", "--precision", "fp8"], "unknown precision 'fp8'"),
+        (["build", "BUNDLE", "--precision", "int4"], "unknown precision 'int4'"),
         (["build", "BUNDLE", "--runtime", "tensorflow"], "unknown runtime"),
         (["build", "nobody"], "no bundle 'nobody'"),
         (["calibrate", "BUNDLE", "--data", "nowhere"], "no input nowhere"),

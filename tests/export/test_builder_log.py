@@ -66,6 +66,8 @@ def test_layers_are_read_from_the_engine_inspector():
         ("BFloat16", "bf16"),
         ("UInt8", "other"),
         ("Int8", "int8"),
+        ("FP8", "fp8"),
+        ("E4M3", "fp8"),
         ("Channel major FP16 format where channel % 8 == 0", "fp16"),
         ("Row major linear FP32", "fp32"),
         ("Int64", "other"),

@@ -24,7 +24,9 @@ def some_census() -> Census:
 def test_census_counts_layers_and_weighs_them_by_their_arithmetic():
     census = some_census()
     assert [(layer.name, layer.precision) for layer in census.compute] == [("a", "int8"), ("b", "fp16"), ("c", "fp16")]
-    assert census.multiply_add_shares == {"int8": 0.6, "fp16": 0.4, "bf16": 0.0, "fp32": 0.0, "other": 0.0}
+    assert census.multiply_add_shares == {
+        "int8": 0.6, "fp8": 0.0, "fp16": 0.4, "bf16": 0.0, "fp32": 0.0, "other": 0.0,
+    }  # fmt: skip
     assert census.layer_shares["fp16"] == pytest.approx(0.4)
     assert (census.reformats, census.requantizations) == (1, 1)
 
@@ -44,6 +46,8 @@ def test_census_survives_json_and_refuses_what_is_none():
         ("int8", ("b",), None),
         ("fp16", (), "1 of 3 compute layers: a .int8."),
         ("fp32", (), "3 of 3 compute layers: a .int8., b .fp16., c .fp16."),
+        ("fp8", (), "2 of 2 compute layers: a .int8., b .fp16."),
+        ("int8", ("a", "b"), "no layer that could be in int8 .expected convolutions, got all 2 left wider"),
         ("fp64", (), "unknown precision"),
     ],
 )

@@ -16,7 +16,7 @@ def test_openvino_reports_what_the_cpu_computes_in(graphs, precision):
     import openvino as ov
 
     engine = openvino.build(graphs[precision], precision=precision)
-    delivered = openvino.deliverable(precision)
+    delivered = openvino.deliverable(precision, None)
     check_delivered(engine.census, delivered)
     if delivered != precision:
         assert any(f"{precision} was asked for" in message for message in engine.messages)
@@ -63,6 +63,27 @@ def test_a_16_bit_type_the_cpu_lacks_is_not_claimed(monkeypatch, default, capabi
 
     monkeypatch.setattr(openvino, "_core", Core)
     assert openvino.deliverable(asked) == given
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "outputs", "given"),
+    [
+        (["FP32", "BF16", "FP16"], ("logits", "iou_scores"), "fp16"),
+        (["FP32", "BF16", "FP16"], ("iou_scores",), "fp16"),
+        (["FP32", "BF16", "FP16"], None, "bf16"),
+        (["FP32", "BF16", "FP16"], ("logits", "part_scores"), "bf16"),
+        (["FP32", "FP16"], None, "fp32"),
+    ],
+)
+def test_the_tail_of_a_graph_is_never_computed_in_fp16(monkeypatch, capabilities, outputs, given):
+    from openvino import Type
+
+    class Core:
+        def get_property(self, device, name):
+            return capabilities if name == "OPTIMIZATION_CAPABILITIES" else Type.bf16
+
+    monkeypatch.setattr(openvino, "_core", Core)
+    assert openvino.deliverable("fp16", outputs) == given
 
 
 def test_openvino_refuses_an_unknown_precision(graphs):

@@ -1,5 +1,8 @@
 """Engines of TensorRT-RTX, built ahead of time and without a GPU: what they deliver and what cannot be built."""
 
+import os
+import signal
+
 import pytest
 from engine_graphs import CONVOLUTIONS, make_graph, needs_rtx, onnx
 
@@ -7,6 +10,7 @@ from qanet.errors import QanetError
 from qanet.export.engines import tensorrt
 from qanet.export.engines.census import check_delivered
 from qanet.export.engines.rtx_plan import RtxPlan, read_rtx_plan
+from qanet.export.engines.tensorrt_options import Options
 
 
 @needs_rtx
@@ -43,8 +47,9 @@ def test_one_target_without_int8_takes_it_from_all_and_the_census_shows_it(graph
 @needs_rtx
 def test_rtx_keeps_the_outputs_of_a_kernel_tail_in_static_buckets(graphs):
     engine = tensorrt.build(
-        graphs["fp16"], targets=["sm_89"], outputs=("logits", "iou_scores"), static_buckets=True, max_batch=4
-    )
+        graphs["fp16"], targets=["sm_89"], outputs=("logits", "iou_scores"),
+        options=Options(static_buckets=True, max_batch=4),
+    )  # fmt: skip
     assert (engine.inputs, engine.outputs) == (("crops",), ("logits", "iou_scores"))
     check_delivered(engine.census, "fp16")
     dynamic = tensorrt.build(graphs["fp16"], targets=["sm_89"], outputs=("logits", "iou_scores"))
@@ -63,18 +68,20 @@ def test_rtx_knows_every_generation_the_header_names(tmp_path, graphs):
 
 @needs_rtx
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("arguments", "message"),
     [
         ({"targets": ("sm_86", "sm_87")}, "cannot build for sm_87 .expected some of sm_75"),
         ({"targets": ()}, "no target"),
-        ({"max_batch": 0}, "max_batch"),
-        ({"optimization_level": 6}, "0 to 5"),
         ({"runtime": "tensorflow"}, "one of tensorrt, tensorrt-rtx"),
+        ({"options": Options(version_compatible=True)}, "tensorrt-rtx .* has no version-compatible engines"),
+        ({"options": Options(strip_weights=True)}, "has no engines without weights"),
+        ({"options": Options(hardware_compatibility="ampere+")}, "has no hardware compatibility levels.*--target"),
+        ({"options": Options(dla=0)}, "has no DLA"),
     ],
 )
-def test_options_that_cannot_be_honoured(graphs, options, message):
+def test_options_that_cannot_be_honoured(graphs, arguments, message):
     with pytest.raises(QanetError, match=message):
-        tensorrt.build(graphs["fp32"], **options)
+        tensorrt.build(graphs["fp32"], **arguments)
 
 
 @needs_rtx
@@ -92,6 +99,39 @@ def test_a_build_that_fails_says_what_was_logged(graphs):
 
 @needs_rtx
 def test_a_timing_cache_is_not_promised_where_there_is_none(graphs, tmp_path):
-    engine = tensorrt.build(graphs["fp16"], timing_cache=tmp_path / "cache")
+    engine = tensorrt.build(graphs["fp16"], options=Options(timing_cache=tmp_path / "cache"))
     assert any("no timing cache" in message for message in engine.messages)
     assert not (tmp_path / "cache").exists()
+
+
+class Bar:
+    """What a tqdm bar is told; `after` is called once the first step was."""
+
+    def __init__(self, after=lambda: None):
+        self.total, self.done, self.phases, self.after = 0, 0, [], after
+
+    def set_description(self, phase):
+        self.phases.append(phase)
+
+    def update(self, steps):
+        assert steps >= 0
+        self.done += steps
+        self.after()
+
+
+@needs_rtx
+def test_the_progress_bar_ends_full(graphs):
+    bar = Bar()
+    tensorrt.build(graphs["fp16"], targets=["sm_86"], outputs=["logits"], bar=bar)
+    assert bar.done == bar.total > 20 and "Building engine" in bar.phases
+
+
+@needs_rtx
+def test_ctrl_c_ends_a_build_between_two_steps(graphs):
+    before, bar = signal.getsignal(signal.SIGINT), Bar(lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        tensorrt.build(graphs["fp16"], targets=["sm_86"], outputs=["logits"], bar=bar)
+    assert signal.getsignal(signal.SIGINT) is before
+    whole = Bar()
+    tensorrt.build(graphs["fp16"], targets=["sm_86"], outputs=["logits"], bar=whole)
+    assert bar.done < whole.done

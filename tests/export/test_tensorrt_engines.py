@@ -1,8 +1,6 @@
-"""Engines of TensorRT itself, which a GPU builds: here its branches run, and its names are looked up."""
+"""Engines of TensorRT itself, which a GPU builds: here its branches run, on TensorRT-RTX under its name."""
 
-import ast
 import sys
-from pathlib import Path
 
 import pytest
 from engine_graphs import needs_rtx
@@ -10,6 +8,7 @@ from engine_graphs import needs_rtx
 from qanet.errors import QanetError
 from qanet.export.engines import tensorrt, tensorrt_library, this_gpu
 from qanet.export.engines.census import check_delivered
+from qanet.export.engines.tensorrt_options import Options
 
 
 def test_tensorrt_without_a_driver_says_so(monkeypatch):
@@ -70,36 +69,9 @@ def test_the_path_of_tensorrt_with_its_timing_cache(graphs, monkeypatch, tmp_pat
     monkeypatch.setattr(tensorrt_library, "this_gpu", lambda: "sm_86")
     with pytest.raises(QanetError, match="builds on the GPU that will run the engine .expected sm_86, got sm_87"):
         tensorrt.build(graphs["fp32"], runtime="tensorrt", targets=["sm_87"])
+    options = Options(timing_cache=tmp_path / "cache", tf32=True)
     for _ in range(2):  # without a cache file, then with one
-        engine = tensorrt.build(graphs["fp16"], runtime="tensorrt", timing_cache=tmp_path / "cache", tf32=True)
+        engine = tensorrt.build(graphs["fp16"], runtime="tensorrt", options=options)
         assert (engine.runtime, engine.version, engine.targets) == ("tensorrt", "10.3.0", ("sm_86",))
         assert (tmp_path / "cache").exists()
         check_delivered(engine.census, "fp16")  # no driver, no inspector: from the log
-
-
-TYPES_OF = {
-    "builder": "Builder", "network": "INetworkDefinition", "parser": "OnnxParser", "error": "ParserError",
-    "config": "IBuilderConfig", "profile": "IOptimizationProfile", "cache": "ITimingCache", "engine": "ICudaEngine",
-    "inspector": "EngineInspector",
-}  # fmt: skip
-
-
-@needs_rtx
-def test_every_tensorrt_name_in_the_builder_exists():
-    import tensorrt_rtx
-
-    missing, seen = [], 0
-    source = "".join(Path(module.__file__).read_text() for module in (tensorrt, tensorrt_library))
-    for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, ast.Attribute):
-            continue
-        chain = ast.unparse(node).split(".")
-        owner = tensorrt_rtx if chain[0] == "trt" else getattr(tensorrt_rtx, TYPES_OF.get(chain[0], ""), None)
-        if owner is None or not all(part.isidentifier() for part in chain):
-            continue
-        seen += 1
-        for part in chain[1:]:
-            owner = getattr(owner, part, None)
-        if owner is None:
-            missing.append(".".join(chain))
-    assert seen > 25 and not missing

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qanet.errors import QanetError
-from qanet.export.typed import to_fp16
+from qanet.export.typed import BF16_OPSET, FP16_BOUND, beyond_fp16, largest_of_scales, to_bf16, to_fp16
 
 onnx = pytest.importorskip("onnx")
 CROPS = np.random.default_rng(2).integers(0, 256, (3, 16, 12, 3)).astype(np.uint8)
@@ -296,3 +296,89 @@ def test_tensorrt_rtx_builds_it_and_keeps_the_types(small, quantised):
     profile.set_shape("box_scores", (1,), (2,), (4,))
     config.add_optimization_profile(profile)
     assert builder.build_serialized_network(network, config) is not None
+
+
+def _casts(model):
+    return [node.output[0] for node in model.graph.node if node.op_type == "Cast"]
+
+
+def test_a_node_beyond_the_bound_and_its_readers_stay_fp32(small):
+    """Half of FP16's end: what calibration saw to be larger is computed, kept and read in FP32."""
+    largest = {"relu6": 6.0, "deep": FP16_BOUND * 1.01, "sum": FP16_BOUND * 0.99, "not.there": 1e9}
+    assert beyond_fp16(small, largest) == {"deep", "relu"}
+    typed = to_fp16(small, largest)
+    types = _types(typed)
+    half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+    assert types["deep"] == types["relu"] == types["deep_weight"] == single
+    assert types["stem"] == types["up"] == types["sum"] == half
+    assert set(_casts(typed)) - set(_casts(to_fp16(small))) == {"relu6.fp32", "relu.fp16"}
+    assert to_fp16(small, {}) == to_fp16(small) == to_fp16(small, {"deep": FP16_BOUND})
+
+
+def test_an_overflow_that_the_bound_prevents(small):
+    """60,000 and 60,000 add up to infinity in FP16; what calibration saw of it keeps that sum in FP32."""
+    deep = np.zeros((8, 8, 3, 3))
+    deep[:, :, 1, 1] = 1 / 8
+    _set(small, "deep_weight", deep)
+    _set(small, "stem_weight", np.full((8, 3, 3, 3), 3e3))
+    _set(small, "six", 6e4)
+    _set(small, "head_weight", np.full((3, 8, 1, 1), 1e-3))
+    bright = {"crops": np.full((1, 16, 12, 3), 255, np.uint8), "box_scores": np.ones(1, np.float32)}
+    wanted = _reference(small, bright)[0]
+    with np.errstate(over="ignore", invalid="ignore"):
+        without = _reference(to_fp16(small), bright)[0]
+    assert not np.isfinite(without).all()
+    largest = {"stem": 8.1e4, "sum": 1.2e5, **dict.fromkeys(("relu6", "deep", "relu", "up"), 6e4)}
+    np.testing.assert_allclose(_reference(to_fp16(small, largest), bright)[0], wanted, rtol=0.02)
+
+
+def test_bf16_takes_the_same_nodes_and_needs_no_bound(small):
+    _set(small, "stem_weight", np.full((8, 3, 3, 3), 7e4))  # beyond FP16
+    typed = to_bf16(small)
+    types = _types(typed)
+    assert typed.opset_import[0].version == BF16_OPSET
+    assert {types[name] for name in ("stem", "deep", "sum", "iou", "stem_weight.bf16")} == {onnx.TensorProto.BFLOAT16}
+    assert {types[name] for name in ("softmax", "pooled", "logits", "quality")} == {onnx.TensorProto.FLOAT}
+    assert small.opset_import[0].version == 18
+    assert to_bf16(small).SerializeToString(deterministic=True) == typed.SerializeToString(deterministic=True)
+
+
+def test_openvino_takes_bf16_and_agrees(small):
+    outputs = _openvino(to_bf16(small).SerializeToString())
+    if outputs is None:
+        pytest.skip("openvino is not installed")
+    for got, want in zip(outputs, _reference(small)):
+        np.testing.assert_allclose(got, want, atol=0.3, rtol=0.05)  # seven bits of mantissa
+
+
+def test_tensorrt_rtx_builds_bf16(small):
+    trt = pytest.importorskip("tensorrt_rtx")
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, logger)
+    data = to_bf16(small).SerializeToString()
+    assert parser.parse(data), [parser.get_error(i).desc() for i in range(parser.num_errors)]
+    layers = [network.get_layer(i) for i in range(network.num_layers)]
+    outputs = [layer.get_output(0).dtype for layer in layers if layer.type == trt.LayerType.CONVOLUTION]
+    assert outputs == [trt.bfloat16] * 3
+    config = builder.create_builder_config()
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(trt.ComputeCapability.SM86, 0)
+    profile = builder.create_optimization_profile()
+    profile.set_shape("crops", *[(1, 16, 12, 3)] * 3)
+    profile.set_shape("box_scores", (1,), (1,), (1,))
+    config.add_optimization_profile(profile)
+    assert builder.build_serialized_network(network, config) is not None
+
+
+def test_largest_values_of_a_scales_file():
+    text = b'{"tensors": {"a": {"amax": 1, "largest": 2.5}, "b": {"amax": 1}}, "largest": {"c": 70000}}'
+    assert largest_of_scales(text) == {"a": 2.5, "c": 70000}
+    assert largest_of_scales(b'{"tensors": {}}') == {}
+
+
+@pytest.mark.parametrize("text", [b"{", b"[]", b"{}", b'{"tensors": {"a": {"largest": "x"}}}', b'{"tensors": 3}'])
+def test_a_scales_file_that_is_none(text):
+    with pytest.raises(QanetError, match="scales.json cannot be read"):
+        largest_of_scales(text)

@@ -1,0 +1,170 @@
+"""INT8 by this room beside other tools' on the same network, crops and images: `python -m qanet.calib.compare`.
+
+ONNX Runtime's quantize_static is run here, symmetric S8S8 and per channel, with its default operators and with
+convolutions alone; a graph that another tool wrote (NVIDIA ModelOpt's needs an environment of its own) is taken with
+--graph NAME=FILE. Latency is the network's on this CPU through OpenVINO, all graphs in turns.
+"""
+
+import argparse
+import importlib.util
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qanet.__main__ import resolve
+from qanet.bundle import open_bundle
+from qanet.calib.cache import CropSpool
+from qanet.calib.calibrate import calibrate
+from qanet.calib.graph import load_model
+from qanet.calib.latency import network_latency_ms
+from qanet.calib.observe import crop_shape, each_crop
+from qanet.calib.quantize import write_quantised
+from qanet.cli.commandline import command_parser, emit, note, table
+from qanet.errors import QanetError
+
+_HEADER = ("graph", "mIoU", "pixel acc.", "rank corr.", "MB", "Q/DQ nodes", "OpenVINO ms", "made in s", "TensorRT-RTX")
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = command_parser("compare", "INT8 graphs of several tools: accuracy, size and speed of one network.")
+    parser.prog = "python -m qanet.calib.compare"
+    parser.add_argument("model", metavar="NAME.qanet")
+    parser.add_argument("--data", required=True, metavar="DIR", help="a data set with a train and a val split")
+    parser.add_argument("--crops", type=int, default=32, metavar="N", help="to calibrate on (32)")
+    parser.add_argument("--images", type=int, default=100, metavar="N", help="of the validation split (100)")
+    parser.add_argument("--rounds", type=int, default=50, metavar="N", help="of the timing (50)")
+    parser.add_argument("--threads", type=int, metavar="N")
+    parser.add_argument(
+        "--graph", action="append", default=[], metavar="NAME=FILE", help="an INT8 graph made elsewhere"
+    )
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point."""
+    args = _arguments().parse_args(argv)
+    bundle = open_bundle(args.model)
+    others = {name: path.read_bytes() for name, path in map(_other, args.graph)}
+    root = Path(args.data)
+    measure, _ = resolve("qanet.benchmarks.graph_accuracy:open_accuracy")(bundle, root, args.images, args.threads)
+    fp32 = bundle.read("model.onnx")
+    graphs, seconds = {"FP32": (fp32, "fp32"), "FP32, run in BF16": (fp32, "bf16")}, dict[str, float]()
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model.onnx"
+        model.write_bytes(fp32)
+        batches = resolve("qanet.runtime.crops:people_crops")(root, bundle.input_hw, args.crops)
+        with CropSpool(each_crop(batches, crop_shape(load_model(model)))) as crops:
+            for name, make in _makers(model, crops, args.threads or 0).items():
+                start = time.monotonic()
+                graphs[name] = (make(), "int8")
+                seconds[name] = time.monotonic() - start
+                note(f"{name}: made in {seconds[name]:.1f} s")
+    graphs |= {name: (data, "int8") for name, data in others.items()}
+    latency_ms = network_latency_ms(graphs, bundle.input_hw, args.rounds, args.threads)
+    lines = []
+    for name, (data, precision) in graphs.items():
+        accuracy = measure(data, precision)
+        lines.append({
+            "graph": name, **accuracy, "bytes": len(data), "qdq_nodes": _qdq_nodes(data),
+            "latency_ms": latency_ms[name],
+            "made_s": seconds.get(name), "tensorrt_rtx": _rtx_verdict(data, bundle.input_hw),
+        })  # fmt: skip
+        note(f"{name}: measured")
+    emit(args.json, lines, table([_row(line) for line in lines], _HEADER))
+    return 0
+
+
+def _other(text: str) -> tuple[str, Path]:
+    name, equals, file = text.partition("=")
+    if not equals or not Path(file).is_file():
+        raise QanetError("bad --graph", expected="NAME=FILE of an ONNX graph", got=text)
+    return name, Path(file)
+
+
+def _makers(model: Path, crops: CropSpool, threads: int) -> dict[str, Callable[[], bytes]]:
+    """Name -> what makes an INT8 graph of the FP32 file."""
+
+    def ours(method: str) -> bytes:
+        output = model.with_name("ours.onnx")
+        write_quantised(model, calibrate(model, crops, method, threads=threads), output)
+        return output.read_bytes()
+
+    return {
+        "this room, entropy": lambda: ours("entropy"),
+        "this room, minmax": lambda: ours("minmax"),
+        "quantize_static, minmax": lambda: _quantize_static(model, crops, None),
+        "quantize_static, minmax, Conv": lambda: _quantize_static(model, crops, ["Conv"]),
+    }
+
+
+def _quantize_static(model: Path, crops: CropSpool, operators: list[str] | None) -> bytes:
+    """ONNX Runtime's own: symmetric S8S8 Q/DQ, weights per channel, activations by minmax."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):
+        """One crop at a time."""
+
+        def __init__(self) -> None:
+            self._crops = iter(crops)
+
+        def get_next(self) -> dict[str, Any] | None:
+            crop = next(self._crops, None)
+            return None if crop is None else {"crops": crop, "box_scores": np.ones(1, np.float32)}
+
+    output = model.with_name("quantize_static.onnx")
+    quantize_static(
+        model, output, Reader(), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QInt8,
+        weight_type=QuantType.QInt8, op_types_to_quantize=operators,
+        extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
+    )  # fmt: skip
+    return output.read_bytes()
+
+
+def _qdq_nodes(data: bytes) -> int:
+    import onnx
+
+    graph = onnx.load_model_from_string(data).graph
+    return sum(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in graph.node)
+
+
+def _rtx_verdict(data: bytes, input_hw: tuple[int, int]) -> str:
+    """Whether TensorRT-RTX parses and builds a graph for sm_86; no GPU is needed."""
+    if importlib.util.find_spec("tensorrt_rtx") is None:
+        return "not installed"
+    import tensorrt_rtx as trt
+
+    logger = trt.Logger(trt.Logger.INTERNAL_ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(data):
+        return f"refused: {parser.get_error(0).desc().splitlines()[0][:80]}"
+    config = builder.create_builder_config()
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(trt.ComputeCapability.SM86, 0)
+    profile = builder.create_optimization_profile()
+    profile.set_shape("crops", *[(1, *input_hw, 3)] * 3)
+    profile.set_shape("box_scores", (1,), (1,), (1,))
+    config.add_optimization_profile(profile)
+    return "builds" if builder.build_serialized_network(network, config) is not None else "fails to build"
+
+
+def _row(line: dict[str, Any]) -> tuple[object, ...]:
+    made = "" if line["made_s"] is None else f"{line['made_s']:.1f}"
+    return (
+        line["graph"], f"{line['miou']:.2f}", f"{line['pixel_accuracy']:.2f}", f"{line['rank_correlation']:.1f}",
+        f"{line['bytes'] / 1e6:.1f}", line["qdq_nodes"], f"{line['latency_ms']:.1f}", made, line["tensorrt_rtx"],
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except QanetError as error:
+        print(f"error: {error.line()}", file=sys.stderr)
+        sys.exit(2)

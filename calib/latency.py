@@ -1,0 +1,125 @@
+"""Milliseconds of OpenVINO on this CPU: of whole graphs in turns, and of the blocks of one by its own counters."""
+
+import time
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from qanet.calib.blocks import block_of
+from qanet.cpu_precision import openvino_hint
+from qanet.errors import QanetError
+
+_WARM_UP = 3
+
+
+def network_latency_ms(
+    graphs: Mapping[str, tuple[bytes, str]], input_hw: tuple[int, int], rounds: int = 30, threads: int | None = None
+) -> dict[str, float]:
+    """Median latency of one crop for each graph, taken in turns so that other work on the machine meets all alike.
+
+    Args:
+        graphs: name -> (ONNX file's contents, its precision: fp32, bf16, int8, ...).
+        input_hw: crop size (H, W) pixels.
+        threads: None lets OpenVINO choose.
+    Returns:
+        name -> milliseconds; the graph outputs are `logits` and `iou_scores` where the graph has both, else all.
+    """
+    requests = {
+        name: _compile(data, precision, threads).create_infer_request() for name, (data, precision) in graphs.items()
+    }
+    feed = _feed(input_hw)
+    samples: dict[str, list[float]] = {name: [] for name in graphs}
+    for number in range(_WARM_UP + rounds):
+        for name, request in requests.items():
+            start = time.perf_counter()
+            request.infer({port: feed[port] for port in _inputs(request)}, share_inputs=True)
+            if number >= _WARM_UP:
+                samples[name].append((time.perf_counter() - start) * 1e3)
+    return {name: median(values) for name, values in samples.items()}
+
+
+def block_latency_ms(
+    graphs: Mapping[str, tuple[bytes, str]], blocks: Sequence[str], input_hw: tuple[int, int], rounds: int = 40,
+    threads: int | None = None,
+) -> dict[str, dict[str, float]]:  # fmt: skip
+    """Time of each block in one crop's inference, by OpenVINO's performance counters, the graphs in turns.
+
+    The least time of each layer over the rounds, summed: what a layer takes when nothing else interrupts it, which
+    on a busy machine is all that differs from one run to the next. A fused layer counts for the block of the first
+    convolution or sum in it; what belongs to no block is left out.
+
+    Args:
+        graphs: name -> (ONNX file's contents, its precision).
+    Returns:
+        name -> block -> milliseconds.
+    """
+    feed = _feed(input_hw)
+    runs = []
+    for name, (data, precision) in graphs.items():
+        compiled = _compile(data, precision, threads, counters=True)
+        runs.append((name, compiled.create_infer_request(), _owners(compiled.get_runtime_model(), set(blocks))))
+    least: dict[str, dict[str, float]] = {name: {} for name in graphs}
+    for _ in range(_WARM_UP + rounds):
+        for name, request, owner in runs:
+            request.infer({port: feed[port] for port in _inputs(request)}, share_inputs=True)
+            for layer in request.profiling_info:
+                if layer.node_name in owner:
+                    spent = layer.real_time.total_seconds() * 1e3
+                    least[name][layer.node_name] = min(spent, least[name].get(layer.node_name, spent))
+    spent_ms = {name: dict.fromkeys(blocks, 0.0) for name in graphs}
+    for name, _, owner in runs:
+        for layer_name, value in least[name].items():
+            spent_ms[name][owner[layer_name]] += value
+    return spent_ms
+
+
+def _owners(runtime_model: Any, blocks: set[str]) -> dict[str, str]:
+    """Executed layer -> its block."""
+    owners = {}
+    for node in runtime_model.get_ordered_ops():
+        info = node.get_rt_info()
+        if str(info["layerType"].astype(str)) in ("Const", "Input", "Output"):
+            continue
+        origins = str(info["originalLayersNames"].astype(str)).split(",")
+        # an inserted reorder has the names of what it stands between, or none
+        names = [*origins, node.get_friendly_name().split("/")[0]]
+        found = [block_of(name.split("/")[0]) for name in names if block_of(name.split("/")[0]) in blocks]
+        if found:
+            owners[node.get_friendly_name()] = found[0]
+    return owners
+
+
+def _compile(graph: bytes, precision: str, threads: int | None, counters: bool = False) -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise QanetError("OpenVINO is not installed", got=str(error), next_command="pip install openvino") from error
+    core = openvino.Core()
+    config: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": openvino_hint(core, precision),
+        "PERF_COUNT": counters,
+    }  # fmt: skip
+    if threads:
+        config["INFERENCE_NUM_THREADS"] = threads
+    try:
+        model = core.read_model(graph)
+        kept = [port for port in model.outputs if port.get_any_name() in ("logits", "iou_scores")]
+        if len(kept) == 2:  # what the kernel tail takes; the rest of the graph is not computed
+            model = openvino.Model(kept, model.get_parameters()[:1], "network")
+        return core.compile_model(model, "CPU", config)
+    except RuntimeError as error:
+        raise QanetError("OpenVINO cannot compile the graph", got=str(error).strip().splitlines()[-1]) from error
+
+
+def _inputs(request: Any) -> list[str]:
+    return [port.get_any_name() for port in request.model_inputs]
+
+
+def _feed(input_hw: tuple[int, int]) -> dict[str, Any]:
+    """One crop of smooth random colours, and its box score."""
+    height, width = input_hw
+    coarse = np.random.default_rng(0).integers(0, 256, (1, -(-height // 16), -(-width // 16), 3)).astype(np.uint8)
+    crop = coarse.repeat(16, 1).repeat(16, 2)[:, :height, :width]
+    return {"crops": np.ascontiguousarray(crop), "box_scores": np.ones(1, np.float32)}

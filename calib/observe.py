@@ -1,0 +1,188 @@
+"""Crops through the FP32 graph, one at a time: a histogram of every activation that may be quantised, and the largest
+magnitude of every other float activation of the network.
+
+ONNX Runtime runs the part of the graph that those activations need. Crops are run singly whatever the batches
+were: what is seen then depends on the crops alone, and memory on one crop's activations (about 100 MB at 384x288).
+The histograms serve every method and every choice of layers that stay in float, so they are what is cached.
+"""
+
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qanet.calib.graph import GraphView
+from qanet.calib.histogram import Histogram
+from qanet.calib.placement import place
+from qanet.errors import QanetError
+
+Crop = NDArray[np.uint8]
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+@dataclass(frozen=True)
+class Observations:
+    """What crops showed of a graph's activations.
+
+    Attributes:
+        crops: number of crops.
+        is_black: whether every pixel of every crop was 0.
+        histograms: of |x|, of the activations that may be quantised, in graph order.
+        largest: the largest |x| of the network's other float activations, in graph order.
+    """
+
+    crops: int
+    is_black: bool
+    histograms: dict[str, Histogram]
+    largest: dict[str, float]
+
+    def to_bytes(self) -> bytes:
+        """An .npz file's contents."""
+        head = json.dumps([self.crops, self.is_black, list(self.histograms), list(self.largest)])
+        histograms = self.histograms.values()
+        file = io.BytesIO()
+        np.savez_compressed(
+            file, head=np.array(head), counts=np.stack([h.counts for h in histograms]),
+            exponents=np.array([h.exponent for h in histograms]), peaks=np.array([h.largest for h in histograms]),
+            largest=np.array(list(self.largest.values()), np.float64),
+        )  # fmt: skip
+        return file.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Observations":
+        """Inverse of `to_bytes`; ValueError, OSError, KeyError or zipfile.BadZipFile where it is not that."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            crops, is_black, quantised, others = json.loads(str(file["head"]))
+            parts = zip(quantised, file["counts"], file["exponents"], file["peaks"])
+            histograms = {name: Histogram.of(counts, int(e), float(peak)) for name, counts, e, peak in parts}
+            return cls(crops, is_black, histograms, dict(zip(others, file["largest"].tolist())))
+
+
+def observe(
+    model: Any, batches: Iterable[Crop], threads: int = 0, progress: Callable[[int], None] | None = None
+) -> Observations:
+    """Run every crop.
+
+    Args:
+        model: onnx.ModelProto as `load_model` returns it, with one uint8 input (N, H, W, 3).
+        batches: uint8 arrays (B, H, W, 3), read once; B may vary and does not matter.
+        threads: of ONNX Runtime, 0 for all cores.
+        progress: called with the number of crops done, after each.
+    Raises:
+        QanetError: another graph, crops of a wrong shape or dtype, an activation that is NaN or infinite.
+    """
+    names = place(model, ()).observed()
+    others = [name for name in _network_tensors(model.graph) if name not in names]
+    run = _session(model, names, others, threads)
+    histograms = {name: Histogram() for name in names}
+    largest = np.zeros(len(others), np.float64)
+    crops, is_black = 0, True
+    for crop in each_crop(batches, crop_shape(model)):
+        is_black = is_black and not crop.any()
+        values = run(crop)
+        for name, value in zip(names, values):
+            try:
+                histograms[name].add(value)
+            except ValueError as error:
+                raise _not_finite(name) from error
+        peaks = np.array(values[len(names) :], np.float64).reshape(-1)
+        if not np.isfinite(peaks).all():
+            raise _not_finite(others[int(np.flatnonzero(~np.isfinite(peaks))[0])])
+        largest = np.maximum(largest, peaks)
+        crops += 1
+        if progress:
+            progress(crops)
+    return Observations(crops, is_black, histograms, dict(zip(others, largest.tolist())))
+
+
+def _not_finite(name: str) -> QanetError:
+    return QanetError(
+        f"calibration: a value is NaN or infinite in tensor {name!r}", next_command="qanet export CHECKPOINT"
+    )  # fmt: skip
+
+
+def crop_shape(model: Any) -> tuple[int | None, ...]:
+    """(H, W, 3) of the graph's uint8 input, None for what is dynamic; QanetError where there is no such input."""
+    return tuple(_feed(model)[1])
+
+
+def each_crop(batches: Iterable[Crop], shape: tuple[int | None, ...]) -> Iterator[Crop]:
+    """The crops (1, H, W, 3) uint8 of all batches; QanetError at the first that is not of that shape."""
+    for batch in batches:
+        batch = np.asarray(batch)
+        fits = batch.ndim == 4 and all(want in (None, got) for want, got in zip(shape, batch.shape[1:]))
+        if not fits or batch.dtype != np.uint8:
+            expected = ", ".join("?" if size is None else str(size) for size in shape)
+            raise QanetError(
+                "the crops do not fit the model", expected=f"uint8 (B, {expected})",
+                got=f"{batch.dtype} {batch.shape}", next_command="qanet.geometry.crop_people at the model's input size",
+            )  # fmt: skip
+        for index in range(len(batch)):
+            yield np.ascontiguousarray(batch[index : index + 1])
+
+
+def _feed(model: Any) -> tuple[Any, tuple[int | None, ...]]:
+    """The uint8 input that the convolutions depend on, and its (H, W, 3)."""
+    import onnx
+
+    view = GraphView.of(model.graph)
+    weighted = [name for node in model.graph.node if node.op_type in WEIGHTED for name in node.input]
+    read = {name for index in view.upstream(weighted) for name in model.graph.node[index].input} | set(weighted)
+    inputs = [v for v in model.graph.input if v.name in read and v.name not in view.initialisers]
+    shape = view.shapes.get(inputs[0].name, ()) if len(inputs) == 1 else ()
+    if len(inputs) != 1 or len(shape) != 4 or inputs[0].type.tensor_type.elem_type != onnx.TensorProto.UINT8:
+        raise QanetError(
+            "the graph cannot be calibrated", expected="one uint8 input (N, H, W, 3) before the convolutions",
+            got=[v.name for v in inputs], next_command="qanet export CHECKPOINT",
+        )  # fmt: skip
+    return inputs[0], shape[1:]
+
+
+def _network_tensors(graph: Any) -> list[str]:
+    """Float activations that a layer with weights makes or depends on, in graph order."""
+    import onnx
+
+    view = GraphView.of(graph)
+    floats = {v.name for v in graph.value_info if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+    made = [name for node in graph.node if node.op_type in WEIGHTED for name in node.output]
+    inside = view.upstream(made)
+    known = floats | {value.name for value in graph.output}
+    return [name for index in sorted(inside) for name in graph.node[index].output if name in known]
+
+
+def _session(
+    model: Any, names: list[str], others: list[str], threads: int
+) -> Callable[[Crop], list[NDArray[np.float32]]]:
+    """A function crop -> the activations `names`, then the largest magnitude of each of `others`."""
+    import onnx
+    import onnxruntime as ort
+
+    feed, _ = _feed(model)
+    view = GraphView.of(model.graph)
+    needed = view.upstream([*names, *others])
+    nodes = [node for index, node in enumerate(model.graph.node) if index in needed]
+    peaks = []
+    for number, name in enumerate(others):
+        nodes.append(onnx.helper.make_node("Abs", [name], [f"calibration.abs.{number}"]))
+        nodes.append(
+            onnx.helper.make_node("ReduceMax", [f"calibration.abs.{number}"], [f"calibration.{number}"], keepdims=0)
+        )  # fmt: skip
+        peaks.append(f"calibration.{number}")
+    wanted = [*names, *peaks]
+    outputs = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in wanted]
+    read = {name for node in nodes for name in node.input}
+    constants = [tensor for tensor in model.graph.initializer if tensor.name in read]
+    graph = onnx.helper.make_graph(nodes, "calibration", [feed], outputs, constants)
+    part = onnx.helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(part.SerializeToString(), options, ["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
+        raise QanetError("ONNX Runtime refuses the graph", got=str(error).splitlines()[0]) from error
+    return lambda crop: session.run(wanted, {feed.name: crop})

@@ -1,0 +1,214 @@
+"""One order of `qanet build`: a runtime and a precision -> engines, counted and, if asked, verified."""
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qanet.bundle import Bundle, create
+from qanet.cli.commandline import note
+from qanet.errors import QanetError
+from qanet.export.engine_entry import engine_entry
+from qanet.export.engines.built import BuiltEngine
+from qanet.export.engines.census import Census, check_delivered
+from qanet.export.engines.openvino import KERNEL_TAIL, deliverable
+from qanet.export.engines.tensorrt_options import Options
+from qanet.export.typed_graphs import graph_file, largest_activations
+from qanet.export.verify import Arrays, Difference, Run, drawn_crops, verify
+
+_VERIFIED_CROPS = 2
+
+
+class OpenEngine(Protocol):
+    """qanet.runtime.engines.select.open_engine."""
+
+    def __call__(self, bundle: Bundle, device: str, precision: str, outputs: tuple[str, ...]) -> Any:
+        """An engine with `run(crops, box_scores)`."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to build: runtime and precision, the builder's options, and the rest of the command line."""
+
+    runtime: str
+    precision: str
+    options: Options
+    args: argparse.Namespace
+
+    @property
+    def targets(self) -> list[str] | None:
+        """GPUs asked for, None for the runtime's own choice."""
+        return self.args.target.split(",") if self.args.target else None
+
+    @property
+    def outputs(self) -> tuple[str, ...] | None:
+        """Outputs to keep, None for all."""
+        return KERNEL_TAIL if self.args.tail == "kernel" else None
+
+
+def check_runtimes(orders: list[Order]) -> None:
+    """Everything about libraries, GPUs and options that can be known before a graph is written.
+
+    Raises:
+        QanetError: a library is missing, a target, a precision or an option it does not have.
+    """
+    for order in orders:
+        if order.runtime == "openvino":
+            deliverable(order.precision)
+            continue
+        from qanet.export.engines.tensorrt_library import check_targets, load_library
+        from qanet.export.engines.this_gpu import this_gpu
+
+        trt = load_library(order.runtime)
+        order.options.check_runtime(trt, order.runtime)
+        check_targets(trt, order.runtime, order.targets)
+        if order.args.verify:
+            this_gpu()  # an engine is verified by running it
+
+
+def build_engines(
+    bundle: Bundle, order: Order, open_engine: OpenEngine, say: Callable[[str], None]
+) -> list[BuiltEngine]:
+    """Build what is ordered: one engine, or one for each bucket in low-memory mode.
+
+    Raises:
+        QanetError: a build fails, is not in the precision asked for, or departs from ONNX Runtime.
+    """
+    apart = order.args.low_memory and order.runtime != "openvino"
+    with graph_file(bundle, order.precision, order.runtime) as path:
+        engines = []
+        for options in order.options.one_by_one() if apart else [order.options]:
+            built = build_one(path, order, options, order.outputs, say)
+            keep = _left_wider(bundle, path, order.precision, built.census)
+            check_delivered(built.census, _deliverable(order), keep=keep)
+            if order.args.verify:
+                for line in verify_engine(bundle, order, options, built, open_engine):
+                    say(f"  {line.name}: {line.value:.2g}, limit {line.limit:g}")
+            engines.append(built)
+    return engines
+
+
+def build_one(
+    path: Path, order: Order, options: Options, outputs: tuple[str, ...] | None, say: Callable[[str], None]
+) -> BuiltEngine:
+    """One engine of a typed ONNX file by the order's runtime."""
+    if order.runtime == "openvino":
+        from qanet.export.engines import openvino
+
+        return openvino.build(path, precision=order.precision, outputs=outputs, report=say)
+    asked: dict[str, Any] = {
+        "runtime": order.runtime,
+        "targets": order.targets,
+        "options": options,
+        "outputs": outputs,
+        "report": say,
+    }
+    if order.args.low_memory:
+        from qanet.export.engines.child import build_apart
+
+        return build_apart(path, **asked)
+    from tqdm import tqdm
+
+    from qanet.export.engines import tensorrt
+
+    with tqdm(total=0, leave=False, disable=order.args.json or None) as bar:
+        return tensorrt.build(path, bar=None if bar.disable else bar, **asked)
+
+
+def verify_engine(
+    bundle: Bundle, order: Order, options: Options, built: BuiltEngine, open_engine: OpenEngine
+) -> list[Difference]:
+    """Run an engine that is not in the bundle yet, through the runtime's own loader, against ONNX Runtime."""
+    device = "cpu" if order.runtime == "openvino" else "cuda"
+
+    def runner(engine: BuiltEngine) -> Run:
+        def run(crops: NDArray[np.uint8], boxes: NDArray[np.float32], outputs: tuple[str, ...]) -> Arrays:
+            with tempfile.TemporaryDirectory() as folder:
+                scratch = _scratch(Path(folder), bundle, order, engine)
+                opened = open_engine(scratch, device, order.precision, outputs)
+                results: Arrays = opened.run(crops, boxes)
+                if device == "cuda":
+                    opened.close()  # its memory goes back before the next engine is built
+                return {name: np.array(results[name]) for name in outputs}
+
+        return run
+
+    def rebuild(graph: bytes, outputs: tuple[str, ...]) -> Run:
+        with graph_file(bundle, order.precision, order.runtime, graph) as path:
+            return runner(build_one(path, order, options, outputs, lambda line: None))
+
+    reference = bundle.graph("fp32" if order.precision == "bf16" else order.precision)
+    crops = _crops(order, bundle)[: built.batches[0][2] if built.batches else None]
+    try:
+        return verify(reference, runner(built), built.outputs, _deliverable(order), crops, rebuild)
+    except QanetError as error:
+        if error.next_command is None and device == "cuda":
+            error = QanetError(
+                error.fact, expected=error.expected, got=error.got, next_command=_polygraphy(bundle, order)
+            )
+        raise error
+
+
+def _polygraphy(bundle: Bundle, order: Order) -> str:
+    """The command that compares every tensor of the graph, fusions and all, with NVIDIA's own tool."""
+    graph = bundle.path / bundle.manifest["graphs"][order.precision]
+    height, width = bundle.input_hw
+    return (
+        f"polygraphy run {graph} --onnxrt --trt --strongly-typed --onnx-outputs mark all --trt-outputs mark all "
+        f"--input-shapes crops:[1,{height},{width},3] box_scores:[1] --fail-fast"
+    )
+
+
+def _scratch(folder: Path, bundle: Bundle, order: Order, built: BuiltEngine) -> Bundle:
+    """A bundle of this engine alone, without a graph to fall back to."""
+    scratch = create(
+        folder / "verified.qanet", labels=bundle.labels.name, input_hw=list(bundle.input_hw),
+        qam_weights=list(bundle.qam_weights), pixel_score_threshold=bundle.threshold,
+    )  # fmt: skip
+    scratch.add_engine("engines/verified", built.data, engine_entry(built, order.precision, None))
+    scratch.save()
+    return scratch
+
+
+def _crops(order: Order, bundle: Bundle) -> NDArray[np.uint8]:
+    """(N, H, W, 3) uint8: drawn, or the first images of --images, each stretched to a crop."""
+    if order.args.images is None:
+        return drawn_crops(_VERIFIED_CROPS, bundle.input_hw)
+    import cv2
+
+    from qanet.images import read_image
+
+    files = sorted(p for p in Path(order.args.images).glob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    if not files:
+        raise QanetError(f"no image in {order.args.images}", expected=".jpg or .png files", got="none")
+    height, width = bundle.input_hw
+    if len(files) > _VERIFIED_CROPS:
+        note(f"verifying with the first {_VERIFIED_CROPS} of {len(files)} images")
+    images = [read_image(file) for file in files[:_VERIFIED_CROPS]]
+    return np.stack([cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) for image in images])
+
+
+def _deliverable(order: Order) -> str:
+    """The precision that counts as delivered: OpenVINO takes the 16-bit type that the CPU has."""
+    return deliverable(order.precision, order.outputs) if order.runtime == "openvino" else order.precision
+
+
+def _left_wider(bundle: Bundle, graph: Path, precision: str, census: Census) -> set[str]:
+    """Compute nodes that were left wider on purpose: INT8 by calibration, FP16 where activations would overflow."""
+    import onnx
+
+    model = onnx.load(str(graph))
+    if precision in ("int8", "fp8"):
+        quantized = {out for node in model.graph.node if node.op_type == "DequantizeLinear" for out in node.output}
+        fed = {node.name for node in model.graph.node if node.input and node.input[0] in quantized}
+        return {layer.name for layer in census.compute} - fed
+    if precision == "fp16":
+        from qanet.export.typed import beyond_fp16
+
+        return beyond_fp16(onnx.load_model_from_string(bundle.graph("fp32")), largest_activations(bundle))
+    return set()

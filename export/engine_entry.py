@@ -1,0 +1,35 @@
+"""How an engine is called in its bundle, and what the manifest says of it."""
+
+from typing import Any
+
+from qanet.bundle import safe_name
+from qanet.cpu_precision import cpu_signature
+from qanet.export.engines.built import BuiltEngine
+
+_SUFFIX = {"openvino": "blob", "tensorrt": "plan", "tensorrt-rtx": "plan"}
+
+
+def engine_file(built: BuiltEngine, precision: str, one_of_many: bool) -> str:
+    """Where an engine lies in its bundle; one that is built for one bucket of several has the batch in its name."""
+    bucket = f".b{built.batches[0][2]}" if one_of_many else ""
+    target = safe_name("+".join(built.targets))
+    return f"engines/{built.runtime}-{built.version}-{target}.{precision}{bucket}.{_SUFFIX[built.runtime]}"
+
+
+def engine_entry(built: BuiltEngine, precision: str, graph_sha256: str | None) -> dict[str, Any]:
+    """What the manifest says of an engine; `graph_sha256` is that of the bundle's graph it was built from."""
+    entry: dict[str, Any] = {
+        "runtime": built.runtime, "version": built.version, "precision": precision, "targets": list(built.targets),
+        "inputs": list(built.inputs), "outputs": list(built.outputs), "census": built.census.to_json(),
+        "options": dict(built.options), "messages": list(built.messages), "graph_sha256": graph_sha256,
+    }  # fmt: skip
+    if built.batches:
+        entry["batches"] = [list(batch) for batch in built.batches]
+    if built.stripped:
+        entry["stripped"] = True
+    if built.runtime == "openvino":
+        import openvino
+
+        entry["cpu"] = cpu_signature(openvino.Core())  # the blob holds code for this CPU's instructions
+        entry["hint"] = built.options["INFERENCE_PRECISION_HINT"]
+    return entry

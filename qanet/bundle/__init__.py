@@ -1,0 +1,14 @@
+"""NAME.qanet/: what an artifact is, what made it, what it may run on.
+
+manifest.json is read and checked before anything else; a file of the bundle is hashed before it is handed to a
+parser. A bundle that ships inside the package is read-only: `writable_copy` makes one to build into.
+"""
+
+from qanet.bundle.folder import SHIPPED, SUFFIX, Bundle
+from qanet.bundle.manifest import OPTIONAL_PRECISIONS, PRECISIONS, SCHEMA_VERSION
+from qanet.bundle.opening import copy_bundle, create, open_bundle, safe_name, writable_copy
+
+__all__ = [
+    "OPTIONAL_PRECISIONS", "PRECISIONS", "SCHEMA_VERSION", "SHIPPED", "SUFFIX", "Bundle", "copy_bundle", "create",
+    "open_bundle", "safe_name", "writable_copy",
+]  # fmt: skip
