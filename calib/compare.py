@@ -7,7 +7,6 @@ convolutions alone; a graph that another tool wrote (NVIDIA ModelOpt's needs an 
 
 import argparse
 import importlib.util
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +23,7 @@ from qanet.calib.graph import load_model
 from qanet.calib.latency import network_latency_ms
 from qanet.calib.observe import crop_shape, each_crop
 from qanet.calib.quantize import write_quantised
-from qanet.cli.commandline import command_parser, emit, note, table
+from qanet.cli.commandline import command_parser, emit, note, run_module, table
 from qanet.errors import QanetError
 
 _HEADER = ("graph", "mIoU", "pixel acc.", "rank corr.", "MB", "Q/DQ nodes", "OpenVINO ms", "made in s", "TensorRT-RTX")
@@ -163,8 +162,4 @@ def _row(line: dict[str, Any]) -> tuple[object, ...]:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except QanetError as error:
-        print(f"error: {error.line()}", file=sys.stderr)
-        sys.exit(2)
+    run_module(main)

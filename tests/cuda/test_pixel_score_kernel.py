@@ -103,7 +103,8 @@ def test_the_greatest_finite_numbers_are_not_flagged(emulated):
     for kind in (np.float32, np.float16):
         limits = np.finfo(kind)
         logits = np.resize(np.array([limits.max, limits.min, limits.tiny, -0.0], kind), (2, 3, 8, 6))
-        score(emulated("pixel_score"), logits, [[0, 0, 24, 32], [3, 4, 20, 20]], (32, 24))
+        got = score(emulated("pixel_score"), logits, [[0, 0, 24, 32], [3, 4, 20, 20]], (32, 24))
+        assert np.isfinite(got.pixel_scores).all() and np.isfinite(got.part_scores).all()
 
 
 @pytest.mark.parametrize("name", FAST)
