@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from qanet.calib.blocks import block_of
-from qanet.cpu_precision import openvino_hint
+from qanet.cpu_precision import openvino_core, openvino_hint
 from qanet.errors import QanetError
 
 _WARM_UP = 3
@@ -96,7 +96,7 @@ def _compile(graph: bytes, precision: str, threads: int | None, counters: bool =
         import openvino
     except ImportError as error:
         raise QanetError("OpenVINO is not installed", got=str(error), next_command="pip install openvino") from error
-    core = openvino.Core()
+    core = openvino_core()
     config: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": openvino_hint(core, precision),
         "PERF_COUNT": counters,

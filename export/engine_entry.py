@@ -3,7 +3,7 @@
 from typing import Any
 
 from qanet.bundle import safe_name
-from qanet.cpu_precision import cpu_signature
+from qanet.cpu_precision import cpu_signature, openvino_core
 from qanet.export.engines.built import BuiltEngine
 
 _SUFFIX = {"openvino": "blob", "tensorrt": "plan", "tensorrt-rtx": "plan"}
@@ -28,8 +28,6 @@ def engine_entry(built: BuiltEngine, precision: str, graph_sha256: str | None) -
     if built.stripped:
         entry["stripped"] = True
     if built.runtime == "openvino":
-        import openvino
-
-        entry["cpu"] = cpu_signature(openvino.Core())  # the blob holds code for this CPU's instructions
+        entry["cpu"] = cpu_signature(openvino_core())  # the blob holds code for this CPU's instructions
         entry["hint"] = built.options["INFERENCE_PRECISION_HINT"]
     return entry

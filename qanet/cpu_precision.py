@@ -1,9 +1,23 @@
 """What a CPU can do, by OpenVINO's word: one rule for the build and the runtime."""
 
+import functools
 from typing import Any
 
 _HINT = "INFERENCE_PRECISION_HINT"
 _OPENVINO_NAMES = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+
+
+@functools.cache
+def openvino_core() -> Any:
+    """The process's one openvino.Core, which is never released.
+
+    OpenVINO's CPU plug-in gives the thread that makes a Core another stack for signals, and takes it away with that
+    Core. When several die in another order than they came, the thread is left with a stack that is no more, and the
+    next signal, such as Ctrl-C, ends the process with a segmentation fault (seen with OpenVINO 2026.4.1).
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def floating_point(core: Any, precision: str, has_tail: bool = False) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from qanet.cpu_precision import openvino_hint
+from qanet.cpu_precision import openvino_core, openvino_hint
 
 _COPIED = 64 << 20  # bytes: beyond any cache
 _SIDE = 1024  # of the matrix product
@@ -40,7 +40,7 @@ def multiply_adds_per_second(
         bound = np.float32(np.abs(weights).max())
         kernel = ops.fake_quantize(kernel, -bound, bound, -bound, bound, 255)
     product = ops.convolution(node, kernel, [1, 1], [1, 1], [1, 1], [1, 1])
-    core = openvino.Core()
+    core = openvino_core()
     config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": openvino_hint(core, precision)}
     if threads:
         config["INFERENCE_NUM_THREADS"] = threads

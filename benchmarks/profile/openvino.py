@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from qanet.benchmarks.profile.blocks import Layer, block_of, describe_profile
 from qanet.benchmarks.variants import Variant
-from qanet.cpu_precision import openvino_hint
+from qanet.cpu_precision import openvino_core, openvino_hint
 
 _TYPES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": "int8"}
 _WARM_UP = 3
@@ -24,11 +24,10 @@ def profile_openvino(
     Returns:
         See `describe_profile`.
     """
-    import openvino
 
     from qanet.runtime.engines.openvino import select_outputs
 
-    core = openvino.Core()
+    core = openvino_core()
     model = select_outputs(core.read_model(variant.bundle.graph(variant.precision)), variant.outputs)
     config: dict[str, Any] = {"PERF_COUNT": True, "INFERENCE_PRECISION_HINT": openvino_hint(core, variant.precision)}
     config["PERFORMANCE_HINT"] = "LATENCY"

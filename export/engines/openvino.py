@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from qanet.cpu_precision import floating_point, openvino_hint
+from qanet.cpu_precision import floating_point, openvino_core, openvino_hint
 from qanet.errors import QanetError
 from qanet.export.engines.built import BuiltEngine, Report
 from qanet.export.engines.census import EngineLayer, take_census
@@ -108,10 +108,9 @@ def _has_tail(outputs: Sequence[str] | None) -> bool:
 
 def _core() -> Any:
     try:
-        import openvino
+        return openvino_core()
     except ImportError as error:
         raise QanetError("OpenVINO is not installed", got=str(error), next_command="pip install openvino") from error
-    return openvino.Core()
 
 
 def _version() -> str:

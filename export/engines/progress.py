@@ -18,8 +18,8 @@ def watched(trt: Any, config: Any, bar: Any, can_stop: bool) -> Iterator[None]:
         trt: the library's module.
         config: the IBuilderConfig that the block builds with.
         bar: tqdm with a total of 0, to which each phase adds its steps when it starts; None shows nothing.
-        can_stop: end the build between two steps; else Ctrl-C counts once the build is done. TensorRT-RTX 1.7.1 once
-            took the process with it (of some seventy builds stopped), and builds in seconds anyway.
+        can_stop: end the build between two steps; else Ctrl-C counts once the build is done, as for TensorRT-RTX,
+            whose builds last seconds.
     """
     stopped = threading.Event()
     monitor = _monitor(trt, bar, lambda: can_stop and stopped.is_set())

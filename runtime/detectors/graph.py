@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qanet.cpu_precision import openvino_core
 from qanet.errors import QanetError
 
 if TYPE_CHECKING:
@@ -76,10 +77,9 @@ def read_graph(path: Path) -> tuple["openvino.Model", Graph]:
 
 def compile_graph(model: "openvino.Model", threads: int | None) -> "openvino.InferRequest":
     """A request on the CPU."""
-    import openvino
 
     config = {"PERFORMANCE_HINT": "LATENCY", **({"INFERENCE_NUM_THREADS": threads} if threads else {})}
-    return openvino.Core().compile_model(model, "CPU", config).create_infer_request()
+    return openvino_core().compile_model(model, "CPU", config).create_infer_request()
 
 
 def _settle(model: "openvino.Model") -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.bundle import Bundle
-from qanet.cpu_precision import cpu_signature, openvino_hint
+from qanet.cpu_precision import cpu_signature, openvino_core, openvino_hint
 from qanet.errors import QanetError
 from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS, Outputs
 
@@ -48,9 +48,8 @@ def engine_from_graph(
     Raises:
         QanetError: not a graph OpenVINO reads.
     """
-    import openvino
 
-    core = openvino.Core()
+    core = openvino_core()
     try:
         model = core.read_model(graph)
         if outputs is not None:
@@ -69,9 +68,8 @@ def engine_from_bundle(
     Raises:
         QanetError: the bundle has neither, or a file of it was changed.
     """
-    import openvino
 
-    core = openvino.Core()
+    core = openvino_core()
     for entry in bundle.engines:
         if (entry["runtime"], entry["precision"]) != ("openvino", precision):
             continue

@@ -6,6 +6,7 @@ import pytest
 from qanet.calib.calibrate import calibrate
 from qanet.calib.quantize import SMALLEST_SCALE, insert_qdq, quantise_weight, write_quantised
 from qanet.calib.scales import Range
+from qanet.cpu_precision import openvino_core
 from qanet.errors import QanetError
 
 onnx = pytest.importorskip("onnx")
@@ -127,8 +128,8 @@ def test_a_range_that_is_far_too_small_does_harm(small_model, scales, crops, tmp
 
 
 def test_openvino_runs_the_convolutions_in_int8(small_model, int8, crops):
-    openvino = pytest.importorskip("openvino")
-    compiled = openvino.Core().compile_model(str(int8), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    pytest.importorskip("openvino")
+    compiled = openvino_core().compile_model(str(int8), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     kinds = {}
     for operation in compiled.get_runtime_model().get_ordered_ops():
         info = operation.get_rt_info()

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from tail_backends import assert_same, available, dense
 from torch import nn
 
+from qanet.cpu_precision import openvino_core
 from qanet.export import baseline
 from qanet.export.graph import ParsingGraph
 from qanet.quality import PixelScores, pixel_score
@@ -76,7 +77,8 @@ def answer(form, logits, boxes, onnx_tail):
         session = onnxruntime.InferenceSession(onnx_tail(logits.shape[1]), providers=["CPUExecutionProvider"])
         return whole_crop(*session.run(None, {"logits": logits}))
     if form == "graph in OpenVINO":
-        core = pytest.importorskip("openvino").Core()
+        pytest.importorskip("openvino")
+        core = openvino_core()
         compiled = core.compile_model(
             core.read_model(onnx_tail(logits.shape[1])), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
         )
