@@ -1,14 +1,14 @@
-"""The builder's phases as a progress bar, and what Ctrl-C does to a build."""
+"""The builder's phases as a progress bar, and Ctrl-C as an end of the build between two steps."""
 
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 
 @contextlib.contextmanager
-def watched(trt: Any, config: Any, bar: Any, can_stop: bool) -> Iterator[None]:
+def watched(trt: Any, config: Any, bar: Any) -> Iterator[None]:
     """Move a tqdm bar with the builder's steps while the block runs; KeyboardInterrupt at its end after Ctrl-C.
 
     A signal handler that raises would raise into the library's callbacks, which must not; this one only makes the
@@ -18,11 +18,9 @@ def watched(trt: Any, config: Any, bar: Any, can_stop: bool) -> Iterator[None]:
         trt: the library's module.
         config: the IBuilderConfig that the block builds with.
         bar: tqdm with a total of 0, to which each phase adds its steps when it starts; None shows nothing.
-        can_stop: end the build between two steps; else Ctrl-C counts once the build is done, as for TensorRT-RTX,
-            whose builds last seconds.
     """
     stopped = threading.Event()
-    monitor = _monitor(trt, bar, lambda: can_stop and stopped.is_set())
+    monitor = _monitor(trt, bar, stopped)
     config.progress_monitor = monitor
     is_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGINT, lambda *_: stopped.set()) if is_main else None
@@ -36,7 +34,7 @@ def watched(trt: Any, config: Any, bar: Any, can_stop: bool) -> Iterator[None]:
             signal.signal(signal.SIGINT, before)
 
 
-def _monitor(trt: Any, bar: Any, stopped: Callable[[], bool]) -> Any:
+def _monitor(trt: Any, bar: Any, stopped: threading.Event) -> Any:
     class ProgressMonitor(trt.IProgressMonitor):
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
@@ -50,7 +48,7 @@ def _monitor(trt: Any, bar: Any, stopped: Callable[[], bool]) -> Any:
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             self._advance(phase_name, step + 1)
-            return not stopped()
+            return not stopped.is_set()
 
         def phase_finish(self, phase_name: str) -> None:
             if phase_name in self._steps:

@@ -103,7 +103,7 @@ def _plan(
     cache = cache_file(trt, runtime, targets[0], options, log)
     if cache is not None:
         read_cache(config, cache, log)
-    with watched(trt, config, bar, can_stop=runtime != "tensorrt-rtx"):
+    with watched(trt, config, bar):
         plan = builder.build_serialized_network(network, config)
     if plan is None:
         errors = log.last_errors()
