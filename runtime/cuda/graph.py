@@ -17,7 +17,8 @@ def bindings() -> Any:
     """The module cuda.bindings.driver.
 
     Raises:
-        QanetError: cuda-python is not installed.
+        QanetError: cuda-python is not installed, or finds no driver. A CUDA build of PyTorch brings it along to
+            machines that have no GPU; it imports there, and its first call fails.
     """
     try:
         from cuda.bindings import driver
@@ -26,6 +27,12 @@ def bindings() -> Any:
             "cuda-python is missing", expected="the module cuda.bindings.driver", got=error,
             next_command="pip install 'qanet-edge[tensorrt]'",
         ) from error  # fmt: skip
+    try:
+        driver.cuDriverGetVersion()
+    except RuntimeError as error:  # cuda.pathfinder's DynamicLibNotFoundError among them
+        raise QanetError(
+            "cuda-python finds no driver", expected="libcuda of an NVIDIA driver", got=error, next_command="nvidia-smi"
+        ) from error
     return driver
 
 

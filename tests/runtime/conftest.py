@@ -13,14 +13,17 @@ from qanet.runtime.cuda import lane as lanes
 from qanet.runtime.cuda.context import open_gpu
 from qanet.runtime.cuda.lane import Lane
 
+CUDA_PYTHON = ("cuda", "cuda.bindings", "cuda.bindings.driver")
+
 
 @pytest.fixture
 def machine(monkeypatch):
-    """An sm_87 with TensorRT 10.3.0; afterwards the books must balance."""
+    """An sm_87 with TensorRT 10.3.0 and without cuda-python, even where it is installed; afterwards the books must
+    balance."""
     made = Machine()
     pycuda = ModuleType("pycuda")
     pycuda.driver = made.driver()
-    modules = {"pycuda": pycuda, "pycuda.driver": pycuda.driver, "tensorrt_rtx": None}
+    modules = {"pycuda": pycuda, "pycuda.driver": pycuda.driver, "tensorrt_rtx": None, **dict.fromkeys(CUDA_PYTHON)}
     for name, module in (modules | {"tensorrt": tensorrt_module(made, "tensorrt", "10.3.0")}).items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(context, "_gpus", {})
@@ -48,8 +51,7 @@ def graphs(machine, monkeypatch):
     """The machine, with cuda-python."""
     bindings = ModuleType("cuda.bindings")
     bindings.driver = graph_bindings(machine)
-    modules = {"cuda": ModuleType("cuda"), "cuda.bindings": bindings, "cuda.bindings.driver": bindings.driver}
-    for name, module in modules.items():
+    for name, module in zip(CUDA_PYTHON, (ModuleType("cuda"), bindings, bindings.driver)):
         monkeypatch.setitem(sys.modules, name, module)
     return machine
 

@@ -124,8 +124,20 @@ def test_waiting_for_the_stream_while_it_is_captured_falls_back(graphs, lane):
     assert graphs.calls["cuStreamBeginCapture"] == graphs.calls["cuStreamEndCapture"] == 1
 
 
-def test_without_cuda_python_launches_stay_plain_and_say_so(machine, lane, monkeypatch):
-    monkeypatch.setitem(sys.modules, "cuda", None)
+def test_cuda_python_without_a_driver_counts_as_missing(graphs, lane, monkeypatch):
+    def fails():
+        raise RuntimeError('"cuda" is an NVIDIA driver library')
+
+    monkeypatch.setattr(sys.modules["cuda.bindings.driver"], "cuDriverGetVersion", fails)
+    with pytest.raises(QanetError, match="cuda-python finds no driver .*NVIDIA driver library"):
+        bindings()
+    with lane.active("testing"), pytest.warns(RuntimeWarning, match="cuda-python finds no driver"):
+        with capture(lane) as graph:
+            pass
+        assert not graph.is_captured
+
+
+def test_without_cuda_python_launches_stay_plain_and_say_so(machine, lane):
     log = []
     with pytest.raises(QanetError, match=r"cuda-python is missing .*pip install 'qanet-edge\[tensorrt\]'"):
         bindings()

@@ -349,6 +349,7 @@ def graph_bindings(machine):
         return made
 
     module.__dict__.update(
+        cuDriverGetVersion=lambda: (0, 13000),
         CUstream=int, CUstreamCaptureMode=SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL="thread local"),
         cuStreamBeginCapture=begin, cuGraphLaunch=launch,
         cuStreamEndCapture=lambda stream: answer("cuStreamEndCapture", machine.captures.pop(stream)),
