@@ -100,7 +100,7 @@ def _score_person(
         return (x0, y0, x1, y1), np.zeros((y1 - y0, x1 - x0), np.uint8), np.zeros(num_classes, np.float32)
     total = torch.zeros((num_classes, y1 - y0, x1 - x0), device=views[0][0].device)
     for maps, box in views:
-        total += _paste(maps, box, (x0, y0, x1, y1))
+        total += paste_probabilities(maps, box, (x0, y0, x1, y1))
     confidence, winner = (total / len(views)).max(0)
     labels = torch.where(confidence >= 1 / num_classes, winner, 0).to(torch.uint8)
     certain = confidence >= threshold
@@ -112,7 +112,7 @@ def _score_person(
     return (x0, y0, x1, y1), labels.cpu().numpy(), scores.float().cpu().numpy()
 
 
-def _paste(maps: Tensor, box: NDArray[np.float32], roi: tuple[int, int, int, int]) -> Tensor:
+def paste_probabilities(maps: Tensor, box: NDArray[np.float32], roi: tuple[int, int, int, int]) -> Tensor:
     """(C, h, w) logits of a crop -> (C, r, c) probabilities over a window of the image, zero outside the crop."""
     full = F.interpolate(maps[None], scale_factor=UPSAMPLE, mode="bilinear", align_corners=False).softmax(1)
     axes = []
