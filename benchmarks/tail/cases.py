@@ -2,7 +2,7 @@
 
 The logits are made, not a network's: horizontal bands of classes under noise, so that every class wins somewhere and
 most pixels are certain. Shapes decide how long most forms take. The native one also looks at fewer classes where
-neighbouring cells agree: noise from cell to cell is its worst case, and the "smooth" cases, whose noise is of patches
+neighbouring cells agree: noise from cell to cell is hard for it, and the "smooth" cases, whose noise is of patches
 of 8 x 8 cells, are like a parsed person.
 """
 

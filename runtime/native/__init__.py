@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qanet.errors import QanetError
 from qanet.quality import PIXEL_SCORE_THRESHOLD, PixelScores, check_arguments, region_of
+from qanet.quality.arguments import check_boxes, check_image
 
 _ABI = 1  # the same number as kAbiVersion in tail.cpp
 _LIBRARY = Path(__file__).with_name("libqanet_tail.so.1")  # setup.py builds it under this name
@@ -141,12 +142,13 @@ def exp(x: NDArray[np.float32], vector_lanes: int = 0) -> NDArray[np.float32]:
 def _checked(
     logits: ArrayLike, boxes: ArrayLike, image_size: tuple[int, int], threshold: float, name: str
 ) -> tuple[NDArray, NDArray[np.float32]]:
-    """`check_arguments` without its copy: here all but the numbers themselves, which the library looks at."""
+    """`check_arguments` without its copy and without a look at the numbers themselves, which the library takes."""
     maps = np.asarray(logits)
-    stand_in = maps
-    if maps.ndim == 4 and maps.dtype.kind == "f" and maps.size:
-        stand_in = np.zeros((*maps.shape[:2], 1, 1), maps.dtype)
-    _, where = check_arguments(stand_in, boxes, image_size, threshold, name)
+    if maps.ndim == 4 and maps.dtype.kind == "f" and maps.size and 2 <= maps.shape[1] <= 256:
+        where = check_boxes(boxes, len(maps))
+        check_image(image_size, threshold)
+    else:
+        _, where = check_arguments(maps, boxes, image_size, threshold, name)
     if maps.dtype not in (np.float32, np.float16) or not maps.dtype.isnative:
         with np.errstate(over="ignore"):  # beyond float32 is infinite, which the library refuses
             maps = maps.astype(np.float32)

@@ -132,7 +132,39 @@ QANET_INLINE Floats lesser_of(Floats value, Floats best) {
 #else
 QANET_INLINE Floats lesser_of(Floats value, Floats best) { return select((Ints)(value < best), value, best); }
 #endif
-QANET_INLINE Floats magnitude(Floats value) { return (Floats)((Ints)value & all(0x7fffffff)); }
+// The greater of |value| and of `best`, which is not negative.
+QANET_INLINE Floats greater_magnitude(Floats value, Floats best) {
+#if LANES == 16
+    return (Floats)_mm512_range_ps((__m512)value, (__m512)best, 0x0b);  // the greater magnitude, its sign cleared
+#else
+    return greater_of((Floats)((Ints)value & all(0x7fffffff)), best);
+#endif
+}
+// Some lanes of a vector.
+#if LANES == 16
+typedef __mmask16 Where;
+QANET_INLINE Where where_at_least(Floats value, Floats least) {
+    return _mm512_cmp_ps_mask((__m512)value, (__m512)least, _CMP_GE_OQ);
+}
+QANET_INLINE Where where_equal(Where where, Ints a, Ints b) {
+    return _mm512_mask_cmpeq_epi32_mask(where, (__m512i)a, (__m512i)b);
+}
+QANET_INLINE Ints add_where(Where where, Ints sum, Ints value) {
+    return (Ints)_mm512_mask_add_epi32((__m512i)sum, where, (__m512i)sum, (__m512i)value);
+}
+QANET_INLINE Floats only(Where where, Floats value) { return (Floats)_mm512_maskz_mov_ps(where, (__m512)value); }
+QANET_INLINE Ints only(Where where, Ints value) { return (Ints)_mm512_maskz_mov_epi32(where, (__m512i)value); }
+QANET_INLINE Ints select(Where where, Ints yes, Ints no) {
+    return (Ints)_mm512_mask_mov_epi32((__m512i)no, where, (__m512i)yes);
+}
+#else
+typedef Ints Where;
+QANET_INLINE Where where_at_least(Floats value, Floats least) { return (Ints)(value >= least); }
+QANET_INLINE Where where_equal(Where where, Ints a, Ints b) { return (a == b) & where; }
+QANET_INLINE Ints add_where(Where where, Ints sum, Ints value) { return sum + (value & where); }
+QANET_INLINE Floats only(Where where, Floats value) { return (Floats)((Ints)value & where); }
+QANET_INLINE Ints only(Where where, Ints value) { return value & where; }
+#endif
 // 1 / x of positive normal numbers, to a rounding or two.
 QANET_INLINE Floats reciprocal(Floats x) {
 #if LANES == 16
@@ -156,11 +188,9 @@ QANET_INLINE uint32_t at_least(Floats value, Floats least) {
 #endif
 }
 
-// 2^x for |x| < 126: x = n + r with |r| <= 1/2, a polynomial of least relative error (2e-9) for 2^r, n put into the
-// exponent.
-QANET_INLINE Floats exp2_of(Floats x) {
-    const Floats shifted = x + all(12582912.0f);
-    const Floats r = x - (shifted - all(12582912.0f));
+// 2^r for |r| <= 1/2 by a polynomial of least relative error (2e-9), 2^n put into the exponent; n is in the low bits of
+// `shifted`, n + 1.5 * 2^23.
+QANET_INLINE Floats exp2_of_parts(Floats r, Floats shifted) {
     Floats p = fma(all(1.535336196e-4f), r, all(1.339887502e-3f));
     p = fma(p, r, all(9.618436918e-3f));
     p = fma(p, r, all(5.550332367e-2f));
@@ -169,6 +199,18 @@ QANET_INLINE Floats exp2_of(Floats x) {
     p = fma(p, r, all(1.0f));
     typedef uint32_t Unsigned __attribute__((vector_size(LANES * 4)));
     return (Floats)((Unsigned)p + ((Unsigned)shifted << 23));
+}
+
+// 2^x for |x| < 126: x = n + r with |r| <= 1/2.
+QANET_INLINE Floats exp2_of(Floats x) {
+    const Floats shifted = x + all(12582912.0f);
+    return exp2_of_parts(x - (shifted - all(12582912.0f)), shifted);
+}
+
+// 2^(x / 4) for |x| < 504.
+QANET_INLINE Floats exp2_of_quarter(Floats x) {
+    const Floats shifted = fma(x, all(0.25f), all(12582912.0f));
+    return exp2_of_parts(fma(x, all(0.25f), all(12582912.0f) - shifted), shifted);
 }
 
 // e^x for x <= 0, relative error below 1.5e-7 down to -80; e^-80 = 1.8e-35 below that, which is lost beside the

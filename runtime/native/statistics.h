@@ -13,7 +13,9 @@ constexpr float kUnit = 16777216.0f;  // sums are in units of 2^-24
 constexpr int kWays = 4;              // neighbours mostly share a class; their additions must not wait for one another
 constexpr int kFlushPixels = 32767;   // the sum of so many stays below 2^40
 constexpr int kFlushBlocks = 255;     // the sum of so many lanes stays below 2^32
-constexpr int kFew = 4;               // classes; for more the bins are faster
+constexpr int kMostRows = 100;        // image rows at once
+constexpr float kSure = kMostRows;    // pixels a lane of a sure block: below 127, so that their sum stays below 2^31
+constexpr int kFew = LANES == 16 ? 16 : 6;  // classes; for more the bins are faster
 
 // Where few classes can win, whole vectors are added to their lanes. Elsewhere sum and count of a class share
 // an integer: bits 40.. count pixels, the rest holds the sum; the last bin takes the pixels that are not certain.
@@ -52,8 +54,8 @@ QANET_INLINE void flush(const Tile& t, Statistics& s) {
 
 // How many image rows may be recorded before `make_room` is asked again.
 QANET_INLINE int rows_at_once(const Tile& t) {
-    const int most = kFlushPixels / t.width;
-    return most < 1 ? 1 : most < kFlushBlocks / 2 ? most : kFlushBlocks / 2;
+    const int most = kFlushPixels / t.width, sure = int(kSure / t.blocks.heaviest), least = most < sure ? most : sure;
+    return least < 1 ? 1 : least;
 }
 
 // Before `count` image rows: room for their pixels in the bins.
@@ -68,11 +70,13 @@ struct Certainty {
 
     QANET_INLINE_METHOD Certainty(const Tile& t)
         : certain_from(all(t.threshold)), shown_from(all(1.0f / float(t.classes))) {}
-    QANET_INLINE_METHOD Ints units(Floats best, Ints& certain) const {
-        certain = (Ints)(best >= certain_from);
-        return __builtin_convertvector(fma(select(certain, best, all(0.0f)), all(kUnit), all(0.5f)), Ints);
+    QANET_INLINE_METHOD Ints units(Floats best, Where& certain) const {
+        certain = where_at_least(best, certain_from);
+        return __builtin_convertvector(fma(only(certain, best), all(kUnit), all(0.5f)), Ints);
     }
-    QANET_INLINE_METHOD Ints label(Floats best, Ints winner) const { return (Ints)(best >= shown_from) & winner; }
+    QANET_INLINE_METHOD Ints label(Floats best, Ints winner) const {
+        return only(where_at_least(best, shown_from), winner);
+    }
 };
 
 // Room for `count` vectors in the lanes of a class.
@@ -81,31 +85,31 @@ QANET_INLINE void make_room(const Tile& t, Statistics& s, int c, int count) {
     s.blocks[c] += count;
 }
 
-// `count` vectors of pixels that class `c` alone can win, with a threshold above 0; units_of(i, certain) gives the
-// i-th's, and which of its lanes are certain.
-template <typename UnitsOf>
-QANET_INLINE void record_one(const Tile& t, Statistics& s, int c, int count, UnitsOf units_of) {
-    make_room(t, s, c, count);
-    Ints sums = s.sums[c], counts = s.counts[c];
-    for (int i = 0; i < count; ++i) {
-        Ints certain;
-        sums += units_of(i, certain);
-        counts -= certain;
-    }
-    s.sums[c] = sums, s.counts[c] = counts;
+// What every probability must reach for a block to be sure: all counts, all is shown, whichever way it rounds.
+QANET_INLINE float sure_from(const Tile& t) {
+    const float shown_from = 1.0f / float(t.classes);
+    return (t.threshold > shown_from ? t.threshold : shown_from) + 1e-5f;
+}
+
+// `rows` vectors of pixels of class `c`, all certain, whose probabilities add up to the lanes of `sum`.
+QANET_INLINE void record_sure(const Tile& t, Statistics& s, int c, int rows, Floats sum) {
+    const int weight = int(float(rows) * t.blocks.heaviest) + 1;
+    make_room(t, s, c, weight > rows ? weight : rows);
+    s.sums[c] += __builtin_convertvector(fma(sum, all(kUnit), all(0.5f)), Ints);
+    s.counts[c] += all(int32_t(rows));
 }
 
 // A vector of pixels that few classes can win, each of which has room for it.
 QANET_INLINE void record_few(Statistics& s, const Certainty& certainty, Floats best, Ints winner,
                              const uint8_t* classes, int count, uint8_t* labels) {
-    Ints certain;
+    Where certain;
     const Ints units = certainty.units(best, certain);
     store_bytes(labels, certainty.label(best, winner));
     for (int j = 0; j < count; ++j) {
         const int c = classes[j];
-        const Ints mine = (winner == all(int32_t(c))) & certain;
-        s.sums[c] += mine & units;
-        s.counts[c] -= mine;
+        const Where mine = where_equal(certain, winner, all(int32_t(c)));
+        s.sums[c] = add_where(mine, s.sums[c], units);
+        s.counts[c] = add_where(mine, s.counts[c], all(1));
     }
 }
 
@@ -113,7 +117,7 @@ QANET_INLINE void record_few(Statistics& s, const Certainty& certainty, Floats b
 QANET_INLINE void record_many(Statistics& s, const Certainty& certainty, Floats best, Ints winner, int valid,
                               uint8_t* labels) {
     constexpr uint64_t kPixel = uint64_t(1) << 40;
-    Ints certain;
+    Where certain;
     const Ints units = certainty.units(best, certain), shown = certainty.label(best, winner);
     const Ints bins = select(certain, winner, all(int32_t(qanet::kMaxClasses)));
     if (valid == LANES) {

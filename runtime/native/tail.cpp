@@ -98,7 +98,7 @@ QANET_EXPORT int qanet_tail_run(const Request* request) noexcept {
                     tile.map_h = r.map_h, tile.map_w = r.map_w, tile.person = n, tile.half = r.half != 0;
                     tile.map_first = columns.map_first, tile.map_last = columns.map_last;
                     tile.columns = columns.columns.view(), tile.pixels = columns.pixels.view();
-                    tile.cells = {columns.cells.data(), columns.window};
+                    tile.blocks = columns.blocks();
                     tile.upsampled = upsampled.view(), tile.rows = person.rows.view(y);
                     tile.height = std::min(band, height - y), tile.width = columns.width;
                     tile.threshold = r.threshold, tile.label_stride = width;

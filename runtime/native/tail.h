@@ -7,6 +7,7 @@ namespace qanet {
 
 constexpr int kMaxClasses = 256;
 constexpr int kUpsample = 4;  // the logits' stride
+constexpr float kWhole = 0.99999f;  // two taps whose weights add up to more lie within the crop
 
 // One augmented view's logits (N, C, h, w), of any strides; a mirrored view has a negative column stride.
 struct View {
@@ -27,13 +28,15 @@ struct Taps {
     bool windowed;
 };
 
-// Which map columns (from the tile's map_first) the image columns of each vector depend on: first[block] and the next
-// `window` - 1; a window of 0 says that they lie too far apart to be worth a look.
-struct Cells {
-    const int* first;
-    int window;
+// What a vector of image columns, a block, comes from.
+struct Blocks {
+    const int* first;         // (blocks,) the first map column, from the tile's map_first
+    const int* last;          // (blocks,) the last
+    const float* weights;     // (blocks, LANES) what the block's image columns together give to the crop columns
+                              // pixels.low[block * LANES] and following
+    const uint32_t* weighed;  // (blocks,) which of those have a weight, bit by bit; 0 where they are not all of it
+    float heaviest;           // of `weights`, at least 1
 };
-constexpr int kMaxWindow = 24;
 
 // A rectangle of one person's region: image rows y0..y1 and columns x0..x1, counted from the region's corner.
 struct Tile {
@@ -43,7 +46,7 @@ struct Tile {
     int map_first, map_last;  // map columns that the tile reads, inclusive
     Taps columns;             // map column (from map_first) -> crop column that the tile needs
     Taps pixels;              // those crop columns -> image column
-    Cells cells;              // what the image columns come from in the end
+    Blocks blocks;
     Taps upsampled;           // map row -> crop row, for every crop row
     Taps rows;                // crop row -> image row; entry 0 is y0
     int height, width;        // image pixels

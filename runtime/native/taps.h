@@ -78,8 +78,9 @@ struct ColumnTaps {
     int first = 0, width = 0;          // image columns, from the region's left
     int map_first = 0, map_last = 0;   // map columns read, inclusive
     TapsStore columns, pixels;
-    std::vector<int> cells;  // of each vector of image columns: the first map column it depends on
-    int window = 0;          // how many it depends on at most; 0 for more than kMaxWindow
+    std::vector<int> cell_first, cell_last;  // of each block: the map columns it depends on
+    std::vector<float> weights;              // as Blocks has them
+    std::vector<uint32_t> weighed;
 
     void build(int lanes, int map_w) {
         width = int(pixels.low.size());
@@ -109,6 +110,7 @@ struct ColumnTaps {
             for (int& tap : *taps) tap -= map_first;
         columns.check_windows(lanes);
         find_cells(lanes);
+        weigh(lanes);
     }
 
     void find_cells(int lanes) {
@@ -119,10 +121,29 @@ struct ColumnTaps {
                     first = std::min(first, columns.low[crop_column]);
                     last = std::max(last, columns.high[crop_column]);
                 }
-            cells.push_back(first);
-            window = std::max(window, last - first + 1);
+            cell_first.push_back(first), cell_last.push_back(last);
         }
-        if (window > kMaxWindow) window = 0;
+    }
+
+    // A block counts as weighed if no lane is padding or partly beyond the crop, and one window holds all its taps.
+    void weigh(int lanes) {
+        weights.assign(pixels.low.size(), 0.0f);
+        for (size_t at = 0; at < pixels.low.size(); at += lanes) {
+            uint32_t bits = 0;
+            bool whole = pixels.high[at + lanes - 1] - pixels.low[at] < lanes;
+            for (size_t i = at; i < at + lanes && whole; ++i) {
+                whole = pixels.low_weight[i] + pixels.high_weight[i] > kWhole;
+                const int low = pixels.low[i] - pixels.low[at], high = pixels.high[i] - pixels.low[at];
+                weights[at + low] += pixels.low_weight[i], weights[at + high] += pixels.high_weight[i];
+                bits |= 1u << low | 1u << high;
+            }
+            weighed.push_back(whole ? bits : 0);
+        }
+    }
+
+    Blocks blocks() const {
+        const float heaviest = weights.empty() ? 1.0f : *std::max_element(weights.begin(), weights.end());
+        return {cell_first.data(), cell_last.data(), weights.data(), weighed.data(), std::max(heaviest, 1.0f)};
     }
 };
 

@@ -197,7 +197,7 @@ def parts_of(seed, num_classes, height, width, spread=8.0):
 
 @settings(max_examples=150, deadline=None)
 @given(
-    seed=st.integers(0, 2**32 - 1), num_classes=st.sampled_from([2, 3, 7, 20, 65]),
+    seed=st.integers(0, 2**32 - 1), num_classes=st.sampled_from([2, 3, 7, 20, 64, 65]),
     map_hw=st.tuples(st.integers(2, 40), st.integers(2, 60)),
     image_hw=st.tuples(st.integers(1, 120), st.integers(1, 160)),
     corner=st.tuples(*[st.floats(-60, 60, width=32)] * 2), size=st.tuples(*[st.floats(4, 400, width=32)] * 2),
@@ -242,3 +242,32 @@ def test_one_class_alone_over_a_region_larger_than_its_counters(lanes, num_class
     scored = native.pixel_score(logits, [[-500, -500, 2500, 4500]], (4000, 1200), vector_lanes=lanes, threads=2)
     assert (scored.labels[0] == 1).all() and scored.labels[0].shape == (4000, 1200)
     assert scored.pixel_scores.tolist() == [1] and scored.part_scores[0].tolist() == [1] + [0] * (num_classes - 2)
+
+
+@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize("above_mean", [-0.6, -0.01, 0.01, 0.6])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_class_between_two_others_is_left_out_only_below_their_mean(lanes, above_mean, axis):
+    """At a border of two classes a third wins a strip if it is far enough above their mean."""
+    position = np.mgrid[:24, :24][axis] - 11.5  # no cell lies on the border
+    logits = np.zeros((1, 3, 24, 24), np.float32)
+    logits[0, 0], logits[0, 2] = np.clip(-3 * position, -9, 9), np.clip(3 * position, -9, 9)
+    logits[0, 1] = above_mean
+    box, image_hw = [2.5, -1, 131, 140], (144, 136)
+    expected = quality.pixel_score(logits, [box], image_hw)
+    got = native.pixel_score(logits, [box], image_hw, vector_lanes=lanes)
+    assert_same(got, expected, [dense(logits[0], box, image_hw)], 0.2)
+    assert (1 in expected.labels[0]) == (above_mean > 0.5)  # 0.375 at the crop's pixels next to the border
+
+
+@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize("threshold", [0.0, 0.2, 0.6, 0.99])
+def test_one_candidate_that_is_not_certain_everywhere(lanes, threshold):
+    """A class alone, from hardly shown to certain: each pixel is held against the thresholds by itself."""
+    logits = np.zeros((1, 4, 20, 20), np.float32)
+    logits[0, 2] = np.linspace(0.05, 8, 20)[:, None] + np.linspace(0, 0.3, 20)
+    box, image_hw = [-7, 3, 150, 158], (160, 141)
+    expected = quality.pixel_score(logits, [box], image_hw, threshold)
+    got = native.pixel_score(logits, [box], image_hw, threshold, vector_lanes=lanes)
+    assert_same(got, expected, [dense(logits[0], box, image_hw)], threshold)
+    assert np.array_equal(got.labels[0], expected.labels[0])
