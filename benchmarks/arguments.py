@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qanet.benchmarks.compare.verdict import RESOLUTION
-from qanet.bundle import PRECISIONS
+from qanet.bundle import OPTIONAL_PRECISIONS, PRECISIONS
 from qanet.cli.commandline import command_parser
 from qanet.datasets import DATA_FORMATS
 from qanet.errors import QanetError
@@ -25,14 +25,14 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     args = _parser().parse_args(argv)
     if args.compare:
         return args
-    if not args.models:
+    if not args.models and not args.video:
         raise QanetError(
             "no model to measure", expected="NAME.qanet", next_command="qanet benchmark ccp13-lite0 --help"
         )
-    args.precision = _names("--precision", args.precision, PRECISIONS) if args.precision is not None else None
+    args.precision = _precisions(args.precision)
     args.tail = _names("--tail", args.tail, TAILS)
     args.device = _names("--device", args.device, DEVICES)
-    if not args.input:
+    if not args.input and not args.video:
         raise QanetError(
             "no input to measure on", expected="people: a video, an image or a folder of images",
             next_command=f"qanet benchmark {args.models[0]} --input VIDEO",
@@ -55,11 +55,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser("benchmark", "Latency against accuracy of bundles, with an HTML report.")
     parser.add_argument("models", nargs="*", metavar="NAME.qanet", help="one or more; all are timed in the same rounds")
     parser.add_argument("--input", metavar="URI", help="a video, an image, or a folder of images with people")
+    parser.add_argument("--video", metavar="CLIP", help="the whole pipeline over a clip instead: rate, CPU, memory")
     people = parser.add_mutually_exclusive_group()
-    people.add_argument("--detector", metavar="ONNX", help="person detector of a known form; default: OpenCV's HOG")
+    people.add_argument(
+        "--detector", metavar="NAME", help="a bundle, an ONNX file of a known form, hog; default: person-lite0"
+    )
     people.add_argument("--boxes", metavar="JSON", help="boxes from a file instead of a detector")
     people.add_argument("--whole-image", action="store_true", help="one person who fills the image")
-    parser.add_argument("--precision", help="comma-separated (fp32,fp16,int8); default: every graph of the bundle")
+    parser.add_argument("--precision", help="comma-separated (fp32,bf16,fp16,int8); default: every graph of the bundle")
     parser.add_argument("--tail", default="kernel", help="comma-separated (kernel,graph); default: kernel")
     parser.add_argument("--device", default="auto", help=f"comma-separated ({','.join(DEVICES)}); default: auto")
     parser.add_argument("--threads", type=int, help="CPU threads of the engines")
@@ -112,6 +115,10 @@ def _add_comparison(group: argparse._ArgumentGroup) -> None:
         "--resolution", type=float, default=RESOLUTION, metavar="SHARE",
         help=f"least change of a latency that is called ({RESOLUTION})",
     )  # fmt: skip
+
+
+def _precisions(text: str | None) -> list[str] | None:
+    return None if text is None else _names("--precision", text, (*PRECISIONS, *OPTIONAL_PRECISIONS))
 
 
 def _names(option: str, text: str, known: Sequence[str]) -> list[str]:

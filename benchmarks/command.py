@@ -21,12 +21,13 @@ from qanet.benchmarks.report.pictures import Pictures, gather_pictures
 from qanet.benchmarks.samples import SampleSet, collect, recrop
 from qanet.benchmarks.targets import baseline_target, build_targets
 from qanet.benchmarks.variants import Variant, list_variants, model_names
+from qanet.benchmarks.video.command import run_video
 from qanet.bundle import Bundle, open_bundle
 from qanet.cli.commandline import note
 from qanet.errors import QanetError
-from qanet.runtime.command import open_detector
+from qanet.runtime.detectors.choice import open_detector
 from qanet.runtime.parser import Parser
-from qanet.runtime.video.source import open_source
+from qanet.runtime.video.sources.open import open_source
 
 _CHECK_CROPS = 32
 
@@ -45,6 +46,8 @@ def main(
     if args.compare:
         old, new = args.compare
         return run_compare(old, new, args.fail_above, args.resolution, args.json)
+    if args.video:
+        return run_video(args)
     bundles = [open_bundle(name) for name in args.models]
     variants = list_variants(bundles, args.precision, args.tail, args.device)
     data = open_data(args.data, args.format, args.split, bundles[0].labels) if args.data else None
@@ -70,7 +73,11 @@ def main(
     document = _document(parts, variants, session, parsers, samples, more, refusals + passes.warnings)
     output.write_results(Path(args.output), document)  # before anything about pictures can go wrong
     first = model_names(bundles)[0]
-    pictures = _pictures(args, bundles[0], samples[first], checked[first], parse_summary)
+    try:
+        pictures = _pictures(args, bundles[0], samples[first], checked[first], parse_summary)
+    except Exception as error:  # an engine that broke in the rounds breaks here too; the figures have to be shown
+        document["warnings"].append(f"the report has no pictures: {type(error).__name__}: {error}")
+        pictures = Pictures()
     write_report(Path(args.output) / "report.html", document, pictures)
     _print(args, document)
     if document["timing"]["interrupted"]:

@@ -5,12 +5,16 @@ from collections import Counter
 from typing import Any
 
 from qanet.bundle import Bundle
+from qanet.cpu_precision import cpu_signature, openvino_core
 from qanet.runtime.engines.base import Engine
 
 NARROW_SHARE = 0.5  # least share of the matrix products that an INT8 engine computes in INT8
 _TYPES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": "int8"}
 _PRODUCTS = {"Convolution", "Deconvolution", "FullyConnected", "MatMul"}
-_ALIKE = {"fp32": ("fp32",), "fp16": ("fp16", "bf16", "int8"), "int8": ("int8",)}  # what counts as delivered
+_ALIKE = {  # what counts as delivered
+    "fp32": ("fp32",), "fp16": ("fp16", "bf16", "int8"), "bf16": ("bf16", "fp16", "int8"), "int8": ("int8",),
+    "fp8": ("fp8",),
+}  # fmt: skip
 
 
 def describe_execution(bundle: Bundle, engine: Engine) -> dict[str, Any]:
@@ -19,14 +23,15 @@ def describe_execution(bundle: Bundle, engine: Engine) -> dict[str, Any]:
     Returns:
         runtime; floating_point: the type of what is not INT8 ("f32", "bf16", "f16"), None where the runtime does not
         tell; multiply_add_shares: precision -> fraction, from the census of an engine that `qanet build` made for
-        this runtime with the same floating-point type, None where the bundle has none; products: precision -> number
-        of matrix products in the open engine, None where the runtime does not tell.
+        this runtime and CPU with the same floating-point type, None where the bundle has none; products: precision ->
+        number of matrix products in the open engine, None where the runtime does not tell.
     """
     floating_point = getattr(engine, "floating_point", None)
     shares = None
+    here = cpu_signature(openvino_core()) if engine.runtime == "openvino" else None
     for entry in bundle.engines:
         alike = (entry.get("runtime"), entry.get("precision")) == (engine.runtime, engine.precision)
-        if alike and entry.get("hint", floating_point) == floating_point:
+        if alike and entry.get("hint", floating_point) == floating_point and entry.get("cpu", here) == here:
             shares = (entry.get("census") or {}).get("multiply_add_shares")
             break
     return {
@@ -70,7 +75,7 @@ def execution_warning(precision: str, execution: dict[str, Any]) -> str | None:
     if precision == "fp32":
         return None
     if execution["floating_point"] == "f32":
-        what = "all of it" if precision == "fp16" else "what is not INT8"
+        what = "all of it" if precision in ("fp16", "bf16") else "what is not INT8"
         return f"{precision}: {execution['runtime']} computed {what} in f32: this processor has no 16-bit type for it"
     if execution["floating_point"] is None and not execution["multiply_add_shares"]:
         return f"{precision}: {execution['runtime']} does not tell which precision its layers have"

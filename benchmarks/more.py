@@ -27,10 +27,10 @@ from qanet.benchmarks.targets import batches, parser_target
 from qanet.benchmarks.variants import Variant
 from qanet.benchmarks.video_target import PipelineTarget
 from qanet.cli.commandline import note
-from qanet.runtime.command import open_detector
+from qanet.runtime.detectors.choice import open_detector
 from qanet.runtime.engines.base import Engine
 from qanet.runtime.parser import Parser
-from qanet.runtime.video.source import open_source
+from qanet.runtime.video.sources.open import open_source
 
 _MICRO_ROUNDS = 30
 _MLPERF_SAMPLES, _MLPERF_SECONDS = 64, 10.0
@@ -63,7 +63,7 @@ class Passes:
             (args.energy_seconds > 0, "energy", self._energy),
             (args.micro, "pieces and floors", self._micro),
             (args.mlperf is not None, "MLPerf", self._mlperf),
-            (args.profile, "profiles", self._profile),  # last: it takes the engines' CUDA graphs
+            (args.profile, "profiles", self._profile),  # last: after it the engines record their CUDA graphs anew
         ]
         for is_wanted, name, run in planned:
             if not is_wanted:

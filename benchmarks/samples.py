@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from qanet.errors import QanetError
 from qanet.geometry import crop_boxes, crop_people
 from qanet.runtime.detectors.base import Detections, Detector
-from qanet.runtime.video.source import Frame, Source
+from qanet.runtime.video.sources.base import Frame, Source
 
 _LARGEST_STEP = 30  # a long video is not decoded to its end for the sake of a few frames
 

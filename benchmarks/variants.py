@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qanet.bundle import PRECISIONS, Bundle
+from qanet.bundle import OPTIONAL_PRECISIONS, PRECISIONS, Bundle
 from qanet.errors import QanetError
 from qanet.runtime.engines.base import GRAPH_TAIL_OUTPUTS, KERNEL_TAIL_OUTPUTS
 
@@ -76,11 +76,12 @@ def reference_of(variant: Variant, variants: Sequence[Variant]) -> Variant | Non
 
 def _of_bundle(bundle: Bundle, precisions: Sequence[str] | None) -> list[str]:
     graphs = bundle.manifest["graphs"]
+    known = (*PRECISIONS, *OPTIONAL_PRECISIONS)
     if precisions is None:
-        return [p for p in PRECISIONS if p in graphs]
+        return [p for p in known if p in graphs]
     for precision in precisions:
-        if precision not in PRECISIONS:
-            raise QanetError("unknown precision", expected=f"of {', '.join(PRECISIONS)}", got=repr(precision))
+        if precision not in known:
+            raise QanetError("unknown precision", expected=f"of {', '.join(known)}", got=repr(precision))
         if precision not in graphs:
             raise QanetError(
                 f"{bundle.path} has no {precision} graph", expected=f"of {', '.join(graphs)}", got=precision,

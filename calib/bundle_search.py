@@ -43,12 +43,12 @@ def search_bundle(
         raise QanetError("unknown metric", expected=f"one of {', '.join(METRICS)}", got=metric)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        path.write_bytes(bundle.read("model.onnx"))
+        path.write_bytes(bundle.graph("fp32"))
         model = load_model(path)
     blocks = _with_ranges(model, scales)
     name = cache_key("accuracy", scales.model_sha256, [(k, r.amax) for k, r in scales.ranges.items()], data_digest)
 
-    fp32 = bundle.read("model.onnx")
+    fp32 = bundle.graph("fp32")
 
     def graph_of(in_float: Sequence[str] | None) -> tuple[bytes, str]:
         if in_float is None:

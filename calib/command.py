@@ -17,6 +17,7 @@ from qanet.calib.scales import Scales, load_scales
 from qanet.calib.search import HEADER, METRICS, Found, rows
 from qanet.cli.commandline import command_parser, emit, note, table
 from qanet.errors import QanetError
+from qanet.labels import PERSON_BOX1
 
 
 def quantize_bundle(bundle: Bundle, precision: str = "int8") -> None:
@@ -32,7 +33,7 @@ def quantize_bundle(bundle: Bundle, precision: str = "int8") -> None:
         )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         model, scales, quantised = (Path(folder) / name for name in ("model.onnx", "scales.json", "quantised.onnx"))
-        model.write_bytes(bundle.read("model.onnx"))
+        model.write_bytes(bundle.graph("fp32"))
         scales.write_bytes(bundle.read("scales.json"))
         write_quantised(model, load_scales(scales, model), quantised, precision)
         bundle.add_file(f"model.{precision}.onnx", quantised.read_bytes())
@@ -46,7 +47,7 @@ def calibrate_bundle(
     """Scales of the bundle's graph on an iterable of crop batches, unwritten; True where the cache had them."""
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model.onnx"
-        model.write_bytes(bundle.read("model.onnx"))
+        model.write_bytes(bundle.graph("fp32"))
         return calibrate_cached(model, crops, method, percentile=percentile, progress=progress)
 
 
@@ -58,7 +59,7 @@ def adopted_scales(bundle: Bundle, path: Path) -> Scales:
     """
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model.onnx"
-        model.write_bytes(bundle.read("model.onnx"))
+        model.write_bytes(bundle.graph("fp32"))
         scales = dataclasses.replace(load_scales(path), model_sha256=file_sha256(model))
         scales.check(model)
     return scales
@@ -129,7 +130,8 @@ def _scales(args: argparse.Namespace, bundle: Bundle, open_crops: Callable[..., 
         return adopted_scales(bundle, Path(args.scales)), f"of {Path(args.scales).name}"
     from tqdm import tqdm
 
-    crops = open_crops(Path(args.data), bundle.input_hw, args.crops)
+    detects = bundle.labels == PERSON_BOX1  # looks at whole images
+    crops = open_crops(Path(args.data), bundle.input_hw, args.crops, **({"whole": True} if detects else {}))
     with tqdm(total=crops.expected, unit="crop", desc="calibrate", disable=args.json or None) as bar:
         scales, is_cached = calibrate_bundle(
             bundle, crops, args.method, lambda _: bar.update() and None, percentile=args.percentile

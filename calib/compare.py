@@ -3,6 +3,11 @@
 ONNX Runtime's quantize_static is run here, symmetric S8S8 and per channel, with its default operators and with
 convolutions alone; a graph that another tool wrote (NVIDIA ModelOpt's needs an environment of its own) is taken with
 --graph NAME=FILE. Latency is the network's on this CPU through OpenVINO, all graphs in turns.
+
+Times want a quiet machine, the rest does not: keep the graphs of a first run, and time them alone in a second.
+
+    python -m qanet.calib.compare NAME.qanet --data CCP --keep graphs
+    python -m qanet.calib.compare NAME.qanet --crops 0 --images 0 --rounds 300 --graph ours=graphs/ours.onnx ...
 """
 
 import argparse
@@ -16,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from qanet.__main__ import resolve
-from qanet.bundle import open_bundle
+from qanet.bundle import Bundle, open_bundle
 from qanet.calib.cache import CropSpool
 from qanet.calib.calibrate import calibrate
 from qanet.calib.graph import load_model
@@ -25,6 +30,7 @@ from qanet.calib.observe import crop_shape, each_crop
 from qanet.calib.quantize import write_quantised
 from qanet.cli.commandline import command_parser, emit, note, run_module, table
 from qanet.errors import QanetError
+from qanet.files import write_bytes
 
 _HEADER = ("graph", "mIoU", "pixel acc.", "rank corr.", "MB", "Q/DQ nodes", "OpenVINO ms", "made in s", "TensorRT-RTX")
 
@@ -33,9 +39,10 @@ def _arguments() -> argparse.ArgumentParser:
     parser = command_parser("compare", "INT8 graphs of several tools: accuracy, size and speed of one network.")
     parser.prog = "python -m qanet.calib.compare"
     parser.add_argument("model", metavar="NAME.qanet")
-    parser.add_argument("--data", required=True, metavar="DIR", help="a data set with a train and a val split")
-    parser.add_argument("--crops", type=int, default=32, metavar="N", help="to calibrate on (32)")
-    parser.add_argument("--images", type=int, default=100, metavar="N", help="of the validation split (100)")
+    parser.add_argument("--data", metavar="DIR", help="a data set with a train and a val split")
+    parser.add_argument("--crops", type=int, default=32, metavar="N", help="to calibrate on (32); 0 makes no graph")
+    parser.add_argument("--images", type=int, default=100, metavar="N", help="to measure on (100); 0: times alone")
+    parser.add_argument("--keep", metavar="DIR", help="write the INT8 graphs that are made there")
     parser.add_argument("--rounds", type=int, default=50, metavar="N", help="of the timing (50)")
     parser.add_argument("--threads", type=int, metavar="N")
     parser.add_argument(
@@ -47,35 +54,51 @@ def _arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Entry point."""
     args = _arguments().parse_args(argv)
+    for name, least in (("crops", 0), ("images", 0), ("rounds", 1)):
+        if getattr(args, name) < least:
+            raise QanetError(f"bad --{name}", expected=f"{least} or more", got=getattr(args, name))
+    if args.data is None and (args.crops or args.images):
+        raise QanetError("no --data", expected="a data set, or --crops 0 and --images 0")
     bundle = open_bundle(args.model)
     others = {name: path.read_bytes() for name, path in map(_other, args.graph)}
-    root = Path(args.data)
-    measure, _ = resolve("qanet.benchmarks.graph_accuracy:open_accuracy")(bundle, root, args.images, args.threads)
-    fp32 = bundle.read("model.onnx")
-    graphs, seconds = {"FP32": (fp32, "fp32"), "FP32, run in BF16": (fp32, "bf16")}, dict[str, float]()
-    with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "model.onnx"
-        model.write_bytes(fp32)
-        batches = resolve("qanet.runtime.crops:people_crops")(root, bundle.input_hw, args.crops)
-        with CropSpool(each_crop(batches, crop_shape(load_model(model)))) as crops:
-            for name, make in _makers(model, crops, args.threads or 0).items():
-                start = time.monotonic()
-                graphs[name] = (make(), "int8")
-                seconds[name] = time.monotonic() - start
-                note(f"{name}: made in {seconds[name]:.1f} s")
-    graphs |= {name: (data, "int8") for name, data in others.items()}
+    measure = None
+    if args.images:
+        open_accuracy = resolve("qanet.benchmarks.graph_accuracy:open_accuracy")
+        measure, _ = open_accuracy(bundle, Path(args.data), args.images, args.threads)
+    fp32 = bundle.graph("fp32")
+    made, seconds = _make(bundle, fp32, args) if args.crops else ({}, {})
+    graphs = {"FP32": (fp32, "fp32"), "FP32, run in BF16": (fp32, "bf16")}
+    graphs |= {name: (data, "int8") for name, data in (made | others).items()}
     latency_ms = network_latency_ms(graphs, bundle.input_hw, args.rounds, args.threads)
     lines = []
     for name, (data, precision) in graphs.items():
-        accuracy = measure(data, precision)
         lines.append({
-            "graph": name, **accuracy, "bytes": len(data), "qdq_nodes": _qdq_nodes(data),
-            "latency_ms": latency_ms[name],
-            "made_s": seconds.get(name), "tensorrt_rtx": _rtx_verdict(data, bundle.input_hw),
+            "graph": name, **(measure(data, precision) if measure else {}), "bytes": len(data),
+            "qdq_nodes": _qdq_nodes(data), "latency_ms": latency_ms[name],
+            "made_s": seconds.get(name),
+            "tensorrt_rtx": _rtx_verdict(data, bundle.input_hw) if measure else "not asked",
         })  # fmt: skip
         note(f"{name}: measured")
     emit(args.json, lines, table([_row(line) for line in lines], _HEADER))
     return 0
+
+
+def _make(bundle: Bundle, fp32: bytes, args: argparse.Namespace) -> tuple[dict[str, bytes], dict[str, float]]:
+    """The INT8 graphs by name, and the seconds each took; written to --keep as well."""
+    graphs, seconds = dict[str, bytes](), dict[str, float]()
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model.onnx"
+        model.write_bytes(fp32)
+        batches = resolve("qanet.runtime.crops:people_crops")(Path(args.data), bundle.input_hw, args.crops)
+        with CropSpool(each_crop(batches, crop_shape(load_model(model)))) as crops:
+            for name, make in _makers(model, crops, args.threads or 0).items():
+                start = time.monotonic()
+                graphs[name] = make()
+                seconds[name] = time.monotonic() - start
+                note(f"{name}: made in {seconds[name]:.1f} s")
+                if args.keep:
+                    write_bytes(Path(args.keep) / f"{name.replace(', ', '-').replace(' ', '-')}.onnx", graphs[name])
+    return graphs, seconds
 
 
 def _other(text: str) -> tuple[str, Path]:
@@ -155,9 +178,10 @@ def _rtx_verdict(data: bytes, input_hw: tuple[int, int]) -> str:
 
 def _row(line: dict[str, Any]) -> tuple[object, ...]:
     made = "" if line["made_s"] is None else f"{line['made_s']:.1f}"
+    scores = (f"{line[key]:.2f}" if key in line else "-" for key in ("miou", "pixel_accuracy", "rank_correlation"))
     return (
-        line["graph"], f"{line['miou']:.2f}", f"{line['pixel_accuracy']:.2f}", f"{line['rank_correlation']:.1f}",
-        f"{line['bytes'] / 1e6:.1f}", line["qdq_nodes"], f"{line['latency_ms']:.1f}", made, line["tensorrt_rtx"],
+        line["graph"], *scores,
+        f"{line['bytes'] / 1e6:.1f}", line["qdq_nodes"], f"{line['latency_ms']:.2f}", made, line["tensorrt_rtx"],
     )  # fmt: skip
 
 

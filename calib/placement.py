@@ -30,7 +30,7 @@ from qanet.errors import QanetError
 # float and 99.69% with the first convolution too. That one reads three channels of colour, is 2% of the multiply-adds
 # and costs no time in float: OpenVINO saves the pass that quantises the input. Worst change of a quality score: 0.006,
 # 0.007 and 0.003.
-DEFAULT_KEEP: tuple[str, ...] = ("backbone.stem", "logits", "iou_head.*")
+DEFAULT_KEEP: tuple[str, ...] = ("backbone.stem", "logits", "iou_head.*", "heads.*.predict")
 _PASS_THROUGH = ("Resize", "MaxPool", "AveragePool")  # none widens the range of what passes
 
 

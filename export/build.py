@@ -15,6 +15,7 @@ from qanet.export.engines.built import BuiltEngine
 from qanet.export.refit_command import refit_bundle
 from qanet.export.typed_graphs import Quantize, write_typed_graph
 from qanet.files import write_bytes
+from qanet.labels import PERSON_BOX1
 from qanet.locking import locked
 
 
@@ -47,7 +48,8 @@ def main(argv: Sequence[str], *, quantize: Quantize, open_engine: OpenEngine) ->
     precisions, runtimes = precisions_of(args.precision), runtimes_of(args.runtime)
     source = open_bundle(args.model)
     options = engine_options(args, source.input_hw)
-    orders = [Order(runtime, precision, options, args) for runtime in runtimes for precision in precisions]
+    detects = source.labels == PERSON_BOX1
+    orders = [Order(runtime, precision, options, args, detects) for runtime in runtimes for precision in precisions]
     if args.saveEngine and len(orders) > 1:
         raise QanetError("--saveEngine takes one engine", expected="one --runtime and one --precision",
                          got=f"{len(orders)} engines")  # fmt: skip

@@ -39,6 +39,7 @@ class Order:
     precision: str
     options: Options
     args: argparse.Namespace
+    detects: bool = False  # a person detector, whose one tail is in the graph
 
     @property
     def targets(self) -> list[str] | None:
@@ -48,7 +49,7 @@ class Order:
     @property
     def outputs(self) -> tuple[str, ...] | None:
         """Outputs to keep, None for all."""
-        return KERNEL_TAIL if self.args.tail == "kernel" else None
+        return KERNEL_TAIL if self.args.tail == "kernel" and not self.detects else None
 
 
 def check_runtimes(orders: list[Order]) -> None:

@@ -6,11 +6,13 @@ import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qanet.bundle import SUFFIX, Bundle, create
+from qanet.bundle.half_weights import with_half_weights
 from qanet.cli.commandline import command_parser, emit, note
 from qanet.errors import QanetError
+from qanet.labels import PERSON_BOX1
 from qanet.quality import QAM_WEIGHTS
 
 if TYPE_CHECKING:
@@ -34,7 +36,6 @@ def bundle_of_checkpoint(
         QanetError: a broken checkpoint, a recipe that does not fit, a graph that departs from the network.
     """
     from qanet.export.graph import write_onnx
-    from qanet.export.mask_graph import graph_of
     from qanet.export.parity import compare
     from qanet.train.checkpoint import save_weights
 
@@ -46,21 +47,26 @@ def bundle_of_checkpoint(
     if output.exists() and not (output / "manifest.json").exists() and any(output.iterdir()):
         raise QanetError(f"{output} exists and is not a bundle", next_command="choose another --output")
     output.mkdir(parents=True, exist_ok=True)
-    module, outputs = graph_of(network, recipe.labels)
+    module, inputs, outputs = _graph_of(network, recipe)
+    halved = recipe.labels == PERSON_BOX1.name  # a detector comes with every installation, so it is small
     graph = output / ".model.onnx.partial"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter's own remarks about its internals
             logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-            write_onnx(module, outputs, size, graph)
-        parity = compare(module, outputs, size, graph)
+            write_onnx(module, outputs, size, graph, inputs)
+        if halved:
+            graph.write_bytes(with_half_weights(graph.read_bytes()))
+        parity = compare(module, outputs, size, graph, inputs=inputs)
         data = graph.read_bytes()
     finally:
         graph.unlink(missing_ok=True)
-    made = {
+    made: dict[str, Any] = {
         "recipe": dataclasses.asdict(recipe), "parity_with_torch": {k: float(f"{v:.3g}") for k, v in parity.items()},
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},
     }  # fmt: skip
+    if halved:
+        made["weights"] = "fp16"
     bundle = create(
         output, labels=recipe.labels, input_hw=list(size), qam_weights=list(QAM_WEIGHTS),
         pixel_score_threshold=module.threshold, graphs={"fp32": "model.onnx"}, made=made,
@@ -77,6 +83,19 @@ def bundle_of_checkpoint(
             weights.unlink(missing_ok=True)
     bundle.save()
     return bundle
+
+
+def _graph_of(network: Any, recipe: "Recipe") -> tuple[Any, tuple[str, ...], tuple[str, ...]]:
+    """The graph of a network's task, and the names of its inputs and outputs."""
+    if recipe.labels == PERSON_BOX1.name:
+        from qanet.export.detection_graph import DETECTION_INPUTS, DETECTION_OUTPUTS, DetectionGraph
+
+        return DetectionGraph(network), DETECTION_INPUTS, DETECTION_OUTPUTS
+    from qanet.export.graph import INPUTS
+    from qanet.export.mask_graph import graph_of
+
+    module, outputs = graph_of(network, recipe.labels)
+    return module, INPUTS, outputs
 
 
 def _network_of(checkpoint: Path, recipe_name: str | None) -> tuple["ParsingNetwork", "Recipe"]:

@@ -94,25 +94,27 @@ def export_onnx(network: ParsingNetwork, input_hw: tuple[int, int], path: Path) 
     write_onnx(ParsingGraph(network), OUTPUTS, input_hw, path)
 
 
-def write_onnx(graph: nn.Module, outputs: Sequence[str], input_hw: tuple[int, int], path: Path) -> None:
-    """Write a graph of INPUTS and the named outputs (of OUTPUTS); see `export_onnx`."""
+def write_onnx(
+    graph: nn.Module, outputs: Sequence[str], input_hw: tuple[int, int], path: Path, inputs: Sequence[str] = INPUTS
+) -> None:
+    """Write a graph of these inputs (the first, or all, of INPUTS) and the named outputs; see `export_onnx`."""
     import onnx
 
     graph.eval()
-    crops = torch.zeros((2, *input_hw, 3), dtype=torch.uint8)
+    example = (torch.zeros((2, *input_hw, 3), dtype=torch.uint8), torch.ones(2))[: len(inputs)]
     batch = torch.export.Dim("N", min=1, max=64)
     program = torch.onnx.export(
-        graph, (crops, torch.ones(2)), dynamo=True, opset_version=OPSET, input_names=list(INPUTS),
-        output_names=list(outputs), dynamic_shapes={"crops": {0: batch}, "box_scores": {0: batch}}, verbose=False,
+        graph, example, dynamo=True, opset_version=OPSET, input_names=list(inputs),
+        output_names=list(outputs), dynamic_shapes={name: {0: batch} for name in inputs}, verbose=False,
     )  # fmt: skip
     assert program is not None
     model = program.model_proto
-    _tidy(model)
+    _tidy(model, outputs)
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def _tidy(model: Any) -> None:
+def _tidy(model: Any, outputs: Sequence[str]) -> None:
     """Drop the exporter's traces of this machine and name every node and tensor after the module it came from.
 
     The names are what a user reads in scales.json, in a census and in a profiler: `backbone.blocks.3.expand`.
@@ -123,11 +125,11 @@ def _tidy(model: Any) -> None:
     for value in (*graph.value_info, *graph.input, *graph.output, *graph.initializer, *graph.node, graph, model):
         del value.metadata_props[:]
     new_names = {tensor.name: tensor.name.removeprefix("network.") for tensor in graph.initializer}
-    taken = {*INPUTS, *OUTPUTS, *new_names.values()}
+    taken = {*INPUTS, *outputs, *new_names.values()}
     for node in graph.node:
         node.doc_string = ""
         for output in node.output:
-            if output in OUTPUTS:
+            if output in outputs:
                 continue
             name = _tensor_name(node, new_names)
             while name in taken:

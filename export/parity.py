@@ -21,8 +21,9 @@ def check_parity(network: ParsingNetwork, input_hw: tuple[int, int], path: Path,
 
 
 def compare(
-    graph: nn.Module, outputs: Sequence[str], input_hw: tuple[int, int], path: Path, seed: int = 0
-) -> dict[str, float]:
+    graph: nn.Module, outputs: Sequence[str], input_hw: tuple[int, int], path: Path, seed: int = 0,
+    inputs: Sequence[str] = INPUTS,
+) -> dict[str, float]:  # fmt: skip
     """Run one smooth random batch of two through both; the greatest absolute difference of each output.
 
     Labels report the share of pixels that differ.
@@ -32,14 +33,13 @@ def compare(
     """
     import onnxruntime
 
-    crops = _smooth_crops(2, input_hw, seed)
-    boxes = np.array([1.0, 0.5], np.float32)
+    feed = (_smooth_crops(2, input_hw, seed), np.array([1.0, 0.5], np.float32))[: len(inputs)]
     with torch.inference_mode():
-        expected = graph.eval()(torch.from_numpy(crops), torch.from_numpy(boxes))
+        expected = graph.eval()(*map(torch.from_numpy, feed))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    got = session.run(list(outputs), dict(zip(INPUTS, (crops, boxes))))
+    got = session.run(list(outputs), dict(zip(inputs, feed)))
     differences: dict[str, float] = {}
     for name, ours, theirs in zip(outputs, expected, got):
         a, b = ours.numpy(), np.asarray(theirs)

@@ -12,8 +12,10 @@ from pathlib import Path
 from qanet.bundle import Bundle, open_bundle
 from qanet.cli.commandline import CommandParser, run_module
 from qanet.errors import QanetError
+from qanet.labels import PERSON_BOX1
 
 KEPT = ("model.onnx", "model.safetensors", "scales.json")
+DETECTOR_KEPT = ("model.onnx", "scales.json")  # without the checkpoint: it comes with every installation
 CARD = "MODEL_CARD.md"
 
 
@@ -33,7 +35,7 @@ def release(worked: Bundle, card: Path, output: Path) -> Bundle:
         raise QanetError(f"no model card at {card}")
     manifest = json.loads(json.dumps(worked.manifest))
     manifest |= {"files": {}, "engines": [], "graphs": {"fp32": "model.onnx"}}
-    kept = {name: worked.read(name) for name in KEPT}
+    kept = {name: worked.read(name) for name in (DETECTOR_KEPT if worked.labels == PERSON_BOX1 else KEPT)}
     text = card.read_bytes()
     if (output / "manifest.json").exists():
         shutil.rmtree(output)

@@ -42,7 +42,7 @@ COMMANDS = {
         "qanet.export.build:main", "typed graphs and engines for a target",
         {"quantize": "qanet.calib.command:quantize_bundle", "open_engine": "qanet.runtime.engines.select:open_engine"},
     ),
-    "parse": Command("qanet.runtime.command:main", "parse the people of a video, an image or a folder"),
+    "parse": Command("qanet.runtime.cli.command:main", "parse the people of a video, an image or a folder"),
     "benchmark": Command(
         "qanet.benchmarks.command:main", "latency against accuracy, with an HTML report; verdicts on two results",
         {

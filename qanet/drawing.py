@@ -1,4 +1,7 @@
-"""Overlays: part colours, contours, boxes with scores, and a legend of the classes that are there."""
+"""Overlays: part colours, boxes with scores, and a legend of the classes that are there.
+
+Where a label set has more classes than colours that everybody tells apart, parts bear the number of their legend entry.
+"""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -6,19 +9,23 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.labels import LabelSet
+from qanet.labels import SAFE_COLOURS, LabelSet
 
 _INK, _PAPER = (32, 32, 32), (250, 250, 250)
+_FONT = 0  # cv2.FONT_HERSHEY_SIMPLEX
+_Rectangle = tuple[int, int, int, int]  # xyxy
 
 
 class Person(Protocol):
-    """What is written over a box; `qanet.results.PersonParsing` has it."""
+    """What is written over a person; `qanet.results.PersonParsing` has it."""
 
     box: NDArray[np.float32]
     quality: float
     iou_score: float
     pixel_score: float
     track_id: int | None
+    labels: NDArray[np.uint8]
+    roi: tuple[int, int, int, int]
 
 
 def draw_people(
@@ -33,11 +40,16 @@ def draw_people(
         canvas, labels = _shrunk(canvas, labels, shrink)
     blend_labels(canvas, labels, label_set, alpha)
     scale = max(0.7, min(canvas.shape[:2]) / 900)
+    numbered = legend and label_set.num_classes > SAFE_COLOURS
+    if numbered:
+        for person in people:
+            _draw_numbers(canvas, person, scale, shrink)
+    taken = [_draw_legend(canvas, labels, label_set, scale, numbered)] if legend else []
     if boxes:
         for person in reversed(people):
             _draw_box(canvas, person, scale, shrink)
-    if legend:
-        _draw_legend(canvas, labels, label_set, scale)
+        for person in people:  # the best has the first choice of a place
+            _draw_scores(canvas, person, scale, shrink, taken)
     return canvas
 
 
@@ -68,59 +80,126 @@ def blend_labels(canvas: NDArray[np.uint8], labels: NDArray[np.uint8], label_set
     np.copyto(region, mixed, where=(inside > 0)[..., None])
 
 
+def _corners(canvas: NDArray[np.uint8], person: Person, shrink: float) -> _Rectangle:
+    height, width = canvas.shape[:2]
+    x0, y0, x1, y1 = np.clip(np.round(person.box * shrink), -8, [width + 8, height + 8] * 2).astype(int).tolist()
+    return x0, y0, x1, y1
+
+
 def _draw_box(canvas: NDArray[np.uint8], person: Person, scale: float, shrink: float) -> None:
     import cv2
 
-    height, width = canvas.shape[:2]
-    x0, y0, x1, y1 = (int(v) for v in np.clip(np.round(person.box * shrink), -8, [width + 8, height + 8] * 2))
+    x0, y0, x1, y1 = _corners(canvas, person, shrink)
     thickness = max(1, round(2 * scale))
     cv2.rectangle(canvas, (x0, y0), (x1, y1), _PAPER, thickness + 2, cv2.LINE_AA)
     cv2.rectangle(canvas, (x0, y0), (x1, y1), _INK, thickness, cv2.LINE_AA)
+
+
+def _draw_scores(
+    canvas: NDArray[np.uint8], person: Person, scale: float, shrink: float, taken: list[_Rectangle]
+) -> None:
+    """Number and scores on a plate above the box, or where there is room for it; added to what is taken."""
+    x0, y0, x1, y1 = _corners(canvas, person, shrink)
     name = f"#{person.track_id} " if person.track_id is not None else ""
     text = f"{name}Q {person.quality:.2f}"
     details = f"{text}  iou {person.iou_score:.2f}  pix {person.pixel_score:.2f}"
-    if _text_width(details, scale) <= 2 * (x1 - x0):  # small people get the fused score alone
+    if _text_size(details, scale)[0] <= 2 * (x1 - x0):  # small people get the fused score alone
         text = details
-    _draw_text(canvas, text, x0, y0, scale)
-
-
-def _text_width(text: str, scale: float) -> int:
-    import cv2
-
-    return int(cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.55 * scale, max(1, round(1.2 * scale)))[0][0])
-
-
-def _draw_text(canvas: NDArray[np.uint8], text: str, x: int, y: int, scale: float) -> None:
-    """A line of text on a plate whose lower left corner is (x, y), moved inside the image where it would leave it."""
-    import cv2
-
-    font, size, weight = cv2.FONT_HERSHEY_SIMPLEX, 0.55 * scale, max(1, round(1.2 * scale))
-    (width, height), drop = cv2.getTextSize(text, font, size, weight)
     pad = max(2, round(4 * scale))
-    x = max(0, min(x, canvas.shape[1] - width - 2 * pad))
-    y = max(height + drop + 2 * pad, min(y, canvas.shape[0]))
-    cv2.rectangle(canvas, (x, y - height - drop - 2 * pad), (x + width + 2 * pad, y), _PAPER, -1)
-    cv2.putText(canvas, text, (x + pad, y - drop - pad), font, size, _INK, weight, cv2.LINE_AA)
+    width, height, drop = _text_size(text, scale)
+    width, height = width + 2 * pad, height + drop + 2 * pad
+    right = x1 - width
+    places = [
+        (x0, y0 - height), (right, y0 - height), (x0, y1), (right, y1), (x1, y0), (x0 - width, y0),
+        (x0, y0 - 2 * height), (x0, y1 + height), (x0, y0), (right, y0),
+    ]  # fmt: skip
+    plates = [_inside(canvas, x, y, width, height) for x, y in places]
+    plate = next((plate for plate in plates if not any(_meet(plate, other) for other in taken)), plates[0])
+    taken.append(plate)
+    _draw_plate(canvas, text, plate, pad, drop, scale)
 
 
-def _draw_legend(canvas: NDArray[np.uint8], labels: NDArray[np.uint8], label_set: LabelSet, scale: float) -> None:
+def _inside(canvas: NDArray[np.uint8], x: int, y: int, width: int, height: int) -> _Rectangle:
+    """A plate moved into the image where it would leave it."""
+    x = max(0, min(x, canvas.shape[1] - width))
+    y = max(0, min(y, canvas.shape[0] - height))
+    return x, y, x + width, y + height
+
+
+def _meet(one: _Rectangle, other: _Rectangle) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _text_size(text: str, scale: float) -> tuple[int, int, int]:
+    """Width, height above the base line and below it."""
     import cv2
 
-    present = [c for c in range(1, label_set.num_classes) if (labels == c).any()]
-    if not present:
-        return
-    font, size, weight = cv2.FONT_HERSHEY_SIMPLEX, 0.5 * scale, max(1, round(scale))
+    (width, height), drop = cv2.getTextSize(text, _FONT, 0.55 * scale, max(1, round(1.2 * scale)))
+    return int(width), int(height), int(drop)
+
+
+def _draw_plate(
+    canvas: NDArray[np.uint8], text: str, plate: _Rectangle, pad: int, drop: int, scale: float
+) -> None:  # fmt: skip
+    import cv2
+
+    cv2.rectangle(canvas, plate[:2], (plate[2] - 1, plate[3] - 1), _PAPER, -1)
+    weight = max(1, round(1.2 * scale))
+    cv2.putText(canvas, text, (plate[0] + pad, plate[3] - drop - pad), _FONT, 0.55 * scale, _INK, weight, cv2.LINE_AA)
+
+
+def _draw_numbers(canvas: NDArray[np.uint8], person: Person, scale: float, shrink: float) -> None:
+    """A class's number in the middle of where the part is widest; none where it is too narrow for one."""
+    import cv2
+
+    for class_id in _present(person.labels):
+        mask = (person.labels == class_id).astype(np.uint8)
+        x, y, width, height = cv2.boundingRect(mask)
+        depth = cv2.distanceTransform(np.pad(mask[y : y + height, x : x + width], 1), cv2.DIST_L2, cv2.DIST_MASK_3)
+        _, radius, _, (column, row) = cv2.minMaxLoc(depth)
+        text_width, text_height, _ = _text_size(str(class_id), 0.8 * scale)
+        if radius * shrink < 0.7 * max(text_width, text_height) / 2:
+            continue
+        middle_x, middle_y = (person.roi[0] + x + column - 1) * shrink, (person.roi[1] + y + row - 1) * shrink
+        origin = (round(middle_x - text_width / 2), round(middle_y + text_height / 2))
+        weight = max(1, round(scale))
+        for colour, more in ((_PAPER, 2 * weight), (_INK, 0)):
+            cv2.putText(canvas, str(class_id), origin, _FONT, 0.44 * scale, colour, weight + more, cv2.LINE_AA)
+
+
+def _present(labels: NDArray[np.uint8]) -> list[int]:
+    """The ids of the classes that are there, without background."""
+    import cv2
+
+    if labels.size == 0:
+        return []
+    counts = cv2.calcHist([labels], [0], None, [256], [0, 256]).ravel()
+    return [class_id for class_id in np.flatnonzero(counts).tolist() if class_id]
+
+
+def _draw_legend(
+    canvas: NDArray[np.uint8], labels: NDArray[np.uint8], label_set: LabelSet, scale: float, numbered: bool
+) -> _Rectangle:
+    """The classes that are there, in as many columns as it takes; where it is drawn, nothing where it does not fit."""
+    import cv2
+
+    present = _present(labels)
+    names = [f"{c} {label_set.classes[c]}" if numbered else label_set.classes[c] for c in present]
+    size, weight = 0.5 * scale, max(1, round(scale))
     line, pad = round(22 * scale), round(8 * scale)
-    width = max(cv2.getTextSize(label_set.classes[c], font, size, weight)[0][0] for c in present)
-    right, bottom = 3 * pad + line + width, 2 * pad + line * len(present)
-    if right > canvas.shape[1] or bottom > canvas.shape[0]:
-        return  # an image smaller than its legend
+    rows = min(len(present), (canvas.shape[0] - 2 * pad) // line)
+    if rows < 1:
+        return 0, 0, 0, 0
+    column = 3 * pad + line + max(cv2.getTextSize(name, _FONT, size, weight)[0][0] for name in names)
+    right, bottom = column * -(-len(present) // rows), 2 * pad + line * rows
+    if right > canvas.shape[1]:
+        return 0, 0, 0, 0
     plate = canvas[:bottom, :right]
     cv2.addWeighted(plate, 0.25, np.full_like(plate, 250), 0.75, 0, plate)
-    for row, class_id in enumerate(present):
-        y = pad + row * line
+    for number, (class_id, name) in enumerate(zip(present, names)):
+        x, y = pad + number // rows * column, pad + number % rows * line
         colour = tuple(int(v) for v in label_set.colours_rgb[class_id, ::-1])
-        cv2.rectangle(canvas, (pad, y + 2), (pad + line - 4, y + line - 4), colour, -1)
-        cv2.rectangle(canvas, (pad, y + 2), (pad + line - 4, y + line - 4), _INK, 1)
-        baseline = (2 * pad + line, y + round(line * 0.7))
-        cv2.putText(canvas, label_set.classes[class_id], baseline, font, size, _INK, weight, cv2.LINE_AA)
+        cv2.rectangle(canvas, (x, y + 2), (x + line - 4, y + line - 4), colour, -1)
+        cv2.rectangle(canvas, (x, y + 2), (x + line - 4, y + line - 4), _INK, 1)
+        cv2.putText(canvas, name, (x + pad + line, y + round(line * 0.7)), _FONT, size, _INK, weight, cv2.LINE_AA)
+    return 0, 0, right, bottom

@@ -15,10 +15,14 @@ from qanet.errors import QanetError
 
 IGNORE = 255  # void: no loss, no metric
 
-# Okabe-Ito's colour-blind-safe hues first (RGB), then lighter and darker tints of them.
+# RGB. Found by a search for the largest least distance, over normal sight and the three dichromacies as Machado,
+# Oliveira and Fernandes (2009) simulate them: any two of the first 13 are 16 or more apart (CIEDE2000) to everybody,
+# any two of all 20 are 10 or more. tests/core/test_drawing_palette.py measures it.
+SAFE_COLOURS = 20  # black among them; larger sets take tints that not everybody tells apart, and are numbered
 _PALETTE = (
-    (0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
-    (204, 121, 167), (153, 153, 153), (148, 52, 110), (255, 201, 160), (0, 73, 73), (176, 224, 230),
+    (0, 0, 0), (140, 0, 0), (190, 255, 230), (115, 0, 115), (0, 140, 255), (255, 190, 255), (230, 255, 0),
+    (0, 0, 255), (60, 60, 60), (140, 115, 140), (210, 115, 0), (165, 190, 140), (90, 115, 90),
+    (230, 140, 190), (115, 210, 60), (255, 230, 165), (190, 165, 165), (190, 60, 30), (255, 0, 210), (190, 0, 165),
 )  # fmt: skip
 
 
@@ -54,7 +58,7 @@ class LabelSet:
 
     @cached_property
     def colours_rgb(self) -> NDArray[np.uint8]:
-        """(C, 3) uint8 RGB, distinguishable to colour-blind readers for the first 13 classes."""
+        """(C, 3) uint8 RGB; colour-blind readers tell the first `SAFE_COLOURS` apart."""
         return _colours(self.num_classes)
 
     @cached_property
@@ -160,9 +164,11 @@ CELEBAMASK19 = LabelSet(
 )
 
 PERSON1 = LabelSet("person1", ("background", "person"))  # instance masks: one logit, the sigmoid is the person
+PERSON_BOX1 = LabelSet("personbox1", ("background", "person"))  # detection: boxes and scores, no pixels
 
 LABEL_SETS = {
-    s.name: s for s in (CCP13, CCP59, CIHP20, LIP20, ATR18, MHP59, PPP7, PPP7_ARMS_FIRST, CELEBAMASK19, PERSON1)
+    s.name: s
+    for s in (CCP13, CCP59, CIHP20, LIP20, ATR18, MHP59, PPP7, PPP7_ARMS_FIRST, CELEBAMASK19, PERSON1, PERSON_BOX1)
 }
 
 

@@ -30,18 +30,15 @@ class PersonParsing:
     def to_json(self, label_set: LabelSet, image_size: tuple[int, int], masks: bool = True) -> dict[str, Any]:
         """Plain data; each part with its scores and, unless `masks` is False, its COCO RLE on the whole image."""
         parts = []
-        for class_id in np.unique(self.labels[self.labels > 0]).tolist():
+        for class_id, (area_px, mask) in rle.encode_labels(self.labels, self.roi[:2], image_size).items():
             part: dict[str, Any] = {
                 "class": label_set.classes[class_id], "class_id": class_id,
                 "pixel_score": _rounded(self.part_scores[class_id - 1]),
                 "quality": _rounded(self.part_quality[class_id - 1]),
-                "area_px": int((self.labels == class_id).sum()),
+                "area_px": area_px,
             }  # fmt: skip
             if masks:
-                canvas = np.zeros(image_size, np.uint8)
-                x0, y0, x1, y1 = self.roi
-                canvas[y0:y1, x0:x1] = self.labels == class_id
-                part["rle"] = rle.encode(canvas)
+                part["rle"] = mask
             parts.append(part)
         scores = {"box_score": self.box_score, "iou_score": self.iou_score, "pixel_score": self.pixel_score}
         record: dict[str, Any] = {"box_xyxy": [_rounded(v, 2) for v in self.box]}

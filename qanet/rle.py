@@ -25,6 +25,83 @@ def encode(mask: NDArray) -> dict[str, Any]:
     return {"size": [int(mask.shape[0]), int(mask.shape[1])], "counts": _pack(runs)}
 
 
+def encode_labels(
+    labels: NDArray[np.uint8], origin_xy: tuple[int, int], image_size: tuple[int, int]
+) -> dict[int, tuple[int, dict[str, Any]]]:
+    """The masks of all classes of a region at once, as `encode` gives them one by one on the whole image.
+
+    A class costs its runs, not its pixels: the region is read once.
+
+    Args:
+        labels: (h, w) class of each pixel of the region, 0 is background.
+        origin_xy: of the region's first pixel in the image.
+        image_size: (H, W); the region lies inside.
+    Returns:
+        For each class that is there, in ascending order: its area in pixels and {"size": [H, W], "counts": str}.
+    """
+    if labels.size == 0:
+        return {}
+    rows, (height, width) = labels.shape[0], image_size
+    flat = np.ascontiguousarray(labels.T).ravel()  # column by column
+    is_start = np.empty(flat.size, bool)
+    np.not_equal(flat[1:], flat[:-1], out=is_start[1:])
+    is_start[::rows] = True  # a run ends with its column, unless the region is as high as the image: see `_runs_of`
+    starts = np.flatnonzero(is_start)
+    lengths = np.diff(starts, append=flat.size)
+    classes = flat[starts]
+    column, row = np.divmod(starts, rows)
+    begins = (column + origin_xy[0]) * height + row + origin_xy[1]  # in the image
+    runs, areas = {}, {}
+    for class_id in np.flatnonzero(np.bincount(classes)).tolist():
+        if class_id:
+            mine = classes == class_id
+            areas[class_id] = int(lengths[mine].sum())
+            runs[class_id] = _runs_of(begins[mine], lengths[mine], height * width)
+    size = [int(height), int(width)]
+    packed = _pack_all(list(runs.values()))
+    return {
+        class_id: (areas[class_id], {"size": list(size), "counts": counts}) for class_id, counts in zip(runs, packed)
+    }
+
+
+def _runs_of(begins: NDArray[np.int64], lengths: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Lengths of zeros, ones, zeros, ... of a mask whose ones begin there; what touches becomes one run."""
+    ends = begins + lengths
+    apart = np.flatnonzero(begins[1:] != ends[:-1])
+    begins = np.concatenate([begins[:1], begins[1:][apart]])
+    ends = np.concatenate([ends[:-1][apart], ends[-1:]])
+    edges = np.empty(2 * len(begins) + 2, np.int64)
+    edges[0], edges[-1] = 0, size
+    edges[1:-1:2], edges[2:-1:2] = begins, ends
+    runs = np.diff(edges)
+    return runs if runs[-1] else runs[:-1]
+
+
+def _pack_all(all_runs: list[NDArray[np.int64]]) -> list[str]:
+    """`_pack` of each, computed together."""
+    if not all_runs:
+        return []
+    values = []
+    for runs in all_runs:
+        difference = runs.copy()
+        difference[3:] -= runs[1:-2]
+        values.append(difference)
+    rest = np.concatenate(values)
+    characters, wanted = [], [np.ones(len(rest), bool)]
+    while True:
+        bits = rest & 31
+        rest = rest >> 5
+        more = rest != np.where(bits & 16, -1, 0)
+        characters.append((48 + (bits | np.where(more, 32, 0))).astype(np.uint8))
+        if not (more & wanted[-1]).any():
+            break
+        wanted.append(more & wanted[-1])
+    mask = np.stack(wanted, 1)  # (values, characters a value)
+    text = np.stack(characters, 1)[mask].tobytes().decode("ascii")
+    ends = np.cumsum(np.add.reduceat(mask.sum(1), np.cumsum([0, *(len(v) for v in values[:-1])]))).tolist()
+    return [text[begin:end] for begin, end in zip([0, *ends[:-1]], ends)]
+
+
 def decode(rle: dict[str, Any]) -> NDArray[np.uint8]:
     """Inverse of `encode`: (H, W) uint8 of 0 and 1."""
     height, width = rle["size"]

@@ -12,7 +12,8 @@ from qanet.datasets.layout import LAYOUTS
 from qanet.errors import QanetError
 from qanet.geometry import crop_boxes, crop_people
 from qanet.runtime.detectors.base import Detector
-from qanet.runtime.video.source import open_source
+from qanet.runtime.detectors.person import letterboxed
+from qanet.runtime.video.sources.open import open_source
 
 
 class PeopleCrops:
@@ -34,16 +35,22 @@ class PeopleCrops:
         return self._hash.hexdigest()
 
 
-def people_crops(data: Path, crop_hw: tuple[int, int], limit: int, detector: Detector | None = None) -> PeopleCrops:
+def people_crops(
+    data: Path, crop_hw: tuple[int, int], limit: int, detector: Detector | None = None, whole: bool = False
+) -> PeopleCrops:
     """Up to `limit` crops, spread evenly over the data.
 
     Args:
         data: a data set folder of any format, see `format_of` (boxes of its annotation, split `train` where there is
             one), or a video, an image or a folder of images (boxes from the detector).
-        detector: None: OpenCV's people detector.
+        detector: None: the shipped one.
+        whole: whole images in their letterbox instead of people, for the calibration of a detector; of a video, an
+            image or a folder of images.
     Raises:
         QanetError: nothing there, or nobody found.
     """
+    if whole:
+        return PeopleCrops(_whole_images(data, crop_hw, limit), limit)
     format = format_of(data)
     if format is None:
         return PeopleCrops(_of_frames(data, crop_hw, limit, detector), limit)
@@ -72,9 +79,9 @@ def _of_frames(
     data: Path, crop_hw: tuple[int, int], limit: int, detector: Detector | None
 ) -> Iterator[NDArray[np.uint8]]:
     if detector is None:
-        from qanet.runtime.detectors.hog import HogDetector
+        from qanet.runtime.detectors.person import PersonDetector
 
-        detector = HogDetector()
+        detector = PersonDetector()
     source = open_source(str(data))
     step = max(1, source.expected_frames // limit)
     given = 0
@@ -93,3 +100,11 @@ def _of_frames(
             f"nobody was found in {data}", expected="people to calibrate on", got=f"{source.expected_frames} frames",
             next_command="give --detector ONNX, or a data set folder",
         )  # fmt: skip
+
+
+def _whole_images(data: Path, input_hw: tuple[int, int], limit: int) -> Iterator[NDArray[np.uint8]]:
+    source = open_source(str(data))
+    chosen = set(np.unique(np.linspace(0, source.expected_frames - 1, limit).round().astype(int)).tolist())
+    for frame in source:
+        if frame.index in chosen or source.expected_frames <= 0:
+            yield letterboxed(frame.image, input_hw)[0][None]

@@ -11,7 +11,7 @@ from qanet.bundle import Bundle, open_bundle
 from qanet.errors import QanetError
 from qanet.geometry import box_to_image, check_boxes, crop_boxes, crop_people
 from qanet.images import as_bgr
-from qanet.labels import PERSON1
+from qanet.labels import CELEBAMASK19, PERSON1, PERSON_BOX1
 from qanet.quality import PixelScores, clamp_iou, fuse_quality
 from qanet.results import ParsingResult, PersonParsing
 from qanet.runtime.augment import PLAIN, Augmentation, check_augmentation, look, score_people
@@ -38,7 +38,7 @@ def load(
             "cuda".
         precision: "fp32", "fp16", "int8", or "auto": the fastest the bundle has a graph for.
         tail: "kernel" (labels and scores at image resolution) or "graph" (at crop resolution, inside the network).
-        detector: finds the people when a call gives no boxes; None: OpenCV's people detector, on first use.
+        detector: finds the people when a call gives no boxes; None: the shipped one, person-lite0, on first use.
         threads: CPU threads of the engine; None leaves the choice to the runtime.
         flip: parse each crop's mirror image too and average the two; twice the network's time.
         scales: factors of the crop box to parse and average, each as long as the network; (0.9, 1.1, 1.2, 1.3) beside
@@ -56,6 +56,11 @@ def load(
         raise QanetError(
             f"{bundle.name} gives instance masks, not parsings", expected="a parsing model", got=bundle.labels.name,
             next_command=f"qanet masks {bundle.path} --annotations COCO.json --images DIR --output RESULTS.json",
+        )  # fmt: skip
+    if bundle.labels == PERSON_BOX1:
+        raise QanetError(
+            f"{bundle.name} gives boxes of people, not parsings", expected="a parsing model", got=bundle.labels.name,
+            next_command=f"qanet parse INPUT --detector {bundle.path}",
         )  # fmt: skip
     outputs = KERNEL_TAIL_OUTPUTS if tail == "kernel" else GRAPH_TAIL_OUTPUTS
     return Parser(bundle, open_engine(bundle, device, precision, outputs, threads), tail, detector, augmentation)
@@ -97,12 +102,22 @@ class Parser:
             found = Detections(where, _check_scores(box_scores, len(where)))
         return self.parse(frame, found)
 
+    @property
+    def max_batch(self) -> int:
+        """People that go through the network at once."""
+        step = MAX_BATCH // (1 + self.augmentation.flip)  # a person and the mirror image share a batch
+        return step if self._device_path is None else min(step, self._device_path.max_batch)
+
     def detect(self, image: NDArray[np.uint8], frame: int | str = 0) -> Detections:
         """The people of a BGR image, by the parser's detector."""
         if self.detector is None:
-            from qanet.runtime.detectors.hog import HogDetector
+            from qanet.runtime.detectors.person import PersonDetector
 
-            self.detector = HogDetector()
+            self.detector = PersonDetector()
+            if self.bundle.labels == CELEBAMASK19:
+                from qanet.runtime.faces.detector import open_head_detector
+
+                self.detector = open_head_detector(self.detector)
         with self.times.stage("detect"):
             return self.detector.detect(image, frame)
 
@@ -113,30 +128,55 @@ class Parser:
             people = parsing_nms(people, self.bundle.labels.num_classes)
         return ParsingResult(image, self.bundle.labels, people)
 
+    def parse_together(self, frames: Sequence[tuple[NDArray[np.uint8], Detections]]) -> list[ParsingResult]:
+        """`parse` for several images of any sizes, whose people share the network's batches."""
+        everybody = self._together(frames)
+        with self.times.stage("suppress"):
+            kept = [parsing_nms(people, self.bundle.labels.num_classes) for people in everybody]
+        return [ParsingResult(image, self.bundle.labels, people) for (image, _), people in zip(frames, kept)]
+
     def everybody(self, image: NDArray[np.uint8], found: Detections) -> list[PersonParsing]:
         """One person a box, duplicates and all: for evaluations, which rank and suppress by themselves."""
-        people: list[PersonParsing] = []
-        step = MAX_BATCH // (1 + self.augmentation.flip)  # a person and the mirror image share a batch
-        for start in range(0, len(found), step):
-            people += self._parse_batch(image, found.take(slice(start, start + step)))
+        return self._together([(image, found)])[0]
+
+    def _together(self, frames: Sequence[tuple[NDArray[np.uint8], Detections]]) -> list[list[PersonParsing]]:
+        people: list[list[PersonParsing]] = [[] for _ in frames]
+        for batch in batches([len(found) for _, found in frames], self.max_batch):
+            parts = [(frames[number][0], frames[number][1].take(where)) for number, where in batch]
+            for (number, _), parsed in zip(batch, self._parse_batch(parts)):
+                people[number] += parsed
         return people
 
-    def _parse_batch(self, image: NDArray[np.uint8], found: Detections) -> list[PersonParsing]:
-        grown = crop_boxes(found.boxes, self.bundle.input_hw)
+    def _parse_batch(self, parts: list[tuple[NDArray[np.uint8], Detections]]) -> list[list[PersonParsing]]:
+        grown = [crop_boxes(found.boxes, self.bundle.input_hw) for _, found in parts]
         if not self.augmentation.is_plain:
-            people = self._augmented(image, found)
+            people = [self._augmented(image, found) for image, found in parts]
         elif self._device_path is not None:
-            people = self._on_device(self._device_path, image, found, grown)
+            people = self._on_device(self._device_path, parts, grown)
         else:
-            with self.times.stage("crop"):
-                crops = crop_people(image, grown, self.bundle.input_hw)
-            with self.times.stage("engine"):
-                outputs = self.engine.run(crops, found.scores)
-            with self.times.stage("tail"):
-                people = self._tail(outputs, found, grown, image.shape[:2])
-        if found.track_ids is not None:
-            for person, track_id in zip(people, found.track_ids):
-                person.track_id = int(track_id)
+            people = self._on_host(parts, grown)
+        for (_, found), parsed in zip(parts, people):
+            if found.track_ids is not None:
+                for person, track_id in zip(parsed, found.track_ids):
+                    person.track_id = int(track_id)
+        return people
+
+    def _on_host(
+        self, parts: list[tuple[NDArray[np.uint8], Detections]], grown: list[NDArray[np.float32]]
+    ) -> list[list[PersonParsing]]:
+        """Crops and tail on the CPU; one call of the engine."""
+        with self.times.stage("crop"):
+            crops = [crop_people(image, boxes, self.bundle.input_hw) for (image, _), boxes in zip(parts, grown)]
+            batch = crops[0] if len(crops) == 1 else np.concatenate(crops)
+        with self.times.stage("engine"):
+            outputs = self.engine.run(batch, np.concatenate([found.scores for _, found in parts]))
+        people, start = [], 0
+        with self.times.stage("tail"):
+            for (image, found), boxes in zip(parts, grown):
+                rows = slice(start, start + len(found))
+                mine = {name: values[rows] for name, values in outputs.items()}
+                people.append(self._tail(mine, found, boxes, image.shape[:2]))
+                start = rows.stop
         return people
 
     def _kernel_tail(
@@ -155,18 +195,19 @@ class Parser:
             return self._people(found, scored, iou)
 
     def _on_device(
-        self, path: DevicePath, image: NDArray[np.uint8], found: Detections, grown: NDArray[np.float32]
-    ) -> list[PersonParsing]:
+        self, path: DevicePath, parts: list[tuple[NDArray[np.uint8], Detections]], grown: list[NDArray[np.float32]]
+    ) -> list[list[PersonParsing]]:
         """Crop, network and kernel tail on the GPU; the times are of its clock."""
-        people: list[PersonParsing] = []
-        for start in range(0, len(found), path.max_batch):
-            batch = slice(start, start + path.max_batch)
-            part = found.take(batch)
-            scored, iou, times = path.run(image, grown[batch], part.scores, self.bundle.threshold)
-            people += self._people(part, scored, iou)
-            for stage, elapsed_ms in times.items():
-                self.times.add(stage, elapsed_ms)
-        return people
+        box_scores = np.concatenate([found.scores for _, found in parts])
+        frames = [(image, boxes) for (image, _), boxes in zip(parts, grown)]
+        scored, iou, times = path.run_together(frames, box_scores, self.bundle.threshold)
+        for stage, elapsed_ms in times.items():
+            self.times.add(stage, elapsed_ms)
+        ends = np.cumsum([len(found) for _, found in parts])[:-1]
+        return [
+            self._people(found, pixels, rows)
+            for (_, found), pixels, rows in zip(parts, scored, np.split(iou, ends))
+        ]  # fmt: skip
 
     def _people(self, found: Detections, scored: PixelScores, iou_scores: NDArray) -> list[PersonParsing]:
         """Pixel scores fused with the detector's and the network's."""
@@ -213,6 +254,23 @@ def _check_scores(box_scores: ArrayLike | None, count: int) -> NDArray[np.float3
     if not np.isfinite(scores).all():
         raise QanetError("a box score is not finite", expected="numbers in [0, 1]", got=scores.tolist())
     return scores
+
+
+def batches(counts: Sequence[int], size: int) -> list[list[tuple[int, slice]]]:
+    """People of several images, in order, in batches of up to `size`: (image, which of its people) pairs."""
+    made: list[list[tuple[int, slice]]] = []
+    room = 0
+    for number, count in enumerate(counts):
+        start = 0
+        while start < count:
+            if room == 0:
+                made.append([])
+                room = size
+            stop = min(count, start + room)
+            made[-1].append((number, slice(start, stop)))
+            room -= stop - start
+            start = stop
+    return made
 
 
 def paste_labels(

@@ -10,33 +10,72 @@ from qanet.results import PersonParsing
 
 MIN_QUALITY = 0.01
 MEAN_IOU_THRESHOLD = 0.6
+_EXACT_PX = 2**24  # OpenCV counts in float32
 
 
 def parsing_nms(
     people: list[PersonParsing], num_classes: int, threshold: float = MEAN_IOU_THRESHOLD
 ) -> list[PersonParsing]:
     """People of quality MIN_QUALITY or more, best first, without the duplicates."""
-    kept: list[PersonParsing] = []
+    kept: list[tuple[PersonParsing, NDArray[np.int64]]] = []
     for person in sorted(people, key=lambda p: -p.quality):
-        if person.quality >= MIN_QUALITY and all(mean_iou(person, k, num_classes) < threshold for k in kept):
-            kept.append(person)
-    return kept
+        if not person.quality >= MIN_QUALITY:  # nor NaN
+            continue
+        total = _counts(person.labels, num_classes)
+        if not any(_agree(person, total, other, theirs, threshold) for other, theirs in kept):
+            kept.append((person, total))
+    return [person for person, _ in kept]
 
 
 def mean_iou(a: PersonParsing, b: PersonParsing, num_classes: int) -> float:
     """Mean IoU over the foreground classes present in either, over the union of the regions; 0 when none is."""
-    x0, y0 = max(a.roi[0], b.roi[0]), max(a.roi[1], b.roi[1])
-    x1, y1 = min(a.roi[2], b.roi[2]), min(a.roi[3], b.roi[3])
+    return _mean_iou(a, _counts(a.labels, num_classes), b, _counts(b.labels, num_classes))
+
+
+def _agree(
+    a: PersonParsing, total_a: NDArray[np.int64], b: PersonParsing, total_b: NDArray[np.int64], threshold: float
+) -> bool:
+    """Whether the mean IoU is at least the threshold; pixels are looked at only where the counts leave it open."""
+    x0, y0, x1, y1 = _overlap(a, b)
+    if x1 <= x0 or y1 <= y0:
+        return threshold <= 0.0
+    most = np.minimum(np.minimum(total_a, total_b), (x1 - x0) * (y1 - y0))
+    if _mean(most, total_a + total_b - most) < threshold:
+        return False
+    return _mean_iou(a, total_a, b, total_b) >= threshold
+
+
+def _mean_iou(a: PersonParsing, total_a: NDArray[np.int64], b: PersonParsing, total_b: NDArray[np.int64]) -> float:
+    x0, y0, x1, y1 = _overlap(a, b)
     if x1 <= x0 or y1 <= y0:
         return 0.0
     shared_a = _window(a, x0, y0, x1, y1)
     shared_b = _window(b, x0, y0, x1, y1)
-    both = np.bincount(shared_a[shared_a == shared_b].ravel(), minlength=num_classes)[1:]
-    total_a = np.bincount(a.labels.ravel(), minlength=num_classes)[1:]
-    total_b = np.bincount(b.labels.ravel(), minlength=num_classes)[1:]
-    union = total_a + total_b - both
+    both = _counts(shared_a, len(total_a) + 1, shared_a == shared_b)
+    return _mean(both, total_a + total_b - both)
+
+
+def _mean(both: NDArray[np.int64], union: NDArray[np.int64]) -> float:
     present = union > 0
     return float((both[present] / union[present]).mean()) if present.any() else 0.0
+
+
+def _overlap(a: PersonParsing, b: PersonParsing) -> tuple[int, int, int, int]:
+    """xyxy of what the regions share."""
+    x0, y0 = max(a.roi[0], b.roi[0]), max(a.roi[1], b.roi[1])
+    return x0, y0, min(a.roi[2], b.roi[2]), min(a.roi[3], b.roi[3])
+
+
+def _counts(labels: NDArray[np.uint8], num_classes: int, where: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+    """(C - 1,) pixels of each foreground class, of those `where` only."""
+    import cv2
+
+    if labels.size >= _EXACT_PX:
+        chosen = labels.ravel() if where is None else labels[where]
+        return np.bincount(chosen, minlength=num_classes)[1:]
+    mask = None if where is None else where.view(np.uint8)
+    counts = cv2.calcHist([labels], [0], mask, [num_classes], [0, num_classes])
+    return counts[1:, 0].astype(np.int64)
 
 
 def _window(person: PersonParsing, x0: int, y0: int, x1: int, y1: int) -> NDArray[np.uint8]:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from qanet.errors import QanetError
 from qanet.files import write_by
-from qanet.train.networks.parser import ParsingNetwork, build
+from qanet.train.networks.build import build
+from qanet.train.networks.parser import ParsingNetwork
 from qanet.train.recipe import Recipe
 
 _RECIPE_KEY = "qanet_recipe"

@@ -8,7 +8,8 @@ from qanet.cli.commandline import command_parser, emit, note
 from qanet.coco.people import open_train_and_val
 from qanet.datasets import DATA_FORMATS, DataSet, open_dataset, splits_of
 from qanet.errors import QanetError
-from qanet.labels import PERSON1
+from qanet.labels import PERSON1, PERSON_BOX1
+from qanet.train.detection.command import add_arguments, open_run
 from qanet.train.recipe import Recipe
 from qanet.train.recipes import RECIPES, recipe
 
@@ -29,6 +30,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     parser.add_argument("--workers", type=int, default=2, help="threads that load and augment")
     parser.add_argument("--deterministic", action="store_true", help="repeatable GPU kernels where there are such")
+    add_arguments(parser)
     return parser
 
 
@@ -36,7 +38,9 @@ def main(argv: Sequence[str]) -> int:
     """Entry point."""
     args = _arguments().parse_args(argv)
     chosen = recipe(args.recipe, dict(_setting(text) for text in args.settings))
-    train_data, val_data = _open(chosen, args.data, args.format or chosen.data_format)
+    detects = chosen.labels == PERSON_BOX1.name
+    if not detects:
+        train_data, val_data = _open(chosen, args.data, args.format or chosen.data_format)
 
     import cv2
     import torch
@@ -52,12 +56,16 @@ def main(argv: Sequence[str]) -> int:
     say = note if world.is_main else _silent
 
     def run_whole() -> Run:  # the trainer ends with it, before the group of processes does: see leave_world
-        trainer = Trainer(chosen, train_data, val_data, folder, device, args.workers, args.initial_weights, world)
+        if detects:
+            trainer: Trainer = open_run(chosen, args, folder, device, world)
+        else:
+            trainer = Trainer(chosen, train_data, val_data, folder, device, args.workers, args.initial_weights, world)
         if trainer.epoch:
             say(f"resuming {folder} after epoch {trainer.epoch} of {chosen.epochs}")
         parameters = sum(p.numel() for p in trainer.model.parameters())
         processes = f", {world.size} processes" if world.size > 1 else ""
-        say(f"{chosen.name}: {parameters / 1e6:.2f} M parameters, {len(train_data)} people, on {device}{processes}")
+        what = f"{len(trainer.loader.data)} {'images an epoch' if detects else 'people'}"
+        say(f"{chosen.name}: {parameters / 1e6:.2f} M parameters, {what}, on {device}{processes}")
         return trainer.run(say)
 
     try:
@@ -65,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
     finally:
         leave_world()
     document = {"weights": str(run.weights), "epochs": run.epochs, "seconds": round(run.seconds, 1)}
-    if run.scores:
+    if run.scores and not detects:
         document |= {"val_crop_miou": run.scores.miou, "val_crop_pixel_accuracy": run.scores.pixel_accuracy}
     if world.is_main:
         emit(args.json, document, f"wrote {run.weights} after {run.seconds / 3600:.2f} h\n"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from qanet.datasets import DataSet
 from qanet.errors import QanetError
@@ -16,7 +17,7 @@ from qanet.train.data.loader import Batch, Loader
 from qanet.train.distributed import World
 from qanet.train.ema import Ema
 from qanet.train.mask_losses import losses_of
-from qanet.train.networks.parser import build
+from qanet.train.networks.build import build
 from qanet.train.optimise import MixedPrecision, lr_factor, make_optimizer
 from qanet.train.progress import append_log, write_pictures
 from qanet.train.recipe import Recipe
@@ -55,11 +56,11 @@ class Trainer:
         elif recipe.pretrained:
             self.model.backbone.load_pretrained()
         self.frozen = frozen_modules(self.model, recipe.frozen_stages)
-        self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.to(device, memory_format=torch.channels_last)
         self.ema = Ema(self.model, recipe.ema_decay)
         self.precision = MixedPrecision(recipe.amp, device.type)
         self.optimizer = make_optimizer(self.model, recipe)
-        self.loader = Loader(train_data, recipe, workers, self.world, folder / "class-presence.npz")
+        self.loader = self._open_loader(train_data, workers)
         total = recipe.epochs * len(self.loader)
         factor: Callable[[int], float] = lambda step: lr_factor(recipe, step, total)  # noqa: E731
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
@@ -68,6 +69,10 @@ class Trainer:
         if self.state_path.exists():
             self._restore(load_state(self.state_path))
         self.parallel = self.world.parallel(self.model, device, recipe.sync_bn)
+
+    def _open_loader(self, data: Any, workers: int) -> Loader:
+        """Batches of the training data; another task has its own."""
+        return Loader(data, self.recipe, workers, self.world, self.folder / "class-presence.npz")
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -105,7 +110,7 @@ class Trainer:
             trained_s = time.monotonic() - start
             self.epoch += 1
             if self.val_data:
-                scores = score_crops(self.ema.model, self.val_data, self.recipe, self.device, self.world)
+                scores = self._validate()
             self.seconds += time.monotonic() - start
             if self.world.is_main:
                 save_state(self.state_path, self._state())
@@ -135,7 +140,13 @@ class Trainer:
         means = self.world.sum(means) / (len(self.loader) * self.world.size)
         return dict(zip(sums, means.tolist()))
 
-    def _step(self, batch: Batch, step: int) -> dict[str, float]:
+    def _validate(self) -> Any:
+        """Scores of the averaged weights on the validation data."""
+        assert self.val_data is not None
+        return score_crops(self.ema.model, self.val_data, self.recipe, self.device, self.world)
+
+    def _losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """The weighted losses of a batch, each ()."""
         recipe = self.recipe
         rng = np.random.default_rng((recipe.seed, self.epoch, step, 2))
         row, column = (int(v) for v in rng.integers(0, recipe.loss_stride * recipe.lovasz_stride, 2))
@@ -147,7 +158,11 @@ class Trainer:
             with_lovasz=self.epoch >= recipe.lovasz_from * recipe.epochs,
         )  # fmt: skip
         weights = {"ce": recipe.ce_weight, "lovasz": recipe.lovasz_weight, "iou": recipe.iou_weight}
-        loss = torch.stack([weights[key] * value for key, value in terms.items()]).sum()
+        return {key: weights[key] * value for key, value in terms.items()}
+
+    def _step(self, batch: Batch, step: int) -> dict[str, float]:
+        terms = self._losses(batch, step)
+        loss = torch.stack(list(terms.values())).sum()
         if not torch.isfinite(loss):
             values = {key: float(value.detach()) for key, value in terms.items()}
             raise QanetError(
@@ -155,7 +170,7 @@ class Trainer:
                 expected="finite", got=values,
                 next_command=f"lower learning_rate; {self.state_path} holds the last good epoch",
             )  # fmt: skip
-        self.precision.step(loss, self.model, self.optimizer, recipe.clip_norm)
+        self.precision.step(loss, self.model, self.optimizer, self.recipe.clip_norm)
         self.schedule.step()
         self.ema.update(self.model)
         return {"loss": float(loss.detach()), **{key: float(value.detach()) for key, value in terms.items()}}

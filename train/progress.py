@@ -1,6 +1,7 @@
 """What a run shows while it goes: a CSV log, and pictures of what the network makes of a few people of val."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,11 @@ _PICTURED = 6  # people
 _GAP_PX = 8
 
 
-def append_log(path: Path, row: dict[str, float]) -> None:
-    """Add a line to log.csv; columns as LOG_FIELDS, empty where the row has none."""
+def append_log(path: Path, row: dict[str, float], fields: Sequence[str] = LOG_FIELDS) -> None:
+    """Add a line to log.csv with these columns, empty where the row has none."""
     fresh = not path.exists()
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, LOG_FIELDS)
+        writer = csv.DictWriter(file, fields)
         if fresh:
             writer.writeheader()
         writer.writerow({key: float(f"{value:.6g}") for key, value in row.items()})

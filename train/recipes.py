@@ -60,6 +60,10 @@ def _modern() -> Iterator[Recipe]:
         iou_hidden=128, rotation_std_deg=10.0, scale_std=0.1,
     )  # fmt: skip
     yield Recipe("person-mask-lite0", "person1", "coco", (256, 192), repeat_threshold=0.0)
+    yield Recipe(
+        "person-lite0", "personbox1", "detection", (320, 512), backbone="lite0-slim", width=64, frozen_stages=4,
+        epochs=16, learning_rate=2e-3, ema_decay=0.99, repeat_threshold=0.0,
+    )  # fmt: skip
 
 
 RECIPES = {r.name: r for r in (*_modern(), *_official())}

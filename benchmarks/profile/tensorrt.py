@@ -1,8 +1,10 @@
 """TensorRT's profiler: milliseconds of every layer of an engine, beside the precision its inspector tells."""
 
 import json
-from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from qanet.benchmarks.profile.blocks import Layer, block_of, describe_profile
 
@@ -11,47 +13,33 @@ _WARM_UP = 3
 
 
 def profile_tensorrt(
-    library: Any, contexts: Sequence[Any], run: Callable[[], object], information: str | None, calls: int = 20
+    engine: Any, crops: NDArray[np.uint8], box_scores: NDArray[np.float32], calls: int = 20
 ) -> dict[str, Any]:
-    """Attach a profiler to an engine's execution contexts and run one batch again and again.
+    """Run one batch of an open TensorRT engine again and again, layer by layer.
 
     Args:
-        library: the module tensorrt or tensorrt_rtx.
-        contexts: of the engine; their profilers are taken off again.
-        run: executes one batch through one of them, not as a CUDA graph, whose layers report nothing.
-        information: what the engine inspector says in JSON, for the precisions; None where it says nothing.
+        engine: a TensorRtEngine; afterwards it runs as before.
+        crops, box_scores: (N, H, W, 3) uint8 and (N,) float32; the same batch every call.
     Returns:
         See `describe_profile`.
     """
     spent_ms: dict[str, float] = {}
 
-    class Profiler(library.IProfiler):
-        """Adds up what TensorRT reports after every execution."""
+    def report(layer_name: str, ms: float) -> None:
+        spent_ms[layer_name] = spent_ms.get(layer_name, 0.0) + ms
 
-        def __init__(self) -> None:
-            library.IProfiler.__init__(self)
-
-        def report_layer_time(self, layer_name: str, ms: float) -> None:
-            spent_ms[layer_name] = spent_ms.get(layer_name, 0.0) + ms
-
-    profiler = Profiler()  # TensorRT keeps no reference
-    for context in contexts:
-        context.profiler = profiler
-    try:
+    with engine.profiled(report) as information:
         for _ in range(_WARM_UP):
-            run()
+            engine.run(crops, box_scores)
         spent_ms.clear()
         for _ in range(calls):
-            run()
-    finally:
-        for context in contexts:
-            context.profiler = None
+            engine.run(crops, box_scores)
     told = layer_precisions(information)
     layers = [
         Layer(name, block_of([name]), told.get(name, ("", ""))[1], told.get(name, ("", ""))[0], total / calls)
         for name, total in spent_ms.items()
     ]
-    return describe_profile(layers, calls, "TensorRT profiler")
+    return describe_profile(layers, calls, f"TensorRT profiler, batch {len(crops)}")
 
 
 def layer_precisions(information: str | None) -> dict[str, tuple[str, str]]:

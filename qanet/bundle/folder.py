@@ -107,8 +107,9 @@ class Bundle:
             )  # fmt: skip
         return data
 
-    def graph(self, precision: str) -> bytes:
-        """The ONNX graph of a precision.
+    def stored_graph(self, precision: str) -> bytes:
+        """The ONNX graph of a precision as it is kept: an FP32 one may have FP16 weights, cast by its nodes. Runtimes
+        fold that; whoever writes another graph from it wants `graph`.
 
         Raises:
             QanetError: the bundle has none yet.
@@ -120,6 +121,19 @@ class Bundle:
                 next_command=f"qanet build {self.name if self.is_shipped else self.path} --precision {precision}",
             )  # fmt: skip
         return self.read(graphs[precision])
+
+    def graph(self, precision: str) -> bytes:
+        """The ONNX graph of a precision; one that is kept with FP16 weights is given with FP32 ones.
+
+        Raises:
+            QanetError: the bundle has none yet.
+        """
+        data = self.stored_graph(precision)
+        if precision == "fp32" and self.manifest["made"].get("weights") == "fp16":
+            from qanet.bundle.half_weights import with_float_weights
+
+            return with_float_weights(data)
+        return data
 
     def add_file(self, file: str, data: bytes) -> None:
         """Take a file into the bundle and note its hash; `save` writes it."""
@@ -181,12 +195,17 @@ class Bundle:
         deadline = time.monotonic() + _READ_TIMEOUT_S
         while True:
             saving = (self.path / _LOCK).exists()  # asked first: what was saved before this is in the manifest
+            entry = None
             with contextlib.suppress(QanetError, OSError):
                 entry, data = read_manifest(self.path)["files"].get(file), path.read_bytes()
                 if entry is not None and sha256_bytes(data) == entry["sha256"]:
                     return data
-            if not saving or time.monotonic() > deadline:
+            if time.monotonic() > deadline:
                 return None
+            if not saving and not (self.path / _LOCK).exists():  # nor did a save begin, or pass, between the two reads
+                with contextlib.suppress(QanetError, OSError):
+                    if read_manifest(self.path)["files"].get(file) == entry:
+                        return None
             time.sleep(0.02)
 
     def _remove(self, files: list[str]) -> None:

@@ -1,7 +1,7 @@
 """Crop, engine and tail on one GPU without a round trip: a frame goes up; labels, scores and IoU come down."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
@@ -50,32 +50,45 @@ class DevicePath:
     def run(
         self, image: NDArray[np.uint8], boxes: NDArray[np.float32], box_scores: NDArray[np.float32], threshold: float
     ) -> tuple[PixelScores, NDArray[np.float32], dict[str, float]]:
-        """The people of one frame.
+        """The people of one frame: see `run_together`."""
+        scored, iou, times = self.run_together([(image, boxes)], box_scores, threshold)
+        return scored[0], iou, times
+
+    def run_together(
+        self, frames: Sequence[tuple[NDArray[np.uint8], NDArray[np.float32]]], box_scores: NDArray[np.float32],
+        threshold: float,
+    ) -> tuple[list[PixelScores], NDArray[np.float32], dict[str, float]]:  # fmt: skip
+        """The people of some frames, in one batch.
 
         Args:
-            image: (H, W, 3) uint8 BGR.
-            boxes: (N, 4) crop boxes (`geometry.crop_boxes`); N of 1 to the engine's max_batch.
+            frames: of each its (H, W, 3) uint8 BGR image and (n, 4) crop boxes (`geometry.crop_boxes`); N boxes in
+                all, of 1 to the engine's max_batch, none without one.
             box_scores: (N,) of the detector.
             threshold: T of the pixel score.
         Returns:
-            Labels and pixel scores, the raw IoU scores (N,) float32, and milliseconds of each of STAGES on the GPU's
-            clock, its waits for the host included.
+            Labels and pixel scores of each frame, the raw IoU scores (N,) float32, and milliseconds of each of STAGES
+            on the GPU's clock, its waits for the host included.
         Raises:
             QanetError: arrays that do not fit, or CUDA or TensorRT failed.
         """
         lane = self._engine.lane
+        ends = np.cumsum([len(boxes) for _, boxes in frames]).tolist()
         with lane.active("parsing people"):
             marks = [Event(lane.gpu, timing=True) for _ in range(len(STAGES) + 1)]
             lane.stream.record(marks[0])
 
             def write_crops(lane: Lane, crops: DeviceArray) -> None:
-                queue_crops(lane, crops, image, boxes)
+                for (image, boxes), end in zip(frames, ends):
+                    queue_crops(lane, crops.rows(end - len(boxes), end), image, boxes)
                 lane.stream.record(marks[1])
 
-            with self._engine.run_on_device(len(boxes), box_scores, write_crops) as outputs:
+            with self._engine.run_on_device(ends[-1], box_scores, write_crops) as outputs:
                 lane.stream.record(marks[2])
-                with score_people(lane, outputs["logits"], boxes, image.shape[:2], threshold) as scored:
-                    found = scored.download()
+                found = []
+                for (image, boxes), end in zip(frames, ends):
+                    logits = outputs["logits"].rows(end - len(boxes), end)
+                    with score_people(lane, logits, boxes, image.shape[:2], threshold) as scored:
+                        found.append(scored.download())
                 iou = fetch(lane, outputs["iou_scores"])
                 lane.stream.record(marks[3])
             times = {stage: stop.milliseconds_since(start) for stage, start, stop in zip(STAGES, marks[:-1], marks[1:])}

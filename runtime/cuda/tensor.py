@@ -30,6 +30,11 @@ class DeviceArray:
         """Size in bytes."""
         return prod(self.shape) * self.dtype.itemsize
 
+    def rows(self, start: int, stop: int) -> "DeviceArray":
+        """The rows start..stop, where they lie."""
+        row_bytes = prod(self.shape[1:]) * self.dtype.itemsize
+        return DeviceArray(self.address + start * row_bytes, (stop - start, *self.shape[1:]), self.dtype)
+
 
 class Tensor:
     """One tensor's memory on the GPU and, pinned so that copies are asynchronous, on the host.

@@ -12,12 +12,13 @@ from qanet.runtime.detectors.graph import Graph, compile_graph, read_graph
 from qanet.runtime.detectors.sets import DetrSet, TorchvisionSet
 from qanet.runtime.detectors.ultralytics import UltralyticsEndToEnd, UltralyticsRaw
 from qanet.runtime.detectors.yolox import Yolox
+from qanet.runtime.detectors.yunet import Yunet
 
 SCORE_THRESHOLD = 0.35
 _NMS_IOU = 0.5
 _MIN_SIDE_PX = 2
 _MAX_CANDIDATES = 1000  # before suppression, which takes their square
-_FAMILIES = (Yolox, UltralyticsRaw, UltralyticsEndToEnd, DetrSet, TorchvisionSet)  # the first that fits
+_FAMILIES = (Yolox, UltralyticsRaw, UltralyticsEndToEnd, DetrSet, TorchvisionSet, Yunet)  # the first that fits
 
 
 class _Family(Protocol):

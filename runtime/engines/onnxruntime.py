@@ -19,10 +19,12 @@ class OnnxRuntimeEngine:
 
     def __init__(self, session: "onnxruntime.InferenceSession", precision: str, outputs: tuple[str, ...]):
         self.session, self.precision, self.outputs = session, precision, outputs
+        self._inputs = [value.name for value in session.get_inputs()]
 
     def run(self, crops: NDArray[np.uint8], box_scores: NDArray[np.float32]) -> Outputs:
         """See `Engine.run`."""
         feed = {"crops": crops, "box_scores": np.asarray(box_scores, np.float32)}
+        feed = {name: feed[name] for name in self._inputs}  # a detector has no box scores
         return dict(zip(self.outputs, self.session.run(list(self.outputs), feed)))
 
 

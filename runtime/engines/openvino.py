@@ -80,7 +80,7 @@ def engine_from_bundle(
                 return OpenVinoEngine(core.import_model(bundle.read(entry["file"]), "CPU", config), precision)
             except RuntimeError:
                 break  # OpenVINO itself refuses the file: compile the graph, which takes a second
-    return engine_from_graph(bundle.graph(precision), precision, outputs, threads)
+    return engine_from_graph(bundle.stored_graph(precision), precision, outputs, threads)
 
 
 def version() -> str:

@@ -102,6 +102,20 @@ class TensorRtEngine(Closing):
         with self._session.run_on_device(feed, count, write_crops) as outputs:
             yield outputs
 
+    @contextmanager
+    def profiled(self, report: Callable[[str, float], None]) -> Iterator[str | None]:
+        """For the block, which is this thread's turn, every run reports its layers and no CUDA graph runs.
+
+        Args:
+            report: called with a layer's name and its milliseconds, once a layer and run.
+        Yields:
+            What the engine's inspector tells of the layers, as JSON; None where it tells nothing.
+        Raises:
+            QanetError: as `run`.
+        """
+        with self._session.profiled(report) as information:
+            yield information
+
     def close(self) -> None:
         """Wait for what runs and free everything; a second call does nothing."""
         self._finalizer()

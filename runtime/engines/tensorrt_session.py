@@ -20,6 +20,7 @@ from qanet.runtime.cuda.lane import Lane
 from qanet.runtime.cuda.tensor import DeviceArray, Tensor
 from qanet.runtime.engines.base import Outputs
 from qanet.runtime.engines.tensorrt_choice import HOST_CODE, LibraryLog, library_log
+from qanet.runtime.engines.tensorrt_layers import layer_information, layer_profiler
 
 _INPUT_TYPES = {"crops": np.uint8, "box_scores": np.float32}
 
@@ -28,7 +29,8 @@ _INPUT_TYPES = {"crops": np.uint8, "box_scores": np.float32}
 class _Profile:
     """An optimisation profile and the context that runs it: batches low..high, `batch` the one it is set to.
 
-    `replay` runs a static bucket; None where the batch varies, since a graph is of one shape.
+    `replay` runs a static bucket; None where the batch varies, since a graph is of one shape. `replays`: whether it
+    may, which it may not under a profiler.
     """
 
     context: Any
@@ -36,6 +38,7 @@ class _Profile:
     high: int
     batch: int = 0
     replay: Replay | None = None
+    replays: bool = True
 
 
 class Session:
@@ -120,6 +123,33 @@ class Session:
             yield {name: tensor.first(count) for name, tensor in self._tensors.items() if name not in self.inputs}
             self.lane.stream.synchronize()
 
+    @contextmanager
+    def profiled(self, report: Callable[[str, float], None]) -> Iterator[str | None]:
+        """For the block, every run reports its layers; recorded graphs, which report none, are given back before.
+
+        Args:
+            report: called with a layer's name and its milliseconds, once a layer and run.
+        Yields:
+            What the engine's inspector tells of the layers, as JSON; None where it tells nothing.
+        Raises:
+            QanetError: as `run`.
+        """
+        with self.lane.active("profiling the engine"):
+            profiler = layer_profiler(self._trt, report)  # the library keeps no reference
+            self._set_profiler(profiler)
+            try:
+                yield layer_information(self._trt, self._engine.create_engine_inspector)
+            finally:
+                self._set_profiler(None)
+
+    def _set_profiler(self, profiler: Any) -> None:
+        """Each context's profiler; a static bucket is recorded anew after it, since a graph keeps what it recorded."""
+        for profile in self._profiles:
+            if profile.replay is not None:
+                profile.replay.close()
+            profile.replays = profiler is None
+            profile.context.profiler = profiler
+
     def _upload(self, feed: dict[str, NDArray], batch: int) -> None:
         for name, values in feed.items():
             self._tensors[name].upload(values, batch)
@@ -131,7 +161,7 @@ class Session:
         batch = max(count, profile.low)
         self._set_batch(profile, batch)
         fill(batch)
-        if profile.replay is None:
+        if profile.replay is None or not profile.replays:
             self._enqueue(profile)
         else:
             profile.replay.run()

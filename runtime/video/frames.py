@@ -1,4 +1,4 @@
-"""What is done with each frame: detect when it is time, propose, parse, remember, smooth."""
+"""What is done with each frame before and after its parsing: detect when it is time, propose, remember, smooth."""
 
 import numpy as np
 
@@ -8,24 +8,24 @@ from qanet.runtime.detectors.base import Detections
 from qanet.runtime.parser import Parser
 from qanet.runtime.tracking.cadence import Cadence
 from qanet.runtime.tracking.smooth import LabelSmoother
-from qanet.runtime.video.source import Frame
+from qanet.runtime.video.sources.base import Frame
 
 MAX_PEOPLE = 32  # a frame's time is bounded: two full batches of the network
 MOVING = ("video", "live")  # kinds of sources whose frames follow each other
 
 
 class FrameWork:
-    """Parses the frames of one source, in order. See `pipeline.run` for the arguments."""
+    """The frames of one source, in order: `propose`, then `finish`. See `pipeline.run` for the arguments."""
 
     def __init__(
         self, parser: Parser, kind: str, detect_every: int | None, carry: bool, smooth: bool, max_people: int
     ):  # fmt: skip
         moving = kind in MOVING
-        self._parser = parser
+        self._parser, self.times = parser, parser.times
         self._people = CarriedPeople(carry) if moving and (carry or smooth) else None
         self._cadence = Cadence(detect_every if moving and carry else 1)
         self._smoother = LabelSmoother() if moving and smooth else None
-        self._max_people = max_people
+        self.max_people = max_people
         self.crowded = self.largest_crowd = self.detections = 0
 
     def wants_detections(self, frame: Frame) -> bool:
@@ -37,30 +37,37 @@ class FrameWork:
         self.detections += 1
         return self._parser.detect(frame.image, frame.name if not frame.name.isdigit() else frame.index)
 
-    def parse(self, frame: Frame, found: Detections | None) -> ParsingResult:
-        """The frame's result; `found` None where the detector did not look."""
-        times, image_hw = self._parser.times, (frame.image.shape[0], frame.image.shape[1])
+    def propose(self, frame: Frame, found: Detections | None) -> Detections:
+        """Whom to parse in a frame; `found` None where the detector did not look."""
         if self._people is None:
             assert found is not None
-            return self._parser.parse(frame.image, self._limited(found))
-        with times.stage("track"):
-            proposed = self._people.propose(found, image_hw)
-        result = self._parser.parse(frame.image, self._limited(proposed))
-        with times.stage("carry"):
-            self._people.update(result)
-            if found is not None:
-                self._cadence.learn(self._people.surprised)
-            if self._people.uneasy:
-                self._cadence.hurry()
+            return self._limited(found)
+        with self.times.stage("track"):
+            proposed = self._people.propose(found, (frame.image.shape[0], frame.image.shape[1]))
+        return self._limited(proposed)
+
+    def finish(self, result: ParsingResult, detected: bool) -> ParsingResult:
+        """The frame's result, from what was parsed of whom `propose` gave.
+
+        Args:
+            detected: whether the detector looked at the frame.
+        """
+        if self._people is not None:
+            with self.times.stage("carry"):
+                self._people.update(result)
+                if detected:
+                    self._cadence.learn(self._people.surprised)
+                if self._people.uneasy:
+                    self._cadence.hurry()
         if self._smoother is not None:
-            with times.stage("smooth"):
+            with self.times.stage("smooth"):
                 result = self._smoother(result)
         return result
 
     def _limited(self, found: Detections) -> Detections:
         """The best by score where there are too many."""
-        if len(found) <= self._max_people:
+        if len(found) <= self.max_people:
             return found
         self.crowded += 1
         self.largest_crowd = max(self.largest_crowd, len(found))
-        return found.take(np.argsort(-found.scores, kind="stable")[: self._max_people])
+        return found.take(np.argsort(-found.scores, kind="stable")[: self.max_people])

@@ -1,26 +1,27 @@
-"""Decode, detect, parse, write: threads over bounded queues, nothing piled up.
+"""Decode, detect, parse, write: threads over bounded queues, nothing piled up; one engine for all streams.
 
 A file is held back: each queue waits for the next stage, and no frame is lost. A live source is not: whatever came
-while the last frame was parsed is dropped and counted, and the newest is next (see `LiveSource`).
+while the last frame was parsed is dropped and counted, and the newest is next (see `Stream`). The people of all streams
+that are ready share a batch of the network; a stream that has nothing to give holds no other up.
 """
 
+import threading
 import time
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 
+from qanet.errors import QanetError
 from qanet.results import ParsingResult
-from qanet.runtime.detectors.base import Detections
 from qanet.runtime.parser import Parser
-from qanet.runtime.timing import StageTimes
 from qanet.runtime.video.frames import MAX_PEOPLE, FrameWork
 from qanet.runtime.video.interrupt import remembered_interrupt
-from qanet.runtime.video.queues import DEPTH, Writer, prefetch
-from qanet.runtime.video.sink import Sink
-from qanet.runtime.video.source import Frame, Source
+from qanet.runtime.video.sinks.base import Sink
+from qanet.runtime.video.sources.base import Frame, Source
+from qanet.runtime.video.stream import Stream
 from qanet.runtime.video.summary import KEPT_SAMPLES, Summary, forget_old
 
-_Results = Generator[tuple[Frame, ParsingResult], None, None]
+_POLL_S = 0.5  # nobody is waited for longer without a look at Ctrl-C
 
 
 def run(
@@ -37,106 +38,151 @@ def run(
         smooth: hold labels that flicker, see `LabelSmoother`; numbers the people of a video even without `carry`.
         max_people: of a frame that are parsed, the best by score.
     """
-    summary = Summary()
-    decode_times, write_times = StageTimes(), StageTimes()
     work = FrameWork(parser, source.kind, detect_every, carry, smooth, max_people)
-    results = _live_results if source.kind == "live" else _all_results
-    start = time.monotonic()
-    with ExitStack() as stack:
-        for sink in sinks:
-            stack.enter_context(sink)
-        interrupted = stack.enter_context(remembered_interrupt())
-        writer = Writer(sinks, write_times)
-        parsed = results(_timed(source, decode_times), work, parser.times)
-        try:
-            for frame, result in parsed:
-                writer.put((frame, result))
-                summary.frames += 1
-                summary.people_by_frame.append(len(result))
-                if on_frame:
-                    on_frame(frame, result)
-                if interrupted.is_set():
-                    raise KeyboardInterrupt
-                if summary.frames % KEPT_SAMPLES == 0:
-                    for times in (decode_times, parser.times, write_times):
-                        forget_old(times.samples_ms)
-        except KeyboardInterrupt:
-            summary.interrupted = True
-        finally:
-            parsed.close()
-            writer.close()
-    summary.seconds = time.monotonic() - start
-    summary.stages_ms = {**decode_times.samples_ms, **parser.times.samples_ms, **write_times.samples_ms}
-    _account(summary, source, work, max_people)
-    return summary
+    tell = None if on_frame is None else lambda _, frame, result: on_frame(frame, result)
+    return run_streams([Stream(source, work, sinks)], parser, tell)
 
 
-def _account(summary: Summary, source: Source, work: FrameWork, max_people: int) -> None:
-    """What was lost on the way, counted and said."""
-    summary.warnings = list(source.warnings)
-    for name in ("dropped", "skipped", "reconnects"):
-        setattr(summary, name, getattr(source, name, 0))
-    summary.crowded, summary.detections = work.crowded, work.detections
-    if work.crowded:
-        summary.warnings.append(
-            f"{work.crowded} frames have more than {max_people} people, up to {work.largest_crowd}: "
-            f"the best {max_people} by score were parsed"
-        )
+def run_streams(
+    streams: list[Stream], parser: Parser, on_frame: Callable[[Stream, Frame, ParsingResult], None] | None = None
+) -> Summary:
+    """Parse several sources to the end of the last, or until Ctrl-C; what was parsed by then is kept.
 
-
-def _all_results(frames: Iterator[Frame], work: FrameWork, times: StageTimes) -> _Results:
-    """Every frame; the detector looks at the next one while this one is parsed.
-
-    Whether it looks is decided here, before this frame is parsed: the results do not depend on which thread is faster.
+    Returns:
+        What was done in all; of each stream in `streams`, where there are several. One that breaks off with a
+        `QanetError` while others go on has it in its `error`, and leaves no files.
+    Raises:
+        QanetError: of the only stream, or of the first one where each had one.
     """
+    changed, start = threading.Condition(), time.monotonic()
+    interrupted, error = False, None
     with ExitStack() as stack:
-        ahead = stack.enter_context(closing(prefetch(frames, DEPTH)))
+        ctrl_c = stack.enter_context(remembered_interrupt())
+        stack.enter_context(_one_thread_a_call())
         detector = ThreadPoolExecutor(1, thread_name_prefix="qanet-detect")
         stack.callback(detector.shutdown, wait=True, cancel_futures=True)
-
-        def begin(frame: Frame) -> tuple[Frame, "Future[Detections] | None"]:
-            return frame, detector.submit(work.detect, frame) if work.wants_detections(frame) else None
-
-        first = next(ahead, None)
-        pending = begin(first) if first is not None else None
-        while pending is not None:
-            (frame, found), following, broken = pending, None, None
-            try:
-                following = next(ahead, None)
-            except Exception as error:  # of a later frame: this one comes first
-                broken = error
-            pending = begin(following) if following is not None else None
-            with times.stage("frame"):
-                result = work.parse(frame, found.result() if found is not None else None)
-            yield frame, result
-            if broken is not None:
-                raise broken
+        try:
+            for stream in streams:
+                stream.start(changed, detector.submit)
+            while ready := _wait(streams, changed, ctrl_c):
+                _parse(ready, parser, on_frame, alone=len(streams) == 1)
+                _forget(streams, parser)
+        except KeyboardInterrupt:
+            interrupted = True
+        except BaseException as broken:
+            error = broken
+        _close(streams, error)
+    return _summary(streams, parser, time.monotonic() - start, interrupted)
 
 
-def _live_results(frames: Iterator[Frame], work: FrameWork, times: StageTimes) -> _Results:
-    """The newest frame each time, with nothing looked at ahead: that would be a frame of delay."""
+@contextmanager
+def _one_thread_a_call() -> Iterator[None]:
+    """OpenCV without its pool: the threads of the pipeline share the processors already, and those of a pool take time
+    from the networks while they wait, turning."""
+    import cv2
+
+    usual = cv2.getNumThreads()
+    cv2.setNumThreads(1)
     try:
-        for frame in frames:
-            with times.stage("frame"):
-                result = work.parse(frame, work.detect(frame) if work.wants_detections(frame) else None)
-            if frame.captured_s is not None:
-                times.add("capture to result", (time.monotonic() - frame.captured_s) * 1e3)
-            yield frame, result
+        yield
     finally:
-        frames.close()  # type: ignore[attr-defined]
+        cv2.setNumThreads(usual)
 
 
-def _timed(source: Source, times: StageTimes) -> Iterator[Frame]:
-    iterator = iter(source)
+def _wait(streams: list[Stream], changed: threading.Condition, ctrl_c: threading.Event) -> list[Stream]:
+    """Streams whose next frame can be parsed, those who wait longest first; none when all have ended."""
+    while True:
+        with changed:
+            running = [stream for stream in streams if not _has_ended(stream, alone=len(streams) == 1)]
+            for stream in running:
+                stream.advance()
+            if ctrl_c.is_set() or any(stream.wants_no_more for stream in streams):
+                raise KeyboardInterrupt
+            ready = [stream for stream in running if stream.ready]
+            if ready or not running:
+                return sorted(ready, key=lambda stream: stream.waiting_since_s)
+            changed.wait(_POLL_S)
+
+
+def _has_ended(stream: Stream, alone: bool) -> bool:
     try:
-        while True:
-            start = time.perf_counter()
-            try:
-                frame = next(iterator)
-            except StopIteration:
-                return
-            times.add("decode", (time.perf_counter() - start) * 1e3)
-            yield frame
-    finally:
-        if hasattr(iterator, "close"):
-            iterator.close()
+        return stream.has_ended()
+    except QanetError as error:
+        if alone:
+            raise
+        stream.fail(error)
+        return True
+
+
+def _parse(
+    ready: list[Stream], parser: Parser, on_frame: Callable[[Stream, Frame, ParsingResult], None] | None, alone: bool
+) -> None:
+    """A frame of each of the first streams, as many as a batch has room for; the others wait for the next."""
+    together: list[Stream] = []
+    parts, room = [], parser.max_batch
+    for stream in ready:
+        try:
+            frame, found = stream.propose()
+        except QanetError as error:
+            if alone:
+                raise
+            stream.fail(error)
+            continue
+        if together and len(found) > room:
+            break
+        room -= len(found)
+        together.append(stream)
+        parts.append((frame.image, found))
+    for stream, result in zip(together, parser.parse_together(parts)):
+        try:
+            frame, result = stream.finish(result)
+        except QanetError as error:  # of its sinks
+            if alone:
+                raise
+            stream.fail(error)
+            continue
+        if on_frame is not None:
+            on_frame(stream, frame, result)
+
+
+def _close(streams: list[Stream], error: BaseException | None) -> None:
+    """Close all of them, whatever happens; then raise what there is to be raised."""
+    for stream in streams:
+        try:
+            stream.close(error)
+        except BaseException as broken:
+            stream.error = stream.error or broken
+    failed = [stream.error for stream in streams if stream.error is not None]
+    bugs = [broken for broken in failed if not isinstance(broken, QanetError)]
+    for reason in (error, *bugs):
+        if reason is not None:
+            raise reason
+    if len(failed) == len(streams) and failed[0] is not None:
+        raise failed[0]
+
+
+def _forget(streams: list[Stream], parser: Parser) -> None:
+    """Bound the memory of a long run."""
+    if any(stream.summary.frames % KEPT_SAMPLES == 0 for stream in streams):
+        for times in (parser.times, *(stream.times for stream in streams)):
+            forget_old(times.samples_ms)
+
+
+def _summary(streams: list[Stream], parser: Parser, seconds: float, interrupted: bool) -> Summary:
+    """Of the only stream, or of all of them together."""
+    for stream in streams:
+        stream.summary.interrupted = interrupted
+        stream.summary.error = str(stream.error) if stream.error is not None else None
+    if len(streams) == 1:
+        total, own = streams[0].summary, streams[0].times.samples_ms
+        last = {name: own[name] for name in own if name == "write"}
+        total.stages_ms = {**{n: own[n] for n in own if n not in last}, **parser.times.samples_ms, **last}
+        total.seconds = seconds
+        return total
+    total = Summary(seconds=seconds, interrupted=interrupted, stages_ms=parser.times.samples_ms)
+    for part in (stream.summary for stream in streams):
+        total.streams.append(part)
+        total.people_by_frame += part.people_by_frame
+        for name in ("frames", "dropped", "skipped", "reconnects", "crowded", "detections"):
+            setattr(total, name, getattr(total, name) + getattr(part, name))
+    return total

@@ -1,85 +1,156 @@
-"""Threads between the stages: bounded queues that hold back a fast producer, and hand every error over."""
+"""Threads before and after the parsing: bounded, and every error is handed over."""
 
 import queue
 import threading
-from collections.abc import Generator, Iterable
-from typing import Any, TypeVar
+import time
+from collections import deque
 
 from qanet.results import ParsingResult
 from qanet.runtime.timing import StageTimes
-from qanet.runtime.video.sink import Sink
-from qanet.runtime.video.source import Frame
+from qanet.runtime.video.sinks.base import Sink, StopRun
+from qanet.runtime.video.sources.base import Frame, Source
 
 DEPTH = 4  # frames a queue; a 1080p frame is 6 MB
-_T = TypeVar("_T")
+_HUNG_S = 2.0  # a read that takes longer is left to its own thread, which ends with it
 
 
-def prefetch(items: Iterable[_T], depth: int) -> Generator[_T, None, None]:
-    """Iterate `items` in a thread, at most `depth` ahead; its errors are raised here; closing stops the thread."""
-    waiting: queue.Queue[Any] = queue.Queue(depth)
-    stop = threading.Event()
-    end = object()
+class Feeder:
+    """Reads a source in a thread. A file waits while `DEPTH` frames lie here; of a live source the newest stays.
 
-    def offer(item: object) -> bool:
-        while not stop.is_set():
-            try:
-                waiting.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
+    Args:
+        source: iterated once; where it is live, its `dropped` counts the frames that were replaced.
+        times: gets "decode", the time of each read.
+        changed: notified when a frame or the end has come.
+    """
 
-    def work() -> None:
+    def __init__(self, source: Source, times: StageTimes, changed: threading.Condition):
+        self._source, self._times, self._changed = source, times, changed
+        self._waiting: deque[Frame] = deque()
+        self._live = source.kind == "live"
+        self._stopped = self._done = False
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._read, name="qanet-decode", daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
         try:
-            for item in items:
-                if not offer(item):
-                    return
-            offer(end)
-        except BaseException as error:  # handed over to the consumer, whatever it is
-            offer(error)
+            frames = iter(self._source)
+            try:
+                while not self._stopped:
+                    start = time.perf_counter()
+                    frame = next(frames, None)
+                    if frame is None:
+                        break
+                    self._times.add("decode", (time.perf_counter() - start) * 1e3)
+                    self._offer(frame)
+            finally:
+                if hasattr(frames, "close"):
+                    frames.close()
+        except BaseException as error:  # handed over to the thread that parses, whatever it is
+            self._error = error
+        finally:
+            with self._changed:
+                self._done = True
+                self._changed.notify_all()
 
-    thread = threading.Thread(target=work, name="qanet-decode", daemon=True)
-    thread.start()
-    try:
-        while (item := waiting.get()) is not end:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        thread.join()
+    def _offer(self, frame: Frame) -> None:
+        with self._changed:
+            if self._live:
+                self._source.dropped += len(self._waiting)  # type: ignore[attr-defined]
+                self._waiting.clear()
+            else:
+                self._changed.wait_for(lambda: len(self._waiting) < DEPTH or self._stopped)
+            self._waiting.append(frame)
+            self._changed.notify_all()
+
+    def take(self) -> Frame | None:
+        """The next frame; None while there is none."""
+        with self._changed:
+            if not self._waiting:
+                return None
+            self._changed.notify_all()
+            return self._waiting.popleft()
+
+    @property
+    def ended(self) -> bool:
+        """Whether all that came was taken and no more will come."""
+        return self._done and not self._waiting
+
+    def exhausted(self) -> bool:
+        """`ended`; raises what the source raised, once all before it was taken."""
+        if self.ended and self._error is not None:
+            raise self._error
+        return self.ended
+
+    def stop(self) -> None:
+        """Read no more."""
+        with self._changed:
+            self._stopped = True
+            self._waiting.clear()
+            self._changed.notify_all()
+        if hasattr(self._source, "stop"):
+            self._source.stop()
+
+    def close(self) -> None:
+        """Stop, and wait for the thread, but not for a read that hangs."""
+        self.stop()
+        self._thread.join(_HUNG_S)
 
 
 class Writer:
-    """Hands results to the sinks in a thread of its own; an error of a sink is raised at the next put or close."""
+    """Hands results to the sinks in a thread of its own; an error of a sink is raised by the next call.
 
-    def __init__(self, sinks: list[Sink], times: StageTimes):
-        self._sinks, self._times = sinks, times
+    Args:
+        sinks: entered.
+        times: gets "write".
+        changed: notified when there is room again.
+
+    Attributes:
+        stopped: whether a sink raised `StopRun`.
+        people: how many each result had that was handed on.
+    """
+
+    def __init__(self, sinks: list[Sink], times: StageTimes, changed: threading.Condition):
+        self._sinks, self._times, self._changed = sinks, times, changed
         self._waiting: queue.Queue[tuple[Frame, ParsingResult] | None] = queue.Queue(DEPTH)
         self._error: BaseException | None = None
+        self.stopped = False
+        self.people: list[int] = []
         self._thread = threading.Thread(target=self._work, name="qanet-write", daemon=True)
         self._thread.start()
 
     def _work(self) -> None:
         while (item := self._waiting.get()) is not None:
-            if self._error is not None:
-                continue  # keep draining, so that the producer never blocks on a broken sink
-            try:
-                with self._times.stage("write"):
-                    for sink in self._sinks:
-                        sink.write(*item)
-            except BaseException as error:
-                self._error = error
+            self.people.append(len(item[1]))
+            if self._error is None:  # else keep draining, so that the producer never blocks on a broken sink
+                try:
+                    with self._times.stage("write"):
+                        for sink in self._sinks:
+                            sink.write(*item)
+                except StopRun:
+                    self.stopped = True
+                except BaseException as error:
+                    self._error = error
+            with self._changed:
+                self._changed.notify_all()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether `put` would not wait."""
+        return not self._waiting.full()
+
+    def check(self) -> None:
+        """Raise what a sink raised."""
+        if self._error is not None:
+            raise self._error
 
     def put(self, item: tuple[Frame, ParsingResult]) -> None:
         """One frame's result; waits while the sinks are behind."""
-        if self._error is not None:
-            raise self._error
+        self.check()
         self._waiting.put(item)
 
     def close(self) -> None:
         """Wait until everything is written."""
         self._waiting.put(None)
         self._thread.join()
-        if self._error is not None:
-            raise self._error
+        self.check()

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-KEPT_SAMPLES = 16384  # of a stage: a run of days keeps the latest
+KEPT_SAMPLES = 2048  # of a stage: a run of days keeps the latest
 
 
 @dataclass
@@ -18,6 +18,9 @@ class Summary:
         reconnects: how often a live source broke off and came back.
         crowded: frames with more people than are parsed.
         detections: frames that the detector looked at.
+        decoder: what decoded a file, see `decoders.choice.Choice.to_json`; empty where nothing was to choose.
+        error: why a stream ended before its end, while others went on.
+        streams: of each stream, where there were several.
     """
 
     frames: int = 0
@@ -29,6 +32,9 @@ class Summary:
     reconnects: int = 0
     crowded: int = 0
     detections: int = 0
+    decoder: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+    streams: list["Summary"] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     stages_ms: dict[str, list[float]] = field(default_factory=dict)
 
@@ -45,7 +51,7 @@ class Summary:
             "frames": self.frames, "people": self.people, "seconds": round(self.seconds, 3),
             "frames_per_second": round(rate, 2), "interrupted": self.interrupted, "dropped": self.dropped,
             "skipped": self.skipped, "reconnects": self.reconnects, "crowded": self.crowded,
-            "detections": self.detections, "warnings": self.warnings,
+            "detections": self.detections, "decoder": self.decoder, "error": self.error, "warnings": self.warnings,
             "people_by_frame": self.people_by_frame, "stages_ms": stages,
         }  # fmt: skip
 

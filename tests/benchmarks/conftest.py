@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmark_documents import small_document, with_everything
 
 from qanet.bundle import Bundle, create
 from qanet.runtime.engines.base import Outputs
@@ -74,3 +75,15 @@ def crops() -> tuple[np.ndarray, np.ndarray]:
     """(5, 16, 12, 3) uint8 crops and (5,) float32 box scores."""
     rng = np.random.default_rng(7)
     return rng.integers(0, 256, (5, *CROP_HW, 3), np.uint8), np.linspace(0.5, 1, 5, dtype=np.float32)
+
+
+@pytest.fixture
+def document(fake_bundle: Bundle) -> dict:
+    """Two precisions timed, one refused, one target broken; accuracy for FP32 only; one engine with a census."""
+    return small_document(fake_bundle)
+
+
+@pytest.fixture
+def full_document(document: dict) -> dict:
+    """Everything that can be measured beside the rounds, for variants with long names."""
+    return with_everything(document)

@@ -225,7 +225,8 @@ def test_parse_summary_and_overlay_reach_the_report(benchmark, make_clip, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--precision", "fp8"], "unknown precision"),
+        (["--precision", "fp12"], "unknown precision"),
+        (["--precision", "bf16"], "has no bf16 graph.*qanet build"),
         (["--precision", "fp16"], "has no fp16 graph.*qanet build"),
         (["--precision", ","], "no precision to measure"),
         (["--frames", "0"], "bad --frames"),

@@ -32,6 +32,7 @@ def test_an_engine_that_does_not_tell(fake_bundle, fake_engine):
     [
         ("fp16", "f32", "computed all of it in f32"),
         ("int8", "f32", "computed what is not INT8 in f32"),
+        ("bf16", "f32", "computed all of it in f32"),
         ("fp16", "bf16", None),
         ("fp32", "f32", None),
         ("fp16", None, "does not tell"),

@@ -2,15 +2,15 @@
 
 import json
 import threading
-from types import SimpleNamespace
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
 from qanet.benchmarks.profile.blocks import Layer, block_of, describe_profile
-from qanet.benchmarks.profile.engine import profile_engine, tensorrt_parts
+from qanet.benchmarks.profile.engine import profile_engine
 from qanet.benchmarks.profile.openvino import profile_openvino
-from qanet.benchmarks.profile.tensorrt import layer_precisions, profile_tensorrt
+from qanet.benchmarks.profile.tensorrt import layer_precisions
 from qanet.benchmarks.profile.trace import Event, TracingTimes, chrome_trace, trace_pipeline, write_trace
 from qanet.benchmarks.variants import list_variants
 from qanet.bundle import open_bundle
@@ -58,26 +58,6 @@ def test_openvino_counts_the_layers_it_runs(shared_tiny_bundle):
     json.dumps(found, allow_nan=False)
 
 
-class FakeLibrary:
-    """As much of TensorRT as a profile touches."""
-
-    LayerInformationFormat = SimpleNamespace(JSON="json")
-
-    class IProfiler:
-        pass
-
-
-def run_of(context):
-    """An execution that reports two layers to whatever profiler is attached."""
-
-    def run():
-        if context.profiler is not None:
-            context.profiler.report_layer_time("backbone.blocks.0.expand + relu", 0.25)
-            context.profiler.report_layer_time("Reformatting CopyNode", 0.5)
-
-    return run
-
-
 INFORMATION = json.dumps(
     {"Layers": [
         {"Name": "backbone.blocks.0.expand + relu", "LayerType": "CaskConvolution",
@@ -87,44 +67,44 @@ INFORMATION = json.dumps(
 )  # fmt: skip
 
 
-def test_tensorrt_profiler_behind_a_fake():
-    context = SimpleNamespace(profiler=None)
-    found = profile_tensorrt(FakeLibrary, [context], run_of(context), INFORMATION, calls=4)
+class ProfiledEngine:
+    """As much of a TensorRtEngine as a profile touches; two layers a run."""
+
+    runtime = "tensorrt"
+
+    def __init__(self, information):
+        self.information, self.report, self.runs = information, None, 0
+
+    @contextmanager
+    def profiled(self, report):
+        self.report = report
+        try:
+            yield self.information
+        finally:
+            self.report = None
+
+    def run(self, crops, box_scores):
+        self.runs += 1
+        self.report("backbone.blocks.0.expand + relu", 0.25)
+        self.report("Reformatting CopyNode", 0.5)
+
+
+def test_tensorrt_layers_are_means_over_the_calls_after_the_warm_up(fake_bundle):
+    engine = ProfiledEngine(INFORMATION)
+    (variant,) = list_variants([fake_bundle], ["fp32"], ["kernel"], ["cuda"])
+    found = profile_engine(variant, engine, np.zeros((2, 16, 12, 3), np.uint8), np.ones(2, np.float32))
     layers = {layer["name"]: layer for layer in found["layers"]}
     assert layers["backbone.blocks.0.expand + relu"] == {
         "name": "backbone.blocks.0.expand + relu", "block": "backbone.blocks.0", "kind": "CaskConvolution",
         "precision": "int8", "ms": 0.25,
     }  # fmt: skip
     assert layers["Reformatting CopyNode"]["block"] == "graph" and found["total_ms"] == 0.75
-    assert context.profiler is None  # taken off again
-
-
-def test_the_profiler_is_taken_off_when_the_engine_fails():
-    context = SimpleNamespace(profiler=None)
-
-    def fails():
-        raise RuntimeError("broke")
-
-    with pytest.raises(RuntimeError, match="broke"):
-        profile_tensorrt(FakeLibrary, [context], fails, None)
-    assert context.profiler is None
+    assert found["source"] == "TensorRT profiler, batch 2" and engine.runs > found["calls"] and engine.report is None
 
 
 @pytest.mark.parametrize("information", [None, "", "[]", "{}", '{"Layers": ["a"]}', "not json"])
 def test_an_inspector_without_detail_tells_no_precision(information):
     assert layer_precisions(information) == {}
-
-
-def test_a_captured_graph_is_dropped_for_the_profile():
-    context, inspector = SimpleNamespace(), SimpleNamespace(get_engine_information=lambda form: f"as {form}")
-    profile = SimpleNamespace(context=context, replay="a graph")
-    engine = SimpleNamespace(
-        _session=SimpleNamespace(
-            _profiles=[profile], _engine=SimpleNamespace(create_engine_inspector=lambda: inspector)
-        )
-    )
-    contexts, information = tensorrt_parts(engine, FakeLibrary)
-    assert contexts == [context] and information == "as json" and profile.replay is None
 
 
 def test_a_runtime_without_a_profiler_says_so(fake_engine, fake_bundle):
@@ -161,7 +141,7 @@ def test_the_pipelines_threads_are_in_the_trace(shared_tiny_bundle, make_clip, b
     pytest.importorskip("openvino")
     from qanet.runtime.detectors.fixed import BoxesFile
     from qanet.runtime.engines.select import open_engine
-    from qanet.runtime.video.source import open_source
+    from qanet.runtime.video.sources.open import open_source
 
     (variant,) = list_variants([open_bundle(shared_tiny_bundle)], ["fp32"], ["kernel"], ["cpu"])
     engine = open_engine(variant.bundle, "cpu", "fp32", variant.outputs, 1)

@@ -41,8 +41,8 @@ def test_the_reference_is_the_same_models_fp32_with_the_kernel_tail(fake_bundle)
     assert reference_of(int8, [int8]) is None
 
 
-@pytest.mark.parametrize(("precision", "message"), [("fp8", "unknown precision"), ("bf16", "unknown precision")])
-def test_an_unknown_precision_is_refused(fake_bundle, precision, message):
+@pytest.mark.parametrize(("precision", "message"), [("fp12", "unknown precision"), ("bf16", "has no bf16 graph")])
+def test_a_precision_that_is_not_to_be_had_is_refused(fake_bundle, precision, message):
     with pytest.raises(QanetError, match=message):
         list_variants([fake_bundle], [precision], ["kernel"], ["cpu"])
 
@@ -51,3 +51,10 @@ def test_a_precision_without_a_graph_names_the_command(fake_bundle):
     del fake_bundle.manifest["graphs"]["int8"]
     with pytest.raises(QanetError, match="has no int8 graph.*qanet build"):
         list_variants([fake_bundle], ["int8"], ["kernel"], ["cpu"])
+
+
+def test_an_optional_precision_counts_where_the_bundle_has_its_graph(fake_bundle):
+    fake_bundle.manifest["graphs"]["bf16"] = "bf16.onnx"
+    found = list_variants([fake_bundle], None, ["kernel"], ["cpu"])
+    assert [v.label for v in found] == ["fp32", "fp16", "int8", "bf16"]
+    assert [v.label for v in list_variants([fake_bundle], ["bf16"], ["kernel"], ["cpu"])] == ["bf16"]

@@ -33,11 +33,12 @@ def test_every_tool_is_measured_on_the_same_network(small_model, crops, tmp_path
         equal = 100 * float((labels(graph) == labels(small_model.read_bytes())).mean())
         return dict.fromkeys(("miou", "pixel_accuracy", "rank_correlation"), equal)
 
+    kept = tmp_path / "kept"
     rooms = {"qanet.benchmarks.graph_accuracy:open_accuracy": lambda *_: (measure, "digest"),
              "qanet.runtime.crops:people_crops": lambda *_: _Crops([crops])}  # fmt: skip
     monkeypatch.setattr(compare, "resolve", rooms.__getitem__)
     arguments = [str(bundle.path), "--data", "x", "--rounds", "2", "--threads", "1", "--json"]
-    assert compare.main([*arguments, "--graph", f"copy={small_model}"]) == 0
+    assert compare.main([*arguments, "--keep", str(kept), "--graph", f"copy={small_model}"]) == 0
     lines = {line["graph"]: line for line in json.loads(capsys.readouterr().out)}
     assert len(lines) == 7 and lines["FP32"]["miou"] == lines["copy"]["miou"] == 100
     ours, theirs = lines["this room, minmax"], lines["quantize_static, minmax"]
@@ -46,6 +47,25 @@ def test_every_tool_is_measured_on_the_same_network(small_model, crops, tmp_path
     if ours["tensorrt_rtx"] != "not installed":
         assert ours["tensorrt_rtx"] == "builds"
         assert theirs["tensorrt_rtx"].startswith(("refused", "fails"))  # its int32 biases
+
+    assert {file.name for file in kept.iterdir()} == {
+        "this-room-entropy.onnx", "this-room-minmax.onnx", "quantize_static-minmax.onnx",
+        "quantize_static-minmax-Conv.onnx",
+    }  # fmt: skip
+    times_alone = [str(bundle.path), "--crops", "0", "--images", "0", "--rounds", "2", "--threads", "1"]
+    assert compare.main([*times_alone, "--graph", f"ours={kept / 'this-room-minmax.onnx'}"]) == 0
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert [row.split("  ")[0] for row in rows] == ["FP32", "FP32, run in BF16", "ours"] and "  -  " in rows[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [([], "no --data"), (["--crops", "0"], "no --data"), (["--crops", "-1"], "bad --crops"),
+     (["--images", "-1"], "bad --images"), (["--rounds", "0"], "bad --rounds")],
+)  # fmt: skip
+def test_mistakes_are_errors(arguments, message):
+    with pytest.raises(QanetError, match=message):
+        compare.main(["nowhere.qanet", *arguments])
 
 
 @pytest.mark.parametrize("text", ["name", "name=absent.onnx", "=", "name="])

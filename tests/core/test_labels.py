@@ -22,7 +22,7 @@ def test_the_classes_of_a_set(name, count, last):
 
 
 def test_every_set_is_tested_by_name():
-    assert sorted(LABEL_SETS) == sorted(s.name for s in LABEL_SETS.values()) and len(LABEL_SETS) == 10
+    assert sorted(LABEL_SETS) == sorted(s.name for s in LABEL_SETS.values()) and len(LABEL_SETS) == 11
 
 
 @pytest.mark.parametrize("labels", LABEL_SETS.values(), ids=LABEL_SETS)
@@ -81,5 +81,5 @@ def test_how_many_ids_a_label_file_may_hold(name, count):
 
 
 def test_an_unknown_set_lists_the_known():
-    with pytest.raises(QanetError, match="unknown label set 'coco' .expected one of ccp13, .*person1, got coco"):
+    with pytest.raises(QanetError, match="unknown label set 'coco' .expected one of ccp13, .*personbox1, got coco"):
         label_set("coco")

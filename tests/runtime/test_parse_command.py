@@ -65,7 +65,7 @@ def test_a_video_that_ends_early_is_a_warning_and_no_error(make_clip, arguments,
     ("options", "views"), [([], 1), (["--flip"], 2), (["--scales", "1,1.2"], 2), (["--flip", "--scales", "1,0.9"], 4)]
 )
 def test_flip_and_scales_reach_the_parser(make_clip, arguments, tmp_path, monkeypatch, capfd, options, views):
-    from qanet.runtime import command
+    from qanet.runtime.cli import command
 
     seen, real = [], command.load
     monkeypatch.setattr(command, "load", lambda *a, **k: seen.append(real(*a, **k)) or seen[-1])

@@ -66,3 +66,21 @@ def test_no_boxes_pass_through():
 
 def test_boxes_are_cut_to_the_image():
     assert clip_boxes(np.array([[-5, -5, 50, 500]], np.float32), (100, 40)).tolist() == [[0, 0, 40, 100]]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_quick_look_at_the_counts_changes_no_decision(seed):
+    rng = np.random.default_rng(seed)
+    people = []
+    for _ in range(8):
+        x0, y0 = rng.integers(0, 12, 2)
+        h, w = rng.integers(4, 14, 2)
+        rows = np.arange(h)[:, None] * 4 // h + np.zeros((1, w), int)  # bands: people who overlap may agree
+        labels = np.where(rng.random((h, w)) < 0.1, rng.integers(0, 4, (h, w)), rows).astype(np.uint8)
+        people.append(person(float(rng.uniform(0.1, 1)), labels, (int(x0), int(y0))))
+    for threshold in (0.0, 0.1, 0.2, 0.3, 0.5):
+        expected = []
+        for one in sorted(people, key=lambda p: -p.quality):
+            if all(mean_iou(one, other, 4) < threshold for other in expected):
+                expected.append(one)
+        assert parsing_nms(people, 4, threshold) == expected

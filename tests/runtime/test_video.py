@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+import time
 
 import cv2
 import numpy as np
@@ -12,10 +13,14 @@ from qanet.errors import QanetError
 from qanet.runtime.detectors.base import Detections
 from qanet.runtime.detectors.fixed import WholeImage
 from qanet.runtime.parser import Parser
+from qanet.runtime.timing import StageTimes
 from qanet.runtime.video.pipeline import run
-from qanet.runtime.video.queues import prefetch
-from qanet.runtime.video.sink import JsonLines, Pictures, VideoFileSink, open_sinks
-from qanet.runtime.video.source import open_source
+from qanet.runtime.video.queues import DEPTH, Feeder
+from qanet.runtime.video.sinks.lines import JsonLines
+from qanet.runtime.video.sinks.open import open_sinks
+from qanet.runtime.video.sinks.pictures import Pictures
+from qanet.runtime.video.sinks.video import VideoFileSink
+from qanet.runtime.video.sources.open import open_source
 
 
 @pytest.fixture
@@ -213,24 +218,39 @@ def test_people_are_carried_between_detections(parser, make_clip, tmp_path):
     assert all(1 in [p["track_id"] for p in r["people"]] for r in records)
 
 
-def test_prefetch_keeps_order_and_hands_errors_over():
-    def numbers():
-        yield from range(50)
-        raise ValueError("the end")
+class Numbers:
+    """A source of numbers in the place of frames, as of a file; it may end with an error."""
 
-    got = []
+    kind = "video"
+
+    def __init__(self, count, error=None):
+        self.count, self.error, self.read = count, error, 0
+
+    def __iter__(self):
+        for number in range(self.count):
+            self.read += 1
+            yield number
+        if self.error:
+            raise self.error
+
+
+def test_a_feeder_keeps_order_and_hands_errors_over():
+    feeder, got = Feeder(Numbers(50, ValueError("the end")), StageTimes(), threading.Condition()), []
     with pytest.raises(ValueError, match="the end"):
-        for item in prefetch(numbers(), 3):
-            got.append(item)
+        while not feeder.exhausted():
+            got += [number for number in [feeder.take()] if number is not None]
     assert got == list(range(50))
+    feeder.close()
 
 
-def test_prefetch_stops_its_thread_and_never_runs_far_ahead():
-    taken, before = [], threading.active_count()
-    items = prefetch((taken.append(n) for n in range(10**9)), 3)
-    next(items)
-    items.close()
-    assert threading.active_count() == before and len(taken) <= 6
+def test_a_feeder_never_runs_far_ahead_and_stops_its_thread():
+    source, before = Numbers(10**9), threading.active_count()
+    feeder = Feeder(source, StageTimes(), threading.Condition())
+    while feeder.take() is None:
+        time.sleep(0.001)
+    time.sleep(0.05)
+    feeder.close()
+    assert threading.active_count() == before and source.read <= DEPTH + 2
 
 
 @pytest.mark.parametrize(

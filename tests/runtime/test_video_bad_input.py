@@ -1,5 +1,6 @@
 """Videos that are not as they should be, crowds, empty scenes, and what follows from frame to frame."""
 
+import base64
 import os
 import signal
 import threading
@@ -16,8 +17,11 @@ from qanet.runtime.parser import Parser
 from qanet.runtime.video import pipeline
 from qanet.runtime.video import summary as summaries
 from qanet.runtime.video.pipeline import run
-from qanet.runtime.video.sink import JsonLines, VideoFileSink, open_sinks
-from qanet.runtime.video.source import Frame, open_source
+from qanet.runtime.video.sinks.lines import JsonLines
+from qanet.runtime.video.sinks.open import open_sinks
+from qanet.runtime.video.sinks.video import VideoFileSink
+from qanet.runtime.video.sources.base import Frame
+from qanet.runtime.video.sources.open import open_source
 
 
 @pytest.fixture
@@ -203,6 +207,41 @@ def test_rotation_metadata_is_obeyed(make_clip, parser, tmp_path):
     data[matrix : matrix + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in quarter)
     path.write_bytes(data)
     assert [frame.image.shape for frame in open_source(str(path))] == [(160, 120, 3)] * 3
+
+
+# ffmpeg -f lavfi -i color=c=0xC08040:s=33x27:r=10:d=0.3 -pix_fmt yuv420p10le -c:v libvpx-vp9 ten_bit.webm
+TEN_BIT = base64.b64decode(
+    "GkXfo59ChoEBQveBAULygQRC84EIQoKEd2VibUKHgQJChYECGFOAZwEAAAAAAAIrEU2bdLpNu4tTq4QVSalmU6yBoU27i1OrhBZUrmtTrIHW"
+    "TbuMU6uEElTDZ1OsggEyTbuMU6uEHFO7a1OsggIV7AEAAAAAAABZAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+    "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAVSalmsCrXsYMPQkBNgIxMYXZmNjMuMS4xMDJXQYxMYXZm"
+    "NjMuMS4xMDJEiYhAcsAAAAAAABZUrmvXrgEAAAAAAABO14EBc8WIVBrLpqNqnJucgQAitZyDdW5kiIEAhoVWX1ZQOYOBASPjg4QF9eEA4JCw"
+    "gSG6gRuagQJVsIRVuYEBVe6BAOwBAAAAAAAAAgAAElTDZ/5zc59jwIBnyJlFo4dFTkNPREVSRIeMTGF2ZjYzLjEuMTAyc3PZY8CLY8WIVBrL"
+    "pqNqnJtnyKRFo4dFTkNPREVSRIeXTGF2YzYzLjEuMTAyIGxpYnZweC12cDlnyKFFo4hEVVJBVElPTkSHkzAwOjAwOjAwLjMwMDAwMDAwMAAf"
+    "Q7Z12+eBAKOsgQAAgJJJg0IAAQAA0wAcEg4MLAAAGGAAAAX1/75AH////+VQl////+9vgACjk4EAZACWAECSnABQAAADIAAADPijk4EAyACW"
+    "AECSnABO4AADIAAADPgcU7trkbuPs4EAt4r3gQHxggG18IED"
+)
+
+
+def test_ten_bit_video_is_parsed_at_eight(parser, tmp_path):
+    (tmp_path / "ten_bit.webm").write_bytes(TEN_BIT)
+    source, seen = open_source(str(tmp_path / "ten_bit.webm")), []
+    run(source, parser, [], on_frame=lambda frame, result: seen.append(result.image))
+    assert [image.shape for image in seen] == [(27, 33, 3)] * 3 and source.warnings == []
+    assert all(np.abs(image.mean((0, 1)) - (0x40, 0x80, 0xC0)).max() < 2 for image in seen)
+
+
+@pytest.mark.parametrize(("depth", "dtype"), [(cv2.CV_8U, np.uint8), (cv2.CV_16U, np.uint16)])
+def test_greyscale_video_is_parsed_as_grey(parser, tmp_path, depth, dtype):
+    options = [cv2.VIDEOWRITER_PROP_IS_COLOR, 0, cv2.VIDEOWRITER_PROP_DEPTH, depth]
+    path, seen = tmp_path / "grey.mkv", []
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"FFV1"), 10.0, (34, 28), options)
+    assert writer.isOpened()
+    for _ in range(3):
+        writer.write(np.full((28, 34), np.iinfo(dtype).max // 2, dtype))
+    writer.release()
+    run(open_source(str(path)), parser, [], on_frame=lambda frame, result: seen.append(result.image))
+    assert [image.shape for image in seen] == [(28, 34, 3)] * 3
+    assert all(np.abs(image.astype(int) - 127).max() < 3 for image in seen)
 
 
 @pytest.mark.parametrize("name", ["o.jsonl", "o.avi", "o.webm", "pictures", "o.png"])

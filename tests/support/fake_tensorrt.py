@@ -9,10 +9,20 @@ import numpy as np
 from fake_cuda import Work
 from toy_engines import SHAPES, network
 
+LAYERS_MS = {"backbone.blocks.0.expand + relu": 0.25, "Reformatting CopyNode": 0.5}
+INFORMATION = json.dumps(
+    {"Layers": [
+        {"Name": "backbone.blocks.0.expand + relu", "LayerType": "CaskConvolution",
+         "Outputs": [{"Format/Datatype": "Thirty-two wide channel vectorized row major Int8 format"}]},
+        "a layer without detail",
+    ]}
+)  # fmt: skip
+
 
 class FakeContext:
     def __init__(self, engine):
         self.engine, self.profile, self.shapes, self.addresses = engine, None, {}, {}
+        self.profiler = None
         if "capturable" in engine.spec:  # as TensorRT-RTX has it
             self.is_stream_capturable = lambda handle: engine.spec["capturable"]
         engine.machine.watch(self, "context")
@@ -42,6 +52,10 @@ class FakeContext:
         engine.machine.need_context("execute")
         assert handle == 77 and set(self.addresses) == set(engine.names)
         engine.machine.queue(Work(self.compute, handle, set(self.addresses.values())))
+        if self.profiler is not None:
+            assert not engine.machine.captures, "a profiler in a recording"
+            for layer, ms in LAYERS_MS.items():
+                self.profiler.report_layer_time(layer, ms)
         return engine.succeeds("execute_async_v3")
 
     def array(self, name):
@@ -88,6 +102,11 @@ class FakeEngine:
         assert strategy == "on profile change"
         return FakeContext(self) if self.succeeds("create_execution_context") else None
 
+    def create_engine_inspector(self):
+        if "create_engine_inspector" in self.spec.get("fail", ()):
+            raise RuntimeError("no inspector")
+        return SimpleNamespace(get_engine_information=lambda form: INFORMATION if form == "json" else None)
+
 
 def tensorrt_module(machine, name, version):
     """The module tensorrt or tensorrt_rtx."""
@@ -111,7 +130,8 @@ def tensorrt_module(machine, name, version):
     module.__spec__ = ModuleSpec(name, None)
     module.__dict__.update(
         __version__=version, Runtime=Runtime, TensorIOMode=SimpleNamespace(INPUT="input"),
-        ILogger=type("ILogger", (), {}), nptype=lambda kind: np.dtype(kind).type,
+        ILogger=type("ILogger", (), {}), IProfiler=type("IProfiler", (), {}),
+        LayerInformationFormat=SimpleNamespace(JSON="json"), nptype=lambda kind: np.dtype(kind).type,
         ExecutionContextAllocationStrategy=SimpleNamespace(ON_PROFILE_CHANGE="on profile change"),
     )  # fmt: skip
     return module

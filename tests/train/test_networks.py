@@ -133,6 +133,8 @@ def test_official_recipes_are_the_methods(name, batch_size, learning_rate, num_c
 def test_recipes_by_name():
     official = {f"{d}-{b}-512x384" for d in ("cihp", "lip", "mhp", "ppp", "atr") for b in ("r50c", "r101d", "w48")}
     modern = {f"{d}-{b}" for d in ("ccp13", "ccp59") for b in BACKBONES if b != "lite0-slim"}
-    assert set(RECIPES) == official | modern | {"lip-w48-544x416", "celebamask19-lite0", "person-mask-lite0"}
+    assert set(RECIPES) == official | modern | {
+        "lip-w48-544x416", "celebamask19-lite0", "person-mask-lite0", "person-lite0",
+    }  # fmt: skip
     assert all(name == chosen.name for name, chosen in RECIPES.items())
     assert all(chosen.pretrained == chosen.backbone.startswith("lite") for name, chosen in RECIPES.items())

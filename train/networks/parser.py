@@ -26,8 +26,8 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
 }
 
 
-class ParsingNetwork(nn.Module):
-    """Normalised RGB crops (N, 3, H, W) -> logits (N, C, H/4, W/4) and predicted IoU (N,)."""
+class Network(nn.Module):
+    """What the networks of all tasks have in common: the recipe's backbone, and its normalisation."""
 
     mean: Tensor
     inverse_std: Tensor
@@ -37,11 +37,6 @@ class ParsingNetwork(nn.Module):
         if recipe.backbone not in BACKBONES:
             raise QanetError("unknown backbone", expected=f"one of {', '.join(BACKBONES)}", got=recipe.backbone)
         self.backbone = BACKBONES[recipe.backbone]()
-        channels: Sequence[int] = self.backbone.out_channels
-        self.fpn: FPN | None = FPN(channels, recipe.fpn_width) if recipe.fpn_width else None
-        self.neck = PanopticFPN(self.fpn.out_channels if self.fpn else channels, recipe.width)
-        self.parsing_head = ParsingHead(recipe.width, recipe.num_classes)
-        self.iou_head = IouHead(recipe.width, recipe.iou_hidden)
         scale = torch.tensor(recipe.std_rgb) * 255
         self.register_buffer("mean", (torch.tensor(recipe.mean_rgb) * 255).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("inverse_std", (1 / scale).view(1, 3, 1, 1), persistent=False)
@@ -50,6 +45,18 @@ class ParsingNetwork(nn.Module):
         """uint8 BGR crops (N, H, W, 3), the runtime's layout -> normalised RGB float32 (N, 3, H, W)."""
         x = crops.float().permute(0, 3, 1, 2).flip(1)  # cast first: TensorRT transposes no UINT8
         return (x - self.mean) * self.inverse_std
+
+
+class ParsingNetwork(Network):
+    """Normalised RGB crops (N, 3, H, W) -> logits (N, C, H/4, W/4) and predicted IoU (N,)."""
+
+    def __init__(self, recipe: Recipe):
+        super().__init__(recipe)
+        channels: Sequence[int] = self.backbone.out_channels
+        self.fpn: FPN | None = FPN(channels, recipe.fpn_width) if recipe.fpn_width else None
+        self.neck = PanopticFPN(self.fpn.out_channels if self.fpn else channels, recipe.width)
+        self.parsing_head = ParsingHead(recipe.width, recipe.num_classes)
+        self.iou_head = IouHead(recipe.width, recipe.iou_hidden)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         features = self.backbone(x)

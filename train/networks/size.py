@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from qanet.train.networks.parser import build
+from qanet.train.networks.build import build
 from qanet.train.recipe import Recipe
 
 

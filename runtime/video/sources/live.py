@@ -8,22 +8,15 @@ counted.
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qanet.cli.commandline import note
 from qanet.errors import QanetError
-from qanet.images import quiet_opencv
-from qanet.runtime.video.source import Capture, Frame, frame_rate, read_frame
+from qanet.runtime.video.sources.base import Capture, Frame, frame_rate, read_frame
 
-if TYPE_CHECKING:
-    import cv2
-
-_NETWORK = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "srt://")
-_CAMERA = ("v4l2://", "/dev/video")
-_STALL_S = 5.0
+STALL_S = 5.0
 _GIVE_UP_S = 600.0
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 10.0
 _MAX_BROKEN = 10  # frames in a row before a connection counts as lost
@@ -67,7 +60,7 @@ class _Connection:
     def take(self, timeout_s: float) -> tuple[int, float, NDArray[np.uint8]] | None:
         """The newest frame, its number and its time; None when the stream ended or nothing came in time."""
         with self._changed:
-            self._changed.wait_for(lambda: self._newest is not None or self._ended, timeout_s)
+            self._changed.wait_for(lambda: self._newest is not None or self._ended or self._closed, timeout_s)
             taken, self._newest = self._newest, None
             return taken
 
@@ -76,9 +69,15 @@ class _Connection:
         """Whether the stream has broken off; otherwise it only stalls."""
         return self._ended
 
+    def stop(self) -> None:
+        """Read no more; whoever waits in `take` gets nothing."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
     def close(self, wait_s: float) -> None:
         """Stop reading. A read that hangs is left to its own thread, which ends with it."""
-        self._closed = True
+        self.stop()
         self._thread.join(wait_s)
 
 
@@ -100,7 +99,7 @@ class LiveSource:
     expected_frames = 0
 
     def __init__(
-        self, name: str, connect: Callable[[], Capture], say: Callable[[str], None] = note, stall_s: float = _STALL_S,
+        self, name: str, connect: Callable[[], Capture], say: Callable[[str], None] = note, stall_s: float = STALL_S,
         give_up_s: float = _GIVE_UP_S, first_wait_s: float = _FIRST_WAIT_S, longest_wait_s: float = _LONGEST_WAIT_S,
     ):  # fmt: skip
         self.name, self._connect, self._say = name, connect, say
@@ -108,6 +107,8 @@ class LiveSource:
         self._first_wait_s, self._longest_wait_s = first_wait_s, longest_wait_s
         self.warnings: list[str] = []
         self.dropped = self.skipped = self.reconnects = 0
+        self._stopped = threading.Event()
+        self._connection: _Connection | None = None
         self._opened: Capture | None = connect()
         self.fps = frame_rate(self._opened)
 
@@ -116,9 +117,9 @@ class LiveSource:
         capture: Capture | None = self._opened or self._connect()
         self._opened = None
         while capture is not None:
-            connection = _Connection(capture, self.name)
+            self._connection = connection = _Connection(capture, self.name)
             try:
-                while (taken := connection.take(self._stall_s)) is not None:
+                while not self._stopped.is_set() and (taken := connection.take(self._stall_s)) is not None:
                     self.dropped += connection.dropped
                     connection.dropped = 0
                     number = first + taken[0]
@@ -128,14 +129,21 @@ class LiveSource:
                 connection.close(wait_s=0.2)
                 self.skipped += connection.skipped
                 first += connection.received + connection.skipped
-            capture = self._again(lost)
+            capture = None if self._stopped.is_set() else self._again(lost)
+
+    def stop(self) -> None:
+        """End the iteration soon, from another thread."""
+        self._stopped.set()
+        if self._connection is not None:
+            self._connection.stop()
 
     def _again(self, lost: str) -> Capture | None:
         """A new connection, with longer and longer waits between the attempts; None when it is given up."""
         start, wait_s = time.monotonic(), self._first_wait_s
         self._say(f"{self.name} {lost}; trying again")
         while time.monotonic() - start + wait_s <= self._give_up_s:
-            time.sleep(wait_s)
+            if self._stopped.wait(wait_s):
+                return None
             try:
                 capture = self._connect()
             except QanetError:
@@ -146,37 +154,3 @@ class LiveSource:
             return capture
         self.warnings.append(f"{self.name} {lost} and did not come back within {self._give_up_s:g} s")
         return None
-
-
-def is_live(uri: str) -> bool:
-    """Whether an address names a camera or a network stream."""
-    return uri.startswith((*_NETWORK, *_CAMERA))
-
-
-def open_live(uri: str) -> LiveSource:
-    """A camera (`/dev/video0`, `v4l2:///dev/video0`) or a network stream (`rtsp://...`), through OpenCV.
-
-    Raises:
-        QanetError: it cannot be opened.
-    """
-    return LiveSource(uri, lambda: _open_capture(uri))
-
-
-def _open_capture(uri: str) -> "cv2.VideoCapture":
-    import cv2
-
-    camera = uri.startswith(_CAMERA)
-    timeout_ms = int(_STALL_S * 1000)
-    with quiet_opencv():
-        if camera:
-            capture = cv2.VideoCapture(uri.removeprefix("v4l2://"), cv2.CAP_V4L2)
-        else:
-            limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, timeout_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, timeout_ms]
-            capture = cv2.VideoCapture(uri, cv2.CAP_FFMPEG, limits)
-    if not capture.isOpened():
-        capture.release()
-        raise QanetError(
-            f"cannot open {uri}", expected="a free camera" if camera else "a stream that answers",
-            next_command="v4l2-ctl --list-devices" if camera else f"ffprobe {uri}",
-        )  # fmt: skip
-    return capture

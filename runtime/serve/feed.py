@@ -1,0 +1,124 @@
+"""The newest frame of a stream: drawn, encoded and described at most once, and only when somebody asks."""
+
+import threading
+import time
+from collections import deque
+from typing import Any
+
+from qanet.errors import QanetError
+from qanet.results import ParsingResult
+from qanet.runtime.video.sources.base import Frame, Source
+
+_RATE_OVER_S = 2.0
+_QUALITY = 80  # of the JPEGs: half of the bytes of 95, and nothing to see of it
+_LOST = ("dropped", "skipped", "reconnects")
+
+
+class Feed:
+    """What the page shows of one stream. `publish` costs the parser next to nothing: whoever looks does the work.
+
+    Args:
+        name: of the stream.
+        source: its counts of lost frames are told.
+        max_width: of the pictures.
+    """
+
+    def __init__(self, name: str, source: Source, max_width: int):
+        self.name, self._source, self._max_width = name, source, max_width
+        self.ended = False
+        self._changed = threading.Condition()
+        self.encoded = 0  # pictures so far: what watching costs
+        self._number = self._people = 0
+        self._newest: tuple[Frame, ParsingResult] | None = None
+        self._times: deque[float] = deque()  # when the last frames came
+        self._encoding = threading.Lock()
+        self._picture: tuple[int, bytes] = (0, b"")
+
+    def publish(self, frame: Frame, result: ParsingResult) -> None:
+        """The newest frame; what nobody looked at is forgotten."""
+        now = time.monotonic()
+        with self._changed:
+            self._number, self._people = self._number + 1, self._people + len(result)
+            self._newest = (frame, result)
+            self._times.append(now)
+            self._forget(now)
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """No more frames will come; whoever waits for one is told."""
+        with self._changed:
+            self.ended = True
+            self._changed.notify_all()
+
+    def picture(self, after: int = 0, timeout_s: float | None = None) -> tuple[int, bytes] | None:
+        """The newest picture and its number, once there is one with a number above `after`.
+
+        Returns:
+            Number and JPEG; None when none came in time, or none will.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self.ended or self._number > after, timeout_s)
+            if self._number <= after or self._newest is None:
+                return None
+        with self._encoding:  # who comes second finds it done
+            with self._changed:
+                number, (_, result) = self._number, self._newest
+            if self._picture[0] != number:
+                self._picture = number, _jpeg(result, self._max_width)
+                self.encoded += 1
+            return self._picture
+
+    def state(self) -> dict[str, Any]:
+        """Counts, rate and people of the newest frame, as plain data."""
+        with self._changed:
+            now = time.monotonic()
+            self._forget(now)
+            told: dict[str, Any] = {
+                "name": self.name, "kind": self._source.kind, "ended": self.ended, "frames": self._number,
+                "people_total": self._people, "frame_rate": round(self._rate(), 2),
+                **{name: getattr(self._source, name, 0) for name in _LOST},
+            }  # fmt: skip
+            newest = self._newest
+        if newest is None:
+            return told | {"frame": None, "frame_name": None, "image_size": None, "people": []}
+        frame, result = newest
+        document = result.to_json(masks=False)
+        return told | {
+            "frame": frame.index, "frame_name": frame.name, "image_size": document["image_size"],
+            "people": document["people"],
+        }  # fmt: skip
+
+    @property
+    def classes(self) -> list[dict[str, Any]]:
+        """Names and colours of the parts; empty before the first frame."""
+        if self._newest is None:
+            return []
+        labels = self._newest[1].label_set
+        return [
+            {"class_id": i, "class": labels.classes[i], "rgb": labels.colours_rgb[i].tolist()}
+            for i in range(1, labels.num_classes)
+        ]
+
+    def _forget(self, now: float) -> None:
+        while len(self._times) > 2 and self._times[0] < now - _RATE_OVER_S:
+            self._times.popleft()
+
+    def _rate(self) -> float:
+        """Frames a second over the last seconds; falls towards 0 where none come."""
+        if len(self._times) < 2:
+            return 0.0
+        until = self._times[-1] if self.ended else max(self._times[-1], time.monotonic() - self._gap_s())
+        return (len(self._times) - 1) / max(until - self._times[0], 1e-3)
+
+    def _gap_s(self) -> float:
+        """Between two frames, on the average: a frame may be late by so much before the rate falls."""
+        return (self._times[-1] - self._times[0]) / (len(self._times) - 1)
+
+
+def _jpeg(result: ParsingResult, max_width: int) -> bytes:
+    import cv2
+
+    ok, data = cv2.imencode(".jpg", result.draw(max_width=max_width), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    if not ok:
+        raise QanetError("cannot encode a picture as JPEG", expected="an OpenCV with JPEG")
+    return data.tobytes()

@@ -1,0 +1,208 @@
+"""The HTTP server: a page, a stream of pictures, the state as JSON. It reads no file and tells no other site."""
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from qanet.errors import QanetError
+from qanet.runtime.serve.address import Address
+from qanet.runtime.serve.feed import Feed
+from qanet.runtime.serve.page import PAGE, POLICY
+
+_STALL_S = 10.0  # a client that takes nothing for so long is let go
+_LEAST_GAP_S = 0.04  # between pictures: a file may be parsed faster than anybody looks
+_MAX_CLIENTS = 32
+_SEND_BUFFER_BYTES = 2**17
+_END_S = 2.0
+_BOUNDARY = "qanet-frame"
+# The page may load its own pictures and numbers; no other page may show or read them.
+_HEADERS = {
+    "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin", "Content-Security-Policy": POLICY,
+}  # fmt: skip
+
+
+class Server:
+    """Serves feeds from threads of its own, between `start` and `close`.
+
+    Args:
+        address: where to listen.
+        feeds: in the order of the streams.
+        state: the whole state as plain data.
+    """
+
+    def __init__(self, address: Address, feeds: list[Feed], state: Callable[[], dict[str, Any]]):
+        self.address = address
+        try:
+            self._http = _HttpServer(address, feeds, state)
+        except OSError as error:
+            where = f"{address.host}:{address.port}"
+            raise QanetError(
+                f"cannot serve on {where}", expected="an address of this machine and a free port",
+                got=error.strerror or error, next_command="--serve 127.0.0.1:0, any free port",
+            ) from error  # fmt: skip
+        except OverflowError as error:
+            raise QanetError(f"cannot serve on port {address.port}", expected="a port up to 65535") from error
+        self.port = int(self._http.server_address[1])
+        self.url = address.url(self.port)
+        self._thread = threading.Thread(
+            target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, name="qanet-serve", daemon=True
+        )
+
+    def start(self) -> None:
+        """Answer."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Answer no more, cut off who is still connected, and give the port back."""
+        if self._thread.is_alive():
+            self._http.shutdown()
+        self._http.server_close()
+        self._http.cut_off()
+        if self._thread.is_alive():
+            self._thread.join(_END_S)
+
+
+class _HttpServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, address: Address, feeds: list[Feed], state: Callable[[], dict[str, Any]]):
+        self.address_family = address.family
+        self.address, self.feeds, self.state = address, feeds, state
+        self._clients: dict[socket.socket, threading.Thread] = {}
+        self._lock = threading.Lock()
+        super().__init__((address.host, address.port), _Handler)
+
+    def server_bind(self) -> None:
+        """Without looking up the host's name, which may take seconds."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port just left, not one in use
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = self.address.host, self.server_address[1]
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """In a thread of its own, where there are not too many."""
+        with self._lock:
+            if len(self._clients) >= _MAX_CLIENTS:
+                self.shutdown_request(request)
+                return
+            thread = threading.Thread(
+                target=self._serve, args=(request, client_address), name="qanet-client", daemon=True
+            )
+            self._clients[request] = thread
+        thread.start()
+
+    def _serve(self, request: Any, client_address: Any) -> None:
+        try:
+            with contextlib.suppress(OSError):  # the client went away
+                self.finish_request(request, client_address)
+        finally:
+            self.shutdown_request(request)
+            with self._lock:
+                self._clients.pop(request, None)
+
+    def cut_off(self) -> None:
+        """End all connections and wait for their threads."""
+        deadline = time.monotonic() + _END_S
+        with self._lock:
+            clients = dict(self._clients)
+        for request, thread in clients.items():
+            thread.join(0.2)  # an answer that is on its way, and the end of a stream
+            with contextlib.suppress(OSError):  # gone already
+                request.shutdown(socket.SHUT_RDWR)
+        for thread in clients.values():
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _HttpServer
+    timeout = _STALL_S
+    server_version, sys_version = "qanet", ""
+
+    def setup(self) -> None:
+        """With little room between us and the client, so that a slow one gets new pictures and not all of the old."""
+        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        super().setup()
+
+    def do_GET(self) -> None:
+        """Answer one of the few paths there are."""
+        http = self.server
+        if not http.address.answers(self.headers.get("Host")):
+            self.send_error(HTTPStatus.FORBIDDEN, "This page answers to its own address only")
+            return
+        url = urlsplit(self.path)
+        if url.path == "/":
+            self._send("text/html; charset=utf-8", PAGE.encode())
+        elif url.path == "/state.json":
+            self._send("application/json", json.dumps(http.state(), allow_nan=False).encode())
+        elif url.path in ("/stream.mjpg", "/picture.jpg"):
+            feed = self._feed(url.query)
+            if feed is None:
+                self.send_error(HTTPStatus.NOT_FOUND, "No such stream")
+            elif url.path == "/picture.jpg" or self.command == "HEAD":
+                self._picture(feed)
+            else:
+                self._stream(feed)
+        else:
+            self.send_error(HTTPStatus.NOT_FOUND, "Nothing here")
+
+    do_HEAD = do_GET
+
+    def _feed(self, query: str) -> Feed | None:
+        """The stream of a number, the first one where none is given."""
+        number = parse_qs(query).get("stream", ["0"])[-1]
+        feeds = self.server.feeds
+        return feeds[int(number)] if number.isdecimal() and len(number) < 4 and int(number) < len(feeds) else None
+
+    def _send(self, kind: str, body: bytes) -> None:
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _picture(self, feed: Feed) -> None:
+        found = feed.picture(timeout_s=_STALL_S)
+        if found is None:
+            self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, "No picture yet")
+        else:
+            self._send("image/jpeg", found[1])
+
+    def _stream(self, feed: Feed) -> None:
+        """The newest picture again and again; a browser shows a part once the boundary after it has come."""
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
+        self.end_headers()
+        self.wfile.write(f"--{_BOUNDARY}\r\n".encode())
+        number = 0
+        while True:
+            start = time.monotonic()
+            found = feed.picture(number, timeout_s=_STALL_S)
+            if found is None:
+                if feed.ended:
+                    self.wfile.write(f"--{_BOUNDARY}--\r\n".encode())
+                    return
+                found = feed.picture()  # nothing new for a while: the last one again, to learn who is still there
+                if found is None:
+                    continue
+            number, picture = found
+            head = f"Content-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n".encode()
+            self.wfile.write(head + picture + f"\r\n--{_BOUNDARY}\r\n".encode())
+            time.sleep(max(0.0, _LEAST_GAP_S - (time.monotonic() - start)))
+
+    def end_headers(self) -> None:
+        """With what every answer says, errors too."""
+        for name, value in _HEADERS.items():
+            self.send_header(name, value)
+        super().end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: the terminal belongs to the run."""

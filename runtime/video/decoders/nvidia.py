@@ -1,0 +1,81 @@
+"""Decoding on an NVIDIA GPU's NVDEC, by PyNvVideoCodec; frames come to the host as RGB."""
+
+import ctypes
+import importlib.util
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qanet.runtime.video.sources.base import Capture
+
+_AHEAD = 8  # frames that its thread decodes ahead, and how many are fetched at once
+
+
+class Nvidia:
+    """PyNvVideoCodec, where it is installed and has a GPU."""
+
+    name = "nvidia"
+
+    def lack(self) -> str | None:
+        """See `Decoder.lack`."""
+        if importlib.util.find_spec("PyNvVideoCodec") is None:
+            return "PyNvVideoCodec is not installed"
+        try:
+            import PyNvVideoCodec  # noqa: F401
+        except Exception as error:  # whatever a missing driver makes of its import
+            return f"PyNvVideoCodec does not load: {error}"
+        return None
+
+    def open(self, path: Path) -> Capture | None:
+        """See `Decoder.open`."""
+        try:
+            return NvidiaCapture(path)
+        except Exception:  # its exceptions share no class of their own: no GPU, no such codec, no video
+            return None
+
+
+class NvidiaCapture:
+    """A file on NVDEC, with the face of OpenCV's VideoCapture."""
+
+    def __init__(self, path: Path):
+        import PyNvVideoCodec as nvc
+
+        self._decoder: Any = nvc.ThreadedDecoder(
+            str(path), _AHEAD, use_device_memory=False, output_color_type=nvc.OutputColorType.RGB
+        )
+        self._about = self._decoder.get_stream_metadata()
+        self._waiting: deque[Any] = deque()
+
+    def read(self) -> tuple[bool, NDArray[np.uint8] | None]:
+        """Whether there was a frame, and the frame: (H, W, 3) uint8 BGR, the caller's own."""
+        if not self._waiting and self._decoder is not None:
+            try:
+                self._waiting.extend(self._decoder.get_batch_frames(_AHEAD))
+            except Exception:  # a broken frame, or a broken file
+                return False, None
+        if not self._waiting:
+            return False, None
+        frame = self._waiting.popleft()
+        shape = (int(self._about.height), int(self._about.width), 3)
+        if frame.framesize() != int(np.prod(shape)):
+            return False, None
+        pixels = ctypes.string_at(frame.GetPtrToPlane(0), frame.framesize())
+        return True, np.ascontiguousarray(np.frombuffer(pixels, np.uint8).reshape(shape)[:, :, ::-1])
+
+    def get(self, prop: int) -> float:
+        """Frames a second and the number of frames; 0 for everything else."""
+        import cv2
+
+        if prop == cv2.CAP_PROP_FPS:
+            return float(self._about.average_fps)
+        return float(self._about.num_frames) if prop == cv2.CAP_PROP_FRAME_COUNT else 0.0
+
+    def release(self) -> None:
+        """Stop its thread and close the file."""
+        self._waiting.clear()
+        decoder, self._decoder = self._decoder, None
+        if decoder is not None:
+            decoder.end()

@@ -1,0 +1,258 @@
+"""Faces or whole people made unrecognisable in the pixels; labels and scores stay as they are.
+
+What is hidden fails safe: the face's pixels, the holes in them and a margin; where no face of a likely size is seen
+(somebody turned away, or the parsing missed it), the place of the head. A person who is lost stays hidden for a moment
+where they were last. Somebody whom the detector does not find at all cannot be hidden.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from qanet.labels import LabelSet
+from qanet.results import ParsingResult, PersonParsing
+
+BLURS = ("face", "person")
+HOLD_FRAMES = 12  # half a second of a person whom the detector and the tracker lost
+
+# A face where the set has one ("head" takes the whole head); celebamask19 has it in pieces, CCP only as skin.
+_FACE = frozenset({"face", "head"})
+_PIECES = frozenset({"skin", "nose", "left-eye", "right-eye", "left-brow", "right-brow", "left-ear", "right-ear",
+                     "mouth", "upper-lip", "lower-lip"})  # fmt: skip
+_WORN = frozenset({"glasses", "sunglasses", "eyewear", "eyeglasses"})
+_HEAD = frozenset({"hair", "hat", "cap/hat", "helmet", "headwear"})
+
+_FACE_MARGIN = 0.25  # of the face's longer side
+_PERSON_MARGIN = 0.03  # of the box's longer side
+_LEAST_OF_LONGER, _LEAST_OF_SHORTER = 0.06, 0.1  # of the box's sides: what is smaller is a speck and no face
+_HEAD_SHARE = 0.3  # of the box from its upper edge: where a head is of which nothing was seen
+_HEAD_HEIGHT, _HEAD_SIDE = 1.6, 0.4  # of the hair's width: down from its top, and beside it
+_HEAD_OF_PERSON = 0.12  # of the box's longer side: where less hair is seen, a head is so wide all the same
+_CELLS = 4  # across a face: no feature of it is left
+_LEAST_CELL_PX = 4.0
+_STEP = 16  # between the values a cell may have: many frames of one face do not add up to its details
+
+
+@dataclass
+class _Area:
+    """Pixels to hide: a mask in a window of the image, and the size of the cells that hide them."""
+
+    x0: int
+    y0: int
+    mask: NDArray[np.uint8]  # (h, w), 1 where it is to be hidden
+    cell_px: float
+    track_id: int | None = None
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """xyxy of the window."""
+        return self.x0, self.y0, self.x0 + self.mask.shape[1], self.y0 + self.mask.shape[0]
+
+
+class Privacy:
+    """Hides the people of each frame of a stream.
+
+    Args:
+        blur: "face" or "person".
+        moving: frames follow each other, so that somebody who is lost was a moment ago where they are now.
+    """
+
+    def __init__(self, blur: str, moving: bool = False):
+        self.blur, self._moving = blur, moving
+        self._held: list[tuple[_Area, int]] = []  # and for how many more frames
+
+    def __call__(self, result: ParsingResult) -> ParsingResult:
+        """The result with an image in which nobody is to be recognised; the given image is not touched."""
+        areas = [area for person in result for area in _hidden_areas(person, result.label_set, self.blur)]
+        lost = self._lost(areas) if self._moving else []
+        image = result.image.copy()
+        hidden = [*areas, *(area for area, _ in lost)]
+        for area in sorted(hidden, key=lambda area: area.cell_px):  # where two lie over each other, the coarser wins
+            _hide(result.image, image, area)
+        self._held = [(area, HOLD_FRAMES) for area in areas] + lost
+        return replace(result, image=image)
+
+    def _lost(self, areas: list[_Area]) -> list[tuple[_Area, int]]:
+        """Of what was hidden before, that which nothing of this frame stands for; widened, for it may have moved."""
+        ids = {area.track_id for area in areas if area.track_id is not None}
+        kept = []
+        for area, left in self._held:
+            known = area.track_id in ids if area.track_id is not None else any(_overlap(area, new) for new in areas)
+            if left > 0 and not known:
+                kept.append((_widened(area) if left == HOLD_FRAMES else area, left - 1))
+        return kept
+
+
+def _hidden_areas(person: PersonParsing, labels: LabelSet, blur: str) -> list[_Area]:
+    """What of a person is to be hidden, with its margin."""
+    if person.labels.size == 0:  # OpenCV bears no empty picture
+        person = replace(person, labels=np.zeros((1, 1), np.uint8))
+    areas = _seen_face(person, labels) or _unseen_face(person, labels)
+    if blur == "person":
+        body = _body(person)
+        areas = [*areas, body] if body is not None else [_rectangle(person.box, _cell_of(person))]
+    return [replace(area, track_id=person.track_id) for area in areas]
+
+
+def _seen_face(person: PersonParsing, labels: LabelSet) -> list[_Area]:
+    """The hulls of all that is a face, or worn on it, grown; empty where nothing has the size of a face."""
+    heads = _heads(person, labels)
+    face = _table(labels, _FACE if set(labels.classes) & _FACE else _PIECES)[person.labels]
+    if not set(labels.classes) & (_FACE | {"nose"}):  # skin is everywhere: a face is what lies in a head
+        near = np.zeros_like(face)
+        for x0, y0, x1, y1 in heads or [_upper_end(person)]:
+            left, top = max(x0 - person.roi[0], 0), max(y0 - person.roi[1], 0)
+            near[top : max(y1 - person.roi[1], 0), left : max(x1 - person.roi[0], 0)] = True
+        face &= near
+    hulls = _hulls(face)
+    if not any(_side(hull) >= _least_face(person) for hull in hulls):
+        return []
+    largest = max(map(_side, hulls))
+    lacking = (_HEAD_OF_PERSON * _longest(person) - largest) / 2  # of a face that was seen in part
+    margin = max(_FACE_MARGIN * largest, lacking) + 2
+    worn = _hulls(_table(labels, _WORN)[person.labels])
+    return [
+        _grown(_filled([hull - hull.min(0)]), hull.min(0) + person.roi[:2], margin, largest / _CELLS)
+        for hull in hulls + worn
+    ]
+
+
+def _unseen_face(person: PersonParsing, labels: LabelSet) -> list[_Area]:
+    """Where the head must be: around the hair or the hat; where there is none, the upper end of the box."""
+    cell_px = _cell_of(person)
+    return [_rectangle(np.array(box), cell_px) for box in _heads(person, labels) or [_upper_end(person)]]
+
+
+def _heads(person: PersonParsing, labels: LabelSet) -> list[tuple[int, int, int, int]]:
+    """xyxy in the image of the heads that hair and hats of a likely size belong to: one, unless they fall apart."""
+    import cv2
+
+    hair = _table(labels, _HEAD)[person.labels].astype(np.uint8)
+    count, _, stats, _ = cv2.connectedComponentsWithStats(hair, connectivity=8)
+    heads = []
+    for x, y, width, height, _ in stats[1:count].tolist():
+        if max(width, height) < _least_face(person):
+            continue
+        wide = max(width, _HEAD_OF_PERSON * _longest(person))
+        beside, down = _HEAD_SIDE * wide + (wide - width) / 2, max(_HEAD_HEIGHT * wide, height)
+        x0, y0 = x + person.roi[0], y + person.roi[1]
+        above = _FACE_MARGIN * wide
+        heads.append((int(x0 - beside), int(y0 - above), int(x0 + width + beside) + 1, int(y0 + down) + 1))
+    return heads
+
+
+def _upper_end(person: PersonParsing) -> tuple[int, int, int, int]:
+    """xyxy of the end of a box where the head is: as high as the box is wide, hence all of one that is not upright."""
+    x0, y0, x1, y1 = person.box.astype(float).tolist()
+    y1 = min(y1, y0 + max(_HEAD_SHARE * (y1 - y0), x1 - x0))
+    by = _PERSON_MARGIN * _longest(person)
+    return int(x0 - by), int(y0 - by), int(x1 + by) + 1, int(y1 + by) + 1
+
+
+def _table(labels: LabelSet, names: frozenset[str]) -> NDArray[np.bool_]:
+    """(256,): whether a class id is one of the names."""
+    table = np.zeros(256, bool)
+    table[: labels.num_classes] = [name in names for name in labels.classes]
+    return table
+
+
+def _body(person: PersonParsing) -> _Area | None:
+    """All pixels of a person and what they enclose, grown; None where there are none."""
+    import cv2
+
+    contours, _ = cv2.findContours((person.labels > 0).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if not contours:
+        return None
+    margin = _PERSON_MARGIN * _longest(person) + 2
+    filled = _filled([contour[:, 0] for contour in contours], person.labels.shape)
+    return _grown(filled, person.roi[:2], margin, _cell_of(person))
+
+
+def _cell_of(person: PersonParsing) -> float:
+    """A person's cells: 10 along somebody upright, whose face is one of them; 4 across a close-up."""
+    sides = person.box[2:] - person.box[:2]
+    return max(float(sides.min()) / _CELLS, float(sides.max()) / 12)
+
+
+def _least_face(person: PersonParsing) -> float:
+    """How long a face is at least, in pixels."""
+    sides = person.box[2:] - person.box[:2]
+    return max(_LEAST_OF_LONGER * float(sides.max()), _LEAST_OF_SHORTER * float(sides.min()))
+
+
+def _longest(person: PersonParsing) -> float:
+    return max(float((person.box[2:] - person.box[:2]).max()), 1.0)
+
+
+def _side(hull: NDArray[np.int32]) -> int:
+    """The longer side of what a hull encloses."""
+    return int(np.ptp(hull, 0).max()) + 1
+
+
+def _hulls(mask: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
+    """(K, 2) xy corners around each connected piece."""
+    import cv2
+
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return [cv2.convexHull(contour)[:, 0] for contour in contours]
+
+
+def _filled(outlines: list[NDArray[np.int32]], shape: tuple[int, ...] | None = None) -> NDArray[np.uint8]:
+    """(h, w) uint8: 1 inside the outlines and on them."""
+    import cv2
+
+    if shape is None:
+        width, height = outlines[0].max(0) + 1
+        shape = (int(height), int(width))
+    canvas = np.zeros(shape, np.uint8)
+    cv2.fillPoly(canvas, [np.ascontiguousarray(line) for line in outlines], 1)
+    return canvas
+
+
+def _grown(mask: NDArray[np.uint8], origin_xy: ArrayLike, margin: float, cell_px: float) -> _Area:
+    """A mask and all that is not further from it, by rows and columns, than the margin in pixels."""
+    import cv2
+
+    pad = int(np.ceil(margin))
+    square = np.ones((2 * pad + 1, 2 * pad + 1), np.uint8)
+    x0, y0 = (np.asarray(origin_xy) - pad).tolist()
+    return _Area(x0, y0, cv2.dilate(np.pad(mask, pad), square), cell_px)
+
+
+def _rectangle(box: NDArray, cell_px: float) -> _Area:
+    (x0, y0), (x1, y1) = np.floor(box[:2]).astype(int).tolist(), np.ceil(box[2:]).astype(int).tolist()
+    return _Area(x0, y0, np.ones((max(y1 - y0, 1), max(x1 - x0, 1)), np.uint8), cell_px)
+
+
+def _widened(area: _Area) -> _Area:
+    """All of the window and a quarter of it on every side."""
+    x0, y0, x1, y1 = area.box
+    by = np.array([x1 - x0, y1 - y0]) * 0.25
+    return replace(_rectangle(np.array([x0, y0, x1, y1] + np.concatenate([-by, by])), area.cell_px),
+                   track_id=area.track_id)  # fmt: skip
+
+
+def _overlap(one: _Area, other: _Area) -> bool:
+    """Whether two windows have a third of the smaller one in common."""
+    a, b = np.array(one.box), np.array(other.box)
+    shared = np.prod(np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None))
+    return bool(3 * shared >= min(one.mask.size, other.mask.size))
+
+
+def _hide(source: NDArray[np.uint8], target: NDArray[np.uint8], area: _Area) -> None:
+    """Replace an area in the target by what a few cells of the source keep of it."""
+    import cv2
+
+    (height, width), (x0, y0, x1, y1) = source.shape[:2], area.box
+    left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
+    if left >= right or top >= bottom:
+        return
+    window = source[top:bottom, left:right]
+    cell_px = max(area.cell_px, _LEAST_CELL_PX)
+    cells = (max(1, int((right - left) / cell_px)), max(1, int((bottom - top) / cell_px)))
+    small = cv2.resize(window, cells, interpolation=cv2.INTER_AREA)
+    small = (small // _STEP * _STEP + _STEP // 2).reshape(cells[1], cells[0], 3)
+    hidden = cv2.resize(small, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
+    mask = area.mask[top - y0 : bottom - y0, left - x0 : right - x0]
+    cv2.copyTo(hidden, np.ascontiguousarray(mask), target[top:bottom, left:right])

@@ -1,0 +1,186 @@
+"""One source on its way to its sinks: a thread reads, frames wait, the detector looks ahead, a thread writes."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import ExitStack
+
+from qanet.results import ParsingResult
+from qanet.runtime.detectors.base import Detections
+from qanet.runtime.timing import StageTimes
+from qanet.runtime.video.frames import FrameWork
+from qanet.runtime.video.queues import Feeder, Writer
+from qanet.runtime.video.sinks.base import Sink
+from qanet.runtime.video.sources.base import Frame, Source
+from qanet.runtime.video.summary import Summary
+
+Submit = Callable[[Callable[[Frame], Detections], Frame], "Future[Detections]"]
+
+
+class Stream:
+    """A source, the state of its people, and its sinks, between `start` and `close`.
+
+    A file's next frame is handed to the detector before this one is parsed, and whether it is does not depend on which
+    thread is faster: the results are the same every time, alone or beside other streams. Of a live source the newest
+    frame is taken each time, with nothing looked at ahead: that would be a frame of delay.
+
+    Args:
+        source: where the frames come from.
+        work: what is done with each of them.
+        sinks: where the results go.
+
+    Attributes:
+        summary: what was done so far.
+        error: why the stream ended before its end; None while all is well.
+        times: decode, frame, capture to result, write.
+    """
+
+    def __init__(self, source: Source, work: FrameWork, sinks: list[Sink]):
+        self.source, self.work, self._sinks = source, work, sinks
+        self.summary, self.times = Summary(), StageTimes()
+        self.error: BaseException | None = None
+        self._live = source.kind == "live"
+        self._begun: deque[tuple[Frame, Future[Detections] | None]] = deque()  # this frame, and a file's next
+        self._stack = ExitStack()
+        self._since: float | None = None  # this frame waits for nothing but the detector
+        self._proposed: Detections | None = None
+        self._start = 0.0
+        self._feeder: Feeder | None = None
+        self._writer: Writer | None = None
+
+    def start(self, changed: threading.Condition, submit: Submit) -> None:
+        """Open the sinks and begin to read.
+
+        Args:
+            changed: notified whenever `ready` may have changed.
+            submit: calls the detector in its thread.
+        """
+        for sink in self._sinks:
+            self._stack.enter_context(sink)
+        self._changed, self._submit = changed, submit
+        self._start = time.monotonic()
+        self._writer = Writer(self._sinks, self.times, changed)
+        self._feeder = Feeder(self.source, self.times, changed)
+
+    def advance(self) -> None:
+        """Begin with what has come; call it before `ready`, often, from the thread that parses."""
+        assert self._feeder is not None and self._writer is not None
+        room = (1 if self._writer.has_room else 0) if self._live else 2
+        while len(self._begun) < room and (frame := self._feeder.take()) is not None:
+            future = None
+            if self.work.wants_detections(frame):
+                future = self._submit(self.work.detect, frame)
+                future.add_done_callback(self._notify)
+            self._begun.append((frame, future))
+        if self._since is None and self._may_parse:
+            self._since = time.perf_counter()
+
+    def _notify(self, _: object) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    @property
+    def _may_parse(self) -> bool:
+        """Whether it is decided what the detector looks at before this frame is parsed."""
+        assert self._feeder is not None
+        return bool(self._begun) and (self._live or len(self._begun) > 1 or self._feeder.ended)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a frame can be parsed at once, and its result be written."""
+        assert self._writer is not None
+        if not (self._may_parse and self._writer.has_room):
+            return False
+        future = self._begun[0][1]
+        return future is None or future.done()
+
+    @property
+    def waiting_since_s(self) -> float:
+        """When the frame that is next could have been parsed, by `time.perf_counter`."""
+        return self._since or 0.0
+
+    @property
+    def wants_no_more(self) -> bool:
+        """Whether a sink asks for the end of the run."""
+        return self._writer is not None and self._writer.stopped
+
+    def has_ended(self) -> bool:
+        """Whether nothing more will come; raises what ended the source or the writing before its end."""
+        assert self._feeder is not None and self._writer is not None
+        if self.error is not None:
+            return True
+        self._writer.check()
+        return not self._begun and self._feeder.exhausted()
+
+    def propose(self) -> tuple[Frame, Detections]:
+        """The frame that is next, and the people to parse in it; raises what the detector raised."""
+        frame, future = self._begun[0]
+        if self._proposed is None:
+            self._proposed = self.work.propose(frame, future.result() if future is not None else None)
+        return frame, self._proposed
+
+    def finish(self, result: ParsingResult) -> tuple[Frame, ParsingResult]:
+        """Remember, and hand over for writing, what was parsed in the frame that `propose` gave."""
+        assert self._writer is not None and self._since is not None
+        frame, future = self._begun.popleft()
+        result = self.work.finish(result, detected=future is not None)
+        self._time("frame", time.perf_counter() - self._since)
+        self._since = self._proposed = None
+        if frame.captured_s is not None:
+            self._time("capture to result", time.monotonic() - frame.captured_s)
+        self._writer.put((frame, result))
+        self.summary.frames += 1
+        self.summary.people_by_frame.append(len(result))
+        self.summary.seconds = time.monotonic() - self._start
+        return frame, result
+
+    def _time(self, stage: str, seconds: float) -> None:
+        """A sample of this stream, and of all of them."""
+        for times in (self.times, self.work.times):
+            times.add(stage, seconds * 1e3)
+
+    def fail(self, error: BaseException) -> None:
+        """End the stream here, for this reason."""
+        self.error = error
+        self.stop()
+
+    def stop(self) -> None:
+        """Read no more; what was parsed is still written."""
+        self._begun.clear()
+        if self._feeder is not None:
+            self._feeder.stop()
+
+    def close(self, error: BaseException | None) -> None:
+        """Write what is left and close the sinks, whose files vanish where there was an error; raises their own."""
+        self.stop()
+        error = self.error or error
+        try:
+            if self._feeder is not None:
+                self._feeder.close()
+            if self._writer is not None:
+                self._writer.close()
+                # Ctrl-C may fall between handing a result over and counting it: what was written is what counts.
+                self.summary.frames, self.summary.people_by_frame = len(self._writer.people), self._writer.people
+        except BaseException as broken:
+            error = error or broken
+            raise
+        finally:
+            self._stack.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
+            self._account()
+
+    def _account(self) -> None:
+        """What was lost on the way, counted and said."""
+        summary, work, source = self.summary, self.work, self.source
+        summary.warnings = list(source.warnings)
+        for name in ("dropped", "skipped", "reconnects"):
+            setattr(summary, name, getattr(source, name, 0))
+        summary.decoder = getattr(source, "decoder", {})
+        summary.crowded, summary.detections = work.crowded, work.detections
+        summary.stages_ms = self.times.samples_ms
+        if work.crowded:
+            summary.warnings.append(
+                f"{work.crowded} frames have more than {work.max_people} people, up to {work.largest_crowd}: "
+                f"the best {work.max_people} by score were parsed"
+            )

@@ -1,0 +1,134 @@
+"""The detector's network, targets and losses: shapes, decoding, who answers for whom, and that a scene is learnt."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from qanet.train.detection.losses import detection_losses, overlaps
+from qanet.train.detection.targets import IGNORED, assign
+from qanet.train.networks.build import build
+from qanet.train.networks.detector import STRIDES, DetectorNetwork, cells_of, decode, scores_of
+from qanet.train.networks.parser import ParsingNetwork
+from qanet.train.networks.size import network_size
+from qanet.train.recipe import Recipe
+from qanet.train.recipes import recipe
+
+TINY = Recipe("person-tiny", "personbox1", "detection", (64, 96), backbone="lite0-slim", width=16, pretrained=False)
+
+
+@pytest.mark.parametrize("hw", [(64, 96), (32, 32), (160, 64)])
+def test_every_cell_speaks(hw):
+    network = build(TINY).eval()
+    assert isinstance(network, DetectorNetwork)
+    with torch.inference_mode():
+        raw = network(network.normalise(torch.zeros(2, *hw, 3, dtype=torch.uint8)))
+    cells = sum(hw[0] // s * (hw[1] // s) for s in STRIDES)
+    assert raw.logits.shape == raw.iou_logits.shape == (2, cells) and raw.boxes.shape == (2, cells, 4)
+    assert torch.isfinite(raw.boxes).all() and (raw.boxes[..., 2:] > raw.boxes[..., :2]).all()
+    scores = scores_of(raw)
+    assert ((scores > 0) & (scores < 0.02)).all()  # a fresh network says nobody
+
+
+def test_build_gives_the_network_of_the_task_and_its_size_is_known():
+    assert isinstance(build(Recipe("p", "ccp13", "ccp", (64, 64), width=8, iou_hidden=8)), ParsingNetwork)
+    parts = network_size(recipe("person-lite0"))
+    assert set(parts) == {"total", "backbone", "pyramid", "heads"}
+    assert parts["total"].parameters == sum(p.numel() for p in build(recipe("person-lite0")).parameters())
+    assert 2e6 < parts["total"].parameters < 3e6
+
+
+def test_cells_and_decoding_by_hand():
+    centres, strides = cells_of((64, 96))
+    assert len(centres) == len(strides) == 8 * 12 + 4 * 6 + 2 * 3
+    assert centres[0].tolist() == [4, 4] and centres[12].tolist() == [4, 12]  # the second row
+    assert centres[-1].tolist() == [80, 48] and strides[-1] == 32
+    logs = torch.zeros(1, len(centres), 4)
+    logs[0, 0] = torch.tensor([0.0, math.log(2), math.log(3), math.log(4)])
+    logs[0, 1] = 100.0  # bounded, not infinite
+    boxes = decode(logs, (64, 96))
+    assert boxes[0, 0].tolist() == pytest.approx([4 - 8, 4 - 16, 4 + 24, 4 + 32], rel=1e-5)
+    assert torch.isfinite(boxes).all()
+
+
+def assigned(boxes, scores, hw=(128, 128)):
+    centres, strides = cells_of(hw)
+    rows = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    return assign(rows, torch.tensor(scores, dtype=torch.float32), centres, strides), centres, strides
+
+
+@pytest.mark.parametrize(
+    ("box", "levels"),
+    [
+        ([10, 10, 16, 30], {8}), ([40, 40, 44, 44], {8}), ([20, 20, 50, 105], {8, 16}), ([10, 0, 60, 127], {16}),
+        ([0, 0, 120, 220], {16, 32}), ([0, 0, 120, 300], {32}),
+    ],
+)  # fmt: skip
+def test_boxes_are_answered_for_on_their_levels_near_their_centre(box, levels):
+    targets, centres, strides = assigned([box], [0.7], (320, 320))
+    positive = targets.box == 0
+    assert {int(s) for s in strides[positive]} == levels
+    middle = torch.tensor([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2])
+    assert ((centres[positive] - middle).abs() <= 1.5 * strides[positive][:, None]).all()
+    assert (targets.score[positive] == 0.7).all() and (targets.score[~positive] == 0).all() and targets.counted.all()
+
+
+def test_every_small_box_gets_a_cell_wherever_it_lies():
+    for x in np.arange(20, 29, 0.9):
+        targets, *_ = assigned([[x, x, x + 3, x + 5]], [1.0])
+        assert (targets.box == 0).any()
+
+
+def test_the_smaller_box_wins_and_ignored_ones_silence_their_cells():
+    targets, centres, _ = assigned([[0, 0, 60, 100], [24, 40, 36, 60]], [1.0, 0.5])
+    inner = ((centres - torch.tensor([30.0, 50.0])).abs() < torch.tensor([6.0, 8.0])).all(1) & (targets.box >= 0)
+    assert inner.any() and set(targets.box[inner].tolist()) >= {1} and set(targets.box.tolist()) == {-1, 0, 1}
+    targets, centres, _ = assigned([[0, 0, 60, 60], [20, 20, 36, 40]], [IGNORED, 1.0])
+    inside = (centres < 60).all(1)
+    assert not (targets.box == 0).any() and (targets.box == 1).any()
+    assert (targets.counted == (~inside | (targets.box == 1))).all()
+    nobody, *_ = assigned([], [])
+    assert (nobody.box == -1).all() and nobody.counted.all()
+
+
+def test_overlaps_equal_their_definitions():
+    a = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 10, 10]])
+    b = torch.tensor([[0.0, 0, 10, 10], [5, 0, 15, 10], [20, 0, 30, 10]])
+    iou, giou = overlaps(a, b)
+    assert iou.tolist() == pytest.approx([1, 1 / 3, 0]) and giou.tolist() == pytest.approx([1, 1 / 3, -1 / 3])
+
+
+def test_a_batch_without_people_has_finite_losses():
+    network = build(TINY)
+    raw = network(torch.zeros(2, 3, 64, 96))
+    losses = detection_losses(raw, torch.full((2, 4, 5), -2.0), *cells_of((64, 96)))
+    assert all(torch.isfinite(v) for v in losses.values()) and losses["box"] == losses["iou"] == 0
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
+
+
+def test_a_scene_is_learnt_and_its_boxes_come_out():
+    torch.manual_seed(0)
+    network = build(TINY).train()
+    images = torch.zeros(2, 64, 96, 3, dtype=torch.uint8)
+    images[0, 10:50, 20:36] = torch.tensor([200, 40, 40], dtype=torch.uint8)
+    images[1, 8:40, 60:74] = torch.tensor([200, 40, 40], dtype=torch.uint8)
+    truths = torch.full((2, 3, 5), -2.0)
+    truths[0, 0], truths[1, 0] = torch.tensor([20.0, 10, 36, 50, 1]), torch.tensor([60.0, 8, 74, 40, 1])
+    optimizer = torch.optim.AdamW(network.parameters(), lr=5e-3)
+    cells, history = cells_of((64, 96)), []
+    for _ in range(60):
+        losses = detection_losses(network(network.normalise(images)), truths, *cells)
+        loss = torch.stack(list(losses.values())).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        history.append(float(loss.detach()))
+    assert history[-1] < 0.25 * history[0]
+    with torch.inference_mode():
+        raw = network(network.normalise(images))  # in training mode: two images give no running statistics
+    for k in range(2):
+        best = scores_of(raw)[k].argmax()
+        iou, _ = overlaps(raw.boxes[k, best][None], truths[k, :1, :4])
+        assert iou > 0.7

@@ -1,0 +1,65 @@
+"""The training run of the detector: the project's loop with the detector's batches, losses and scores."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qanet.train.data.loader import Batch, Loader
+from qanet.train.detection.data import DetectionData, DetectionLoader
+from qanet.train.detection.frames import LabelledImages
+from qanet.train.detection.losses import detection_losses
+from qanet.train.detection.validate import score_detector
+from qanet.train.distributed import World
+from qanet.train.loop import Trainer
+from qanet.train.networks.detector import cells_of
+from qanet.train.progress import append_log
+from qanet.train.recipe import Recipe
+
+LOG_FIELDS = (
+    "epoch", "loss", "score", "box", "iou", "learning_rate", "val_recall", "seconds", "data_wait_share",
+)  # fmt: skip
+
+
+class DetectorTrainer(Trainer):
+    """A run as `Trainer` makes it: resumable, averaged weights, `model.safetensors` at the end.
+
+    Args:
+        val: labelled images that recall is measured on after every epoch, a set each.
+    """
+
+    def __init__(
+        self, recipe: Recipe, data: DetectionData, val: list[LabelledImages], folder: Path, device: torch.device,
+        workers: int = 2, initial_weights: Path | None = None, world: World | None = None,
+    ):  # fmt: skip
+        self.val = val
+        super().__init__(recipe, data, None, folder, device, workers, initial_weights, world)  # type: ignore[arg-type]
+        self.val_data: Any = val or None
+
+    def _open_loader(self, data: Any, workers: int) -> Loader:
+        return DetectionLoader(data, self.recipe, workers, self.world)
+
+    def _losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        images, truths = (part.to(self.device, non_blocking=True) for part in (batch.crops, batch.labels))
+        with self.precision.autocast():
+            raw = self.parallel(self.model.normalise(images).contiguous(memory_format=torch.channels_last))
+        return detection_losses(raw, truths, *cells_of(images.shape[1:3], self.device))
+
+    def _validate(self) -> Any:
+        network: Any = self.ema.model
+        return score_detector(network, self.val, self.recipe.input_hw, self.device)
+
+    def _show(
+        self, losses: dict[str, float], scores: Any, seconds: float, wait: float, report: Callable[[str], None]
+    ) -> None:
+        rate = max(group["lr"] for group in self.optimizer.param_groups)
+        row = {"epoch": self.epoch, "seconds": seconds, "data_wait_share": wait, "learning_rate": rate, **losses}
+        recalls = [score.recall for score in scores or ()]
+        if recalls:
+            row["val_recall"] = sum(recalls) / len(recalls)
+        append_log(self.folder / "log.csv", row, LOG_FIELDS)
+        terms = " ".join(f"{k} {v:.3f}" for k, v in losses.items())
+        val = f"  val recall {' '.join(f'{r:.3f}' for r in recalls)}" if recalls else ""
+        report(f"epoch {self.epoch}/{self.recipe.epochs}  {terms}{val}  {seconds:.0f} s, {wait:.1%} waiting for data")
