@@ -10,7 +10,7 @@ from qanet.train.data.synthetic.cutouts import Cutout, mirrored_street
 from qanet.train.data.synthetic.detector import DetectorStyle, box_iou, detect
 from qanet.train.data.synthetic.scene import SceneStyle, compose, mirrored, resized
 
-BODY = [name for name in LABEL_SETS if name not in ("celebamask19", "person1")]
+BODY = [name for name in LABEL_SETS if name not in ("celebamask19", "person1", "personbox1")]
 SKIN, SHOES, BAG, RING = (CCP59.classes.index(name) for name in ("skin", "shoes", "bag", "ring"))
 
 
