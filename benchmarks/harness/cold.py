@@ -2,16 +2,14 @@
 
 import json
 import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from qanet.benchmarks.harness.child import Spawn, reason_of, spawn_python
 from qanet.benchmarks.statistics import summarize
 
 STAGES = ("process", "import", "open", "first frame")
-_TIMEOUT_S = 300
 # One person who fills a grey picture: it needs no input file. What a stage covers is in its name.
 _CHILD = """
 import json, sys, time
@@ -27,8 +25,6 @@ parser(image, boxes=[[0, 0, width, height]])
 done = time.perf_counter()
 print(json.dumps([imported - start, opened - imported, done - opened]))
 """
-
-Spawn = Callable[[list[str]], str]
 
 
 def cold_start(
@@ -48,25 +44,11 @@ def cold_start(
     try:
         for _ in range(repeats):
             begin = time.perf_counter()
-            said = (spawn or _spawn)(arguments)
+            said = (spawn or spawn_python)(arguments)
             total_s = time.perf_counter() - begin
             stages_s = [float(value) for value in json.loads(said.splitlines()[-1])]
             rows.append([(total_s - sum(stages_s)) * 1e3, *(value * 1e3 for value in stages_s)])
     except (OSError, ValueError, IndexError, subprocess.SubprocessError) as error:
-        return {"repeats": len(rows), "error": _reason(error)}
+        return {"repeats": len(rows), "error": reason_of(error)}
     named = {stage: summarize([row[i] for row in rows]) for i, stage in enumerate(STAGES)}
     return {"repeats": len(rows), "stages_ms": named, "total_ms": summarize([sum(row) for row in rows]), "error": None}
-
-
-def _spawn(arguments: list[str]) -> str:
-    done = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, timeout=_TIMEOUT_S, check=True
-    )  # fmt: skip
-    return done.stdout
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, subprocess.CalledProcessError):
-        lines = [line for line in str(error.stderr).splitlines() if line.strip()]
-        return lines[-1] if lines else f"exit code {error.returncode}"
-    return f"{type(error).__name__}: {error}"

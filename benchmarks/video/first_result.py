@@ -1,16 +1,16 @@
 """Seconds from the start of a `qanet parse` to its first result, in fresh processes."""
 
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-_TIMEOUT_S = 120
+from qanet.benchmarks.harness.child import Spawn, reason_of, spawn_python
+
 # The command itself, stopped where its first line of results would be written. Monotonic clocks of one machine agree.
 _CHILD = """
 import os, sys, time
@@ -25,8 +25,6 @@ def write(sink, frame, result):
 JsonLines.write = write
 sys.exit(main(sys.argv[1:]))
 """
-
-Spawn = Callable[[list[str]], str]
 
 
 def first_result(arguments: Sequence[str], repeats: int, spawn: Spawn | None = None) -> dict[str, Any]:
@@ -45,22 +43,8 @@ def first_result(arguments: Sequence[str], repeats: int, spawn: Spawn | None = N
                 results = str(Path(folder) / "results.jsonl")
                 command = ["-c", _CHILD, "parse", *arguments, "--results", results, "--quiet"]
                 begin_s = time.monotonic()
-                said = (spawn or _spawn)(command)
+                said = (spawn or spawn_python)(command)
             found.append(float(said.split("first result", 1)[1].split()[0]) - begin_s)
     except (OSError, ValueError, IndexError, subprocess.SubprocessError) as error:
-        return {"median_s": None, "all_s": found, "error": _reason(error)}
+        return {"median_s": None, "all_s": found, "error": reason_of(error)}
     return {"median_s": float(np.median(found)) if found else None, "all_s": found, "error": None}
-
-
-def _spawn(arguments: list[str]) -> str:
-    done = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, timeout=_TIMEOUT_S, check=True
-    )  # fmt: skip
-    return done.stdout
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, subprocess.CalledProcessError):
-        lines = [line for line in str(error.stderr).splitlines() if line.strip()]
-        return lines[-1] if lines else f"exit code {error.returncode}"
-    return f"{type(error).__name__}: {error}"
