@@ -233,7 +233,7 @@ def test_opencv_is_asked_with_limits_of_time(monkeypatch):
     monkeypatch.setattr(cv2, "VideoCapture", Fake)
     monkeypatch.setattr(live, "_GIVE_UP_S", 0.0)
     source = open_live("rtsp://host/stream")
-    assert next(iter(source)).index == 0
+    assert next(iter(source)).index in range(3)  # the newest: the reader may be ahead of this thread
     address, backend, limits = asked[0]
     assert (address, backend) == ("rtsp://host/stream", cv2.CAP_FFMPEG)
     assert dict(zip(limits[::2], limits[1::2]))[cv2.CAP_PROP_READ_TIMEOUT_MSEC] == 5000
