@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from qanet.benchmarks.tagged import TaggedEngine, TagsOf, choose_tags
 from qanet.benchmarks.val_text import save_card, val_text
 from qanet.bundle import Bundle, open_bundle
 from qanet.cli.commandline import command_parser, emit, note
@@ -33,7 +34,7 @@ def predictions_of(people: Iterable[PersonParsing]) -> list[Prediction]:
 def evaluate(
     parser: Parser, data: DataSet, protocol: str, progress: Callable[[], None] | None = None,
     detected: DetectedBoxes | None = None, weights: tuple[float, float, float] | None = None,
-    evaluator: ParsingEvaluator | None = None,
+    evaluator: ParsingEvaluator | None = None, tags: TagsOf | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The report of `qanet.metrics` for a parser on a data set, image by image.
 
@@ -41,14 +42,20 @@ def evaluate(
         detected: a detector's boxes in place of the ground truth's.
         weights: QAM exponents of box, IoU and pixel score; None: the bundle's.
         evaluator: a fresh one that keeps more than the report needs; None: one of the protocol and the weights.
+        tags: the classes that may be there, image by image; None: any. Wants the kernel tail.
     Raises:
         QanetError: data and model have different classes, or a file of the data set is broken.
     """
     bundle = parser.bundle
+    tagged = TaggedEngine(parser.engine, bundle.labels) if tags else None
+    if tagged:
+        parser = Parser(bundle, tagged, parser.tail, augmentation=parser.augmentation)
     if data.label_set.num_classes != bundle.labels.num_classes:
         raise QanetError("data and model have different classes", expected=bundle.labels.name, got=data.label_set.name)
     evaluator = evaluator or ParsingEvaluator(bundle.labels.num_classes, protocol, weights or bundle.qam_weights)
     for scene in data.images(detected):
+        if tagged and tags:
+            tagged.allow(tags(scene))
         people = parser.everybody(scene.image, Detections(scene.boxes, scene.box_scores))
         evaluator.add(scene.truth, predictions_of(people))
         if progress:
@@ -89,6 +96,9 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--weights", type=_numbers, metavar="A,B,G", help="QAM exponents; default: the bundle's")
     parser.add_argument("--flip", action="store_true", help="average each crop with its mirror image")
     parser.add_argument("--scales", type=_numbers, default=(1.0,), metavar="1,1.1", help="average boxes of these sizes")
+    parser.add_argument(
+        "--tags", metavar="annotation|JSON", help="only these classes can win: the annotation's own, or ids by image"
+    )
     parser.add_argument("--threads", type=int)
     parser.add_argument("--save", action="store_true", help="write the numbers into the bundle's manifest as its card")
     return parser
@@ -104,11 +114,13 @@ def main(argv: Sequence[str], *, open_checkpoint: Callable[..., Bundle]) -> int:
     args = _arguments().parse_args(argv)
     if args.weights is not None and (len(args.weights) != 3 or sum(args.weights) <= 0 or min(args.weights) < 0):
         raise QanetError("bad --weights", expected="three exponents such as 1,0.5,3", got=args.weights)
-    if args.save and (args.boxes or args.weights or args.flip or args.scales != (1.0,)):
+    if args.save and (args.boxes or args.weights or args.flip or args.scales != (1.0,) or args.tags):
         raise QanetError(
-            "a card holds the plain numbers", expected="--save without --boxes, --weights, --flip and --scales",
+            "a card holds the plain numbers", expected="--save without --boxes, --weights, --flip, --scales and --tags",
             got="one of them",
         )  # fmt: skip
+    if args.tags and args.tail != "kernel":
+        raise QanetError("--tags wants the kernel tail", expected="--tail kernel", got=args.tail)
     with tempfile.TemporaryDirectory() as folder:
         path: Path = Path(args.model)
         if path.suffix == ".safetensors":
@@ -127,18 +139,19 @@ def _measure(args: argparse.Namespace, bundle: Bundle) -> dict[str, Any]:
     split = args.split or default_split(args.data, args.format)
     data = open_dataset(args.data, args.format, bundle.labels, split)
     detected = read_detections(args.boxes, data.image_ids) if args.boxes else None
+    tags = choose_tags(args.tags, bundle.labels) if args.tags else None
     parser = load(
         bundle.path, args.device, args.precision, args.tail, threads=args.threads, flip=args.flip, scales=args.scales
     )
     from tqdm import tqdm
 
     with tqdm(total=len(data.image_names), unit="image", desc="val", disable=args.json or None) as bar:
-        report = evaluate(parser, data, args.protocol, lambda: bar.update() and None, detected, args.weights)
+        report = evaluate(parser, data, args.protocol, lambda: bar.update() and None, detected, args.weights, tags=tags)
     return {
         "model": str(args.model), "runtime": parser.engine.runtime, "precision": args.precision, "tail": args.tail,
         "data": Path(args.data).resolve().name, "format": args.format, "split": split,
         "boxes": Path(args.boxes).name if args.boxes else "ground truth", "flip": args.flip,
-        "scales": list(args.scales), "synthetic": is_synthetic(Path(args.data)), **plain(report),
+        "scales": list(args.scales), "tags": args.tags, "synthetic": is_synthetic(Path(args.data)), **plain(report),
     }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from qanet.benchmarks.tagged import ANNOTATION
 from qanet.bundle import Bundle
 from qanet.cli.commandline import table
 
@@ -46,6 +47,8 @@ def _head(document: dict[str, Any]) -> str:
     looks = [*(["flip"] if document["flip"] else [])]
     if document["scales"] != [1.0]:
         looks.append("scales " + " ".join(f"{s:g}" for s in document["scales"]))
+    if tags := document["tags"]:
+        looks.append("TAGS OF THE ANNOTATION GIVEN" if tags == ANNOTATION else f"TAGS OF {tags} GIVEN")
     boxes = "ground-truth boxes" if document["boxes"] == "ground truth" else f"boxes of {document['boxes']}"
     exponents = "QAM exponents " + " ".join(f"{w:g}" for w in document["weights"])
     synthetic = ["SYNTHETIC scenes"] if document["synthetic"] else []

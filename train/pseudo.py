@@ -10,7 +10,6 @@ an annotated one, whose splits stay what they are. Source: self-training with a 
 photographs with tags as in Clothing Co-Parsing, arXiv 1502.00739.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from qanet.cli.commandline import CommandParser, run_module
 from qanet.datasets.photo_folder import photos_of, split_names
+from qanet.datasets.tags import read_tags
 from qanet.errors import QanetError
 from qanet.files import write_bytes
 from qanet.geometry import CROP_SCALE, crop_boxes, crop_people
@@ -115,24 +115,6 @@ def label_photo(
     return torch.where(inside, labels, 0).to(torch.uint8).numpy()
 
 
-def read_tags(path: Path | None, labels: LabelSet) -> dict[str, NDArray[np.intp]]:
-    """Photograph -> its class ids, ascending, background among them.
-
-    Raises:
-        QanetError: not a JSON object of photographs with lists of class ids.
-    """
-    if path is None:
-        return {}
-    try:
-        document = {str(name): {0, *map(int, ids)} for name, ids in json.loads(path.read_text()).items()}
-        if any(not 0 <= i < labels.num_classes for ids in document.values() for i in ids):
-            raise ValueError(f"class ids are 0 to {labels.num_classes - 1}")
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        expected = '{"1005": [0, 19, 41], ...}: class ids by photograph'
-        raise QanetError(f"{path} cannot be read as tags", expected=expected, got=error) from error
-    return {name: np.array(sorted(ids), np.intp) for name, ids in document.items()}
-
-
 def _pairs(root: Path, split: str) -> Iterator[tuple[str, Path, Path]]:
     """Name, photograph and label file of each member of a split."""
     photos = photos_of(root)
@@ -196,7 +178,7 @@ def main(argv: Sequence[str]) -> int:
 
     args = _arguments().parse_args(argv)
     teachers = _open_teachers(args.teachers)
-    tags = read_tags(args.tags, teachers[0].labels)
+    tags = read_tags(args.tags, teachers[0].labels) if args.tags else {}
     photos = sorted(p for p in args.photos.glob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if not photos:
         raise QanetError(f"no photographs in {args.photos}", expected=f"files that end in {', '.join(IMAGE_SUFFIXES)}")

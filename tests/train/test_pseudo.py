@@ -94,14 +94,6 @@ def test_combine_shares_a_group_by_the_fine_teacher():
     torch.testing.assert_close(got[:, 0, 0], torch.tensor([0.0, 0.5, 0.5, 0.0]))
 
 
-@pytest.mark.parametrize("text", ["[", "[1]", '{"a": 3}', '{"a": ["x"]}', '{"a": [59]}', '{"a": [-1]}'])
-def test_bad_tags(tmp_path, text):
-    path = tmp_path / "tags.json"
-    path.write_text(text)
-    with pytest.raises(QanetError, match=r"tags\.json cannot be read as tags .*class ids by photograph"):
-        pseudo.read_tags(path, CCP59)
-
-
 @pytest.fixture
 def checkpoint(tmp_path):
     def make(name):
