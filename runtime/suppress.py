@@ -1,6 +1,7 @@
-"""Two detections of one person: drop the one of lower quality when their parsings agree.
+"""Two detections of one person: drop the one of lower quality when their parsings agree. And of nobody: drop it.
 
-Source: method, Metrics (parsing NMS: drop when the mean IoU of the classes is 0.6 or more).
+Source: method, Metrics (parsing NMS: drop when the mean IoU of the classes is 0.6 or more). That a region of background
+is nobody is this project's own: the parsing network is the second opinion on a detector's false box.
 """
 
 import numpy as np
@@ -10,18 +11,21 @@ from qanet.results import PersonParsing
 
 MIN_QUALITY = 0.01
 MEAN_IOU_THRESHOLD = 0.6
+MIN_LABELLED_SHARE = 0.01  # of the region: noise, beside anybody who stands in the box
 _EXACT_PX = 2**24  # OpenCV counts in float32
 
 
 def parsing_nms(
     people: list[PersonParsing], num_classes: int, threshold: float = MEAN_IOU_THRESHOLD
 ) -> list[PersonParsing]:
-    """People of quality MIN_QUALITY or more, best first, without the duplicates."""
+    """People of quality MIN_QUALITY or more of whom something is seen, best first, without the duplicates."""
     kept: list[tuple[PersonParsing, NDArray[np.int64]]] = []
     for person in sorted(people, key=lambda p: -p.quality):
         if not person.quality >= MIN_QUALITY:  # nor NaN
             continue
         total = _counts(person.labels, num_classes)
+        if total.sum() < max(1, MIN_LABELLED_SHARE * person.labels.size):
+            continue
         if not any(_agree(person, total, other, theirs, threshold) for other, theirs in kept):
             kept.append((person, total))
     return [person for person, _ in kept]

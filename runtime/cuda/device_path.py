@@ -30,6 +30,10 @@ class DeviceEngine(Protocol):
         """Its stream and memory."""
         ...
 
+    def prepare(self, count: int) -> None:
+        """Open what a batch of this size runs on, if it is not open yet."""
+        ...
+
     def run_on_device(
         self, count: int, box_scores: NDArray[np.float32], write_crops: Callable[[Lane, DeviceArray], None]
     ) -> AbstractContextManager[dict[str, DeviceArray]]:
@@ -74,6 +78,7 @@ class DevicePath:
         lane = self._engine.lane
         ends = np.cumsum([len(boxes) for _, boxes in frames]).tolist()
         with lane.active("parsing people"):
+            self._engine.prepare(ends[-1])  # before the first mark: a plan that is loaded now is no stage of a frame
             marks = [Event(lane.gpu, timing=True) for _ in range(len(STAGES) + 1)]
             lane.stream.record(marks[0])
 

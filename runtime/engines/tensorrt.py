@@ -3,19 +3,21 @@
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qanet.bundle import Bundle
 from qanet.errors import QanetError
+from qanet.files import sha256_bytes
 from qanet.runtime.cuda.closing import Closing
 from qanet.runtime.cuda.context import open_gpu
 from qanet.runtime.cuda.lane import Lane
 from qanet.runtime.cuda.tensor import DeviceArray
 from qanet.runtime.engines.base import Outputs
-from qanet.runtime.engines.tensorrt_choice import HOST_CODE, choose_engine, needs_host_code
-from qanet.runtime.engines.tensorrt_session import Session
+from qanet.runtime.engines.tensorrt_buckets import Buckets, PlanFile
+from qanet.runtime.engines.tensorrt_choice import HOST_CODE, batches_of, choose_plans, needs_host_code
 
 
 class TensorRtEngine(Closing):
@@ -31,11 +33,11 @@ class TensorRtEngine(Closing):
         max_batch: the most crops the engine takes at once; `run` splits what is more.
     """
 
-    def __init__(self, session: Session, runtime: str, precision: str, crop_hw: tuple[int, int]):
-        self.runtime, self.precision, self.outputs = runtime, precision, session.outputs
-        self.max_batch = session.max_batch
-        self._session, self._crop_shape = session, (*crop_hw, 3)
-        self._finalizer = weakref.finalize(self, session.release)  # runs once, at exit too
+    def __init__(self, buckets: Buckets, runtime: str, precision: str, crop_hw: tuple[int, int]):
+        self.runtime, self.precision, self.outputs = runtime, precision, buckets.outputs
+        self.max_batch = buckets.max_batch
+        self._buckets, self._crop_shape = buckets, (*crop_hw, 3)
+        self._finalizer = weakref.finalize(self, buckets.release)  # runs once, at exit too
 
     def run(self, crops: NDArray[np.uint8], box_scores: NDArray[np.float32]) -> Outputs:
         """One batch through the network.
@@ -57,8 +59,8 @@ class TensorRtEngine(Closing):
             raise QanetError("box_scores do not fit the crops", expected=(count,), got=feed["box_scores"].shape)
         parts = []
         for start in range(0, count, self.max_batch):
-            part = {name: feed[name][start : start + self.max_batch] for name in self._session.inputs}
-            parts.append(self._session.run(part, len(part["crops"])))
+            part = {name: values[start : start + self.max_batch] for name, values in feed.items()}
+            parts.append(self._buckets.run(part, len(part["crops"])))
         if len(parts) == 1:
             return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
@@ -66,12 +68,26 @@ class TensorRtEngine(Closing):
     @property
     def graph_batches(self) -> tuple[int, ...]:
         """Batch sizes of static buckets that run as CUDA graphs by now: those that ran twice, where that works."""
-        return self._session.graph_batches
+        return self._buckets.graph_batches
+
+    @property
+    def open_batches(self) -> tuple[int, ...]:
+        """The largest batch of each plan that is open by now: one, unless the engine was built as a plan a bucket."""
+        return self._buckets.open_batches
 
     @property
     def lane(self) -> Lane:
         """The stream and memory of the engine, which kernels before and after it share."""
-        return self._session.lane
+        return self._buckets.lane
+
+    def prepare(self, count: int) -> None:
+        """Open what a batch of `count` crops runs on, which the first such batch would else wait for.
+
+        Raises:
+            QanetError: as `run_on_device`.
+        """
+        self._check_count(count)
+        self._buckets.prepare(count)
 
     @contextmanager
     def run_on_device(
@@ -93,14 +109,16 @@ class TensorRtEngine(Closing):
         Raises:
             QanetError: as `run`.
         """
-        if not 1 <= count <= self.max_batch:
-            raise QanetError("the batch does not fit the engine", expected=f"1 to {self.max_batch} crops", got=count)
+        self._check_count(count)
         scores = np.asarray(box_scores, np.float32)
         if scores.shape != (count,):
             raise QanetError("box_scores do not fit the crops", expected=(count,), got=scores.shape)
-        feed = {"box_scores": scores} if "box_scores" in self._session.inputs else {}
-        with self._session.run_on_device(feed, count, write_crops) as outputs:
+        with self._buckets.run_on_device({"box_scores": scores}, count, write_crops) as outputs:
             yield outputs
+
+    def _check_count(self, count: int) -> None:
+        if not 1 <= count <= self.max_batch:
+            raise QanetError("the batch does not fit the engine", expected=f"1 to {self.max_batch} crops", got=count)
 
     @contextmanager
     def profiled(self, report: Callable[[str, float], None]) -> Iterator[str | None]:
@@ -109,11 +127,11 @@ class TensorRtEngine(Closing):
         Args:
             report: called with a layer's name and its milliseconds, once a layer and run.
         Yields:
-            What the engine's inspector tells of the layers, as JSON; None where it tells nothing.
+            What the inspector tells of the layers of the plans that are open by now, as JSON; None for nothing.
         Raises:
             QanetError: as `run`.
         """
-        with self._session.profiled(report) as information:
+        with self._buckets.profiled(report) as information:
             yield information
 
     def close(self) -> None:
@@ -125,7 +143,7 @@ def engine_from_bundle(
     bundle: Bundle, precision: str, outputs: tuple[str, ...] | None = None, *, gpu: int = 0,
     allow_host_code: bool = False,
 ) -> TensorRtEngine:  # fmt: skip
-    """Load the bundle's engine for this GPU and the installed TensorRT.
+    """Load the bundle's engine for this GPU and the installed TensorRT, all its plans where it has one a bucket.
 
     Args:
         bundle: an opened bundle.
@@ -139,13 +157,25 @@ def engine_from_bundle(
             or an engine that TensorRT refuses.
     """
     device = open_gpu(gpu)
-    library, entry = choose_engine(bundle, precision, outputs, device.target)
-    host_code = needs_host_code(entry)
+    library, entries = choose_plans(bundle, precision, outputs, device.target)
+    host_code = needs_host_code(entries[0])
     if host_code and not allow_host_code:
         raise QanetError(
-            f"{entry['file']} runs machine code of its own", expected=f"an engine without {HOST_CODE}", got=HOST_CODE,
+            f"{entries[0]['file']} runs machine code of its own", expected=f"an engine without {HOST_CODE}", got=HOST_CODE,
             next_command="engine_from_bundle(..., allow_host_code=True) if you trust the bundle, else qanet build",
         )  # fmt: skip
-    plan = bundle.read(entry["file"])  # its hash is checked
-    session = Session(library, device, plan, host_code, (*bundle.input_hw, 3), outputs)
-    return TensorRtEngine(session, entry["runtime"], precision, bundle.input_hw)
+    plans = [PlanFile(e["file"], batches_of(e), partial(_read_plan, bundle, e["file"], len(entries))) for e in entries]
+    buckets = Buckets(library, device, plans, host_code, (*bundle.input_hw, 3), outputs)
+    return TensorRtEngine(buckets, entries[0]["runtime"], precision, bundle.input_hw)
+
+
+def _read_plan(bundle: Bundle, file: str, plans: int) -> bytes:
+    """A plan's bytes, its hash checked; one of several only as it was built with the others."""
+    data = bundle.read(file)
+    if plans > 1 and sha256_bytes(data) != bundle.manifest["files"][file]["sha256"]:
+        # The bundle takes what another process saved since; plans opened before are of other weights or scales.
+        raise QanetError(
+            f"{bundle.name} was built anew since it was opened", expected=f"{file} as it was then", got="another",
+            next_command="load it again",
+        )  # fmt: skip
+    return data

@@ -18,16 +18,21 @@ MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}  # runtime ->
 HOST_CODE = "engine_host_code_allowed"  # option of a version-compatible engine, and the property that admits it
 
 _Entry = dict[str, Any]
+_OF_A_BUILD = ("version", "targets", "inputs", "outputs", "options", "graph_sha256")  # equal in all plans of a build
 
 
-def choose_engine(bundle: Bundle, precision: str, outputs: tuple[str, ...] | None, target: str) -> tuple[Any, _Entry]:
-    """The library's module and the manifest's entry of the engine to load.
+def choose_plans(
+    bundle: Bundle, precision: str, outputs: tuple[str, ...] | None, target: str
+) -> tuple[Any, list[_Entry]]:
+    """The library's module and the manifest's entries of the plans to load.
 
     Args:
         bundle: the bundle.
         precision: "fp32", "fp16" or "int8".
         outputs: outputs the engine must have; None asks for none in particular.
         target: compute capability of the GPU, such as "sm_87".
+    Returns:
+        The module; the entries of one build, that with the smallest batches first: one, or one for each bucket.
     Raises:
         QanetError: no TensorRT is installed, or no engine of the bundle fits; says what differs and how to build one.
     """
@@ -42,7 +47,7 @@ def choose_engine(bundle: Bundle, precision: str, outputs: tuple[str, ...] | Non
     for runtime in [runtime for runtime in installed if runtime in built] or installed[:1]:
         library = _load_library(runtime)
         try:
-            return library, _fitting_entry(bundle, runtime, library.__version__, precision, outputs, target)
+            return library, _fitting_entries(bundle, runtime, library.__version__, precision, outputs, target)
         except QanetError as refusal:
             refusals.append(refusal)
     raise refusals[0]
@@ -55,9 +60,9 @@ def _load_library(runtime: str) -> Any:
         raise QanetError(f"{runtime} cannot be loaded", got=error, next_command="qanet doctor") from error
 
 
-def _fitting_entry(
+def _fitting_entries(
     bundle: Bundle, runtime: str, version: str, precision: str, outputs: tuple[str, ...] | None, target: str
-) -> _Entry:
+) -> list[_Entry]:
     """Narrow the entries down one demand at a time; the first demand that none meets is the error."""
     wanted = set(outputs or ())
     demands: tuple[tuple[str, Callable[[_Entry], bool], object, Callable[[_Entry], str]], ...] = (
@@ -79,7 +84,27 @@ def _fitting_entry(
                 next_command=_build_command(bundle, runtime, precision, wanted, target),
             )  # fmt: skip
         left = fitting
-    return left[0]
+    first = left[0]
+    if batches_of(first) is None:  # nothing to choose by
+        return [first]
+    build = [e for e in left if batches_of(e) and all(e.get(key) == first.get(key) for key in _OF_A_BUILD)]
+    return sorted(build, key=lambda entry: max(high for _, high in batches_of(entry) or ()))
+
+
+def batches_of(entry: _Entry) -> tuple[tuple[int, int], ...] | None:
+    """(Least, most) batch of each profile of a plan; None where the manifest does not tell.
+
+    Raises:
+        QanetError: what it tells are no batches.
+    """
+    told = entry.get("batches")
+    if not told:
+        return None
+    try:
+        return tuple((int(low), int(high)) for low, _, high in told)
+    except (TypeError, ValueError) as error:
+        raise QanetError(f"bad batches of {entry['file']} in the manifest", expected="[min, opt, max], ...",
+                         got=told) from error  # fmt: skip
 
 
 def _version_fits(entry: _Entry, installed: str) -> bool:

@@ -1,6 +1,7 @@
 """What TensorRT tells of an engine's layers: their time while it runs, their precision and kind where it was built."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -29,3 +30,18 @@ def layer_information(library: Any, inspect: Callable[[], Any]) -> str | None:
     except (AttributeError, RuntimeError):
         return None
     return told
+
+
+def merge_information(told: Sequence[str | None]) -> str | None:
+    """What several plans of one network tell, as one inspector would; None where none tells anything.
+
+    Layers are called alike in all plans, since a name comes from the graph: each is told as the first that has it does.
+    """
+    found = [text for text in told if text is not None]
+    if len(found) <= 1:
+        return found[0] if found else None
+    layers: dict[str, Any] = {}
+    for text in found:
+        for layer in json.loads(text, strict=False).get("Layers", []):  # not strict: control characters stand in it
+            layers.setdefault(str(layer.get("Name")) if isinstance(layer, dict) else str(layer), layer)
+    return json.dumps({"Layers": list(layers.values())})

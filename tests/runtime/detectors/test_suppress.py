@@ -50,6 +50,13 @@ def test_people_of_no_quality_are_dropped():
     assert parsing_nms(kept, 4) == kept[:1]
 
 
+def test_background_is_nobody():
+    few, enough = np.zeros((10, 100)), np.zeros((10, 100))
+    few[0, :9], enough[0, :10] = 1, 1
+    people = [person(0.9, few), person(0.9, np.zeros((4, 4))), person(0.8, np.zeros((0, 4))), person(0.5, enough)]
+    assert parsing_nms(people, 4) == people[-1:]
+
+
 def test_box_overlap_and_suppression():
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 5], [20, 0, 30, 10], [0, 0, 10, 9]], np.float32)
     overlap = pairwise_iou(boxes, boxes)
