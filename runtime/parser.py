@@ -9,15 +9,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from qanet.bundle import Bundle, open_bundle
 from qanet.errors import QanetError
-from qanet.geometry import box_to_image, check_boxes, crop_boxes, crop_people
+from qanet.geometry import check_boxes, crop_boxes, crop_people
 from qanet.images import as_bgr
 from qanet.labels import CELEBAMASK19, PERSON1, PERSON_BOX1
 from qanet.quality import PixelScores, clamp_iou, fuse_quality
 from qanet.results import ParsingResult, PersonParsing
 from qanet.runtime.augment import PLAIN, Augmentation, check_augmentation, look, score_people
+from qanet.runtime.batches import batches
 from qanet.runtime.cuda.device_path import DevicePath, open_device_path
 from qanet.runtime.detectors.base import Detections, Detector
 from qanet.runtime.engines.base import GRAPH_TAIL_OUTPUTS, KERNEL_TAIL_OUTPUTS, Engine, Outputs
+from qanet.runtime.paste import paste_labels
 from qanet.runtime.pixel_score import pixel_score
 from qanet.runtime.suppress import parsing_nms
 from qanet.runtime.timing import StageTimes
@@ -254,39 +256,6 @@ def _check_scores(box_scores: ArrayLike | None, count: int) -> NDArray[np.float3
     if not np.isfinite(scores).all():
         raise QanetError("a box score is not finite", expected="numbers in [0, 1]", got=scores.tolist())
     return scores
-
-
-def batches(counts: Sequence[int], size: int) -> list[list[tuple[int, slice]]]:
-    """People of several images, in order, in batches of up to `size`: (image, which of its people) pairs."""
-    made: list[list[tuple[int, slice]]] = []
-    room = 0
-    for number, count in enumerate(counts):
-        start = 0
-        while start < count:
-            if room == 0:
-                made.append([])
-                room = size
-            stop = min(count, start + room)
-            made[-1].append((number, slice(start, stop)))
-            room -= stop - start
-            start = stop
-    return made
-
-
-def paste_labels(
-    labels: NDArray[np.uint8], box: NDArray[np.float32], image_hw: tuple[int, int]
-) -> tuple[NDArray[np.uint8], tuple[int, int, int, int]]:
-    """A crop's label map at image resolution: the nearest crop pixel for every image pixel whose centre is inside."""
-    affine = box_to_image(box, labels.shape)  # crop -> image
-    steps, origin = np.diag(affine[:, :2]), affine[:, 2]
-    limit = np.array([image_hw[1], image_hw[0]])
-    low = np.clip(np.ceil(origin - 0.5), 0, limit).astype(int)
-    high = np.clip(np.ceil(box[2:] - 0.5), low, limit).astype(int)
-    columns, rows = (
-        np.clip(((np.arange(low[k], high[k]) + 0.5 - origin[k]) / steps[k]).astype(int), 0, labels.shape[1 - k] - 1)
-        for k in (0, 1)
-    )
-    return labels[rows[:, None], columns[None]], (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
 
 
 def _roi(values: Any) -> tuple[int, int, int, int]:

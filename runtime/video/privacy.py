@@ -5,13 +5,14 @@ What is hidden fails safe: the face's pixels, the holes in them and a margin; wh
 where they were last. Somebody whom the detector does not find at all cannot be hidden.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from qanet.labels import LabelSet
 from qanet.results import ParsingResult, PersonParsing
+from qanet.runtime.video.hidden_area import Area, filled, grown, hide, hulls, overlap, rectangle, widened
 
 BLURS = ("face", "person")
 HOLD_FRAMES = 12  # half a second of a person whom the detector and the tracker lost
@@ -30,24 +31,6 @@ _HEAD_SHARE = 0.3  # of the box from its upper edge: where a head is of which no
 _HEAD_HEIGHT, _HEAD_SIDE = 1.6, 0.4  # of the hair's width: down from its top, and beside it
 _HEAD_OF_PERSON = 0.12  # of the box's longer side: where less hair is seen, a head is so wide all the same
 _CELLS = 4  # across a face: no feature of it is left
-_LEAST_CELL_PX = 4.0
-_STEP = 16  # between the values a cell may have: many frames of one face do not add up to its details
-
-
-@dataclass
-class _Area:
-    """Pixels to hide: a mask in a window of the image, and the size of the cells that hide them."""
-
-    x0: int
-    y0: int
-    mask: NDArray[np.uint8]  # (h, w), 1 where it is to be hidden
-    cell_px: float
-    track_id: int | None = None
-
-    @property
-    def box(self) -> tuple[int, int, int, int]:
-        """xyxy of the window."""
-        return self.x0, self.y0, self.x0 + self.mask.shape[1], self.y0 + self.mask.shape[0]
 
 
 class Privacy:
@@ -60,7 +43,7 @@ class Privacy:
 
     def __init__(self, blur: str, moving: bool = False):
         self.blur, self._moving = blur, moving
-        self._held: list[tuple[_Area, int]] = []  # and for how many more frames
+        self._held: list[tuple[Area, int]] = []  # and for how many more frames
 
     def __call__(self, result: ParsingResult) -> ParsingResult:
         """The result with an image in which nobody is to be recognised; the given image is not touched."""
@@ -69,33 +52,33 @@ class Privacy:
         image = result.image.copy()
         hidden = [*areas, *(area for area, _ in lost)]
         for area in sorted(hidden, key=lambda area: area.cell_px):  # where two lie over each other, the coarser wins
-            _hide(result.image, image, area)
+            hide(result.image, image, area)
         self._held = [(area, HOLD_FRAMES) for area in areas] + lost
         return replace(result, image=image)
 
-    def _lost(self, areas: list[_Area]) -> list[tuple[_Area, int]]:
+    def _lost(self, areas: list[Area]) -> list[tuple[Area, int]]:
         """Of what was hidden before, that which nothing of this frame stands for; widened, for it may have moved."""
         ids = {area.track_id for area in areas if area.track_id is not None}
         kept = []
         for area, left in self._held:
-            known = area.track_id in ids if area.track_id is not None else any(_overlap(area, new) for new in areas)
+            known = area.track_id in ids if area.track_id is not None else any(overlap(area, new) for new in areas)
             if left > 0 and not known:
-                kept.append((_widened(area) if left == HOLD_FRAMES else area, left - 1))
+                kept.append((widened(area) if left == HOLD_FRAMES else area, left - 1))
         return kept
 
 
-def _hidden_areas(person: PersonParsing, labels: LabelSet, blur: str) -> list[_Area]:
+def _hidden_areas(person: PersonParsing, labels: LabelSet, blur: str) -> list[Area]:
     """What of a person is to be hidden, with its margin."""
     if person.labels.size == 0:  # OpenCV bears no empty picture
         person = replace(person, labels=np.zeros((1, 1), np.uint8))
     areas = _seen_face(person, labels) or _unseen_face(person, labels)
     if blur == "person":
         body = _body(person)
-        areas = [*areas, body] if body is not None else [_rectangle(person.box, _cell_of(person))]
+        areas = [*areas, body] if body is not None else [rectangle(person.box, _cell_of(person))]
     return [replace(area, track_id=person.track_id) for area in areas]
 
 
-def _seen_face(person: PersonParsing, labels: LabelSet) -> list[_Area]:
+def _seen_face(person: PersonParsing, labels: LabelSet) -> list[Area]:
     """The hulls of all that is a face, or worn on it, grown; empty where nothing has the size of a face."""
     heads = _heads(person, labels)
     face = _table(labels, _FACE if set(labels.classes) & _FACE else _PIECES)[person.labels]
@@ -105,23 +88,23 @@ def _seen_face(person: PersonParsing, labels: LabelSet) -> list[_Area]:
             left, top = max(x0 - person.roi[0], 0), max(y0 - person.roi[1], 0)
             near[top : max(y1 - person.roi[1], 0), left : max(x1 - person.roi[0], 0)] = True
         face &= near
-    hulls = _hulls(face)
-    if not any(_side(hull) >= _least_face(person) for hull in hulls):
+    faces = hulls(face)
+    if not any(_side(hull) >= _least_face(person) for hull in faces):
         return []
-    largest = max(map(_side, hulls))
+    largest = max(map(_side, faces))
     lacking = (_HEAD_OF_PERSON * _longest(person) - largest) / 2  # of a face that was seen in part
     margin = max(_FACE_MARGIN * largest, lacking) + 2
-    worn = _hulls(_table(labels, _WORN)[person.labels])
+    worn = hulls(_table(labels, _WORN)[person.labels])
     return [
-        _grown(_filled([hull - hull.min(0)]), hull.min(0) + person.roi[:2], margin, largest / _CELLS)
-        for hull in hulls + worn
+        grown(filled([hull - hull.min(0)]), hull.min(0) + person.roi[:2], margin, largest / _CELLS)
+        for hull in faces + worn
     ]
 
 
-def _unseen_face(person: PersonParsing, labels: LabelSet) -> list[_Area]:
+def _unseen_face(person: PersonParsing, labels: LabelSet) -> list[Area]:
     """Where the head must be: around the hair or the hat; where there is none, the upper end of the box."""
     cell_px = _cell_of(person)
-    return [_rectangle(np.array(box), cell_px) for box in _heads(person, labels) or [_upper_end(person)]]
+    return [rectangle(np.array(box), cell_px) for box in _heads(person, labels) or [_upper_end(person)]]
 
 
 def _heads(person: PersonParsing, labels: LabelSet) -> list[tuple[int, int, int, int]]:
@@ -157,7 +140,7 @@ def _table(labels: LabelSet, names: frozenset[str]) -> NDArray[np.bool_]:
     return table
 
 
-def _body(person: PersonParsing) -> _Area | None:
+def _body(person: PersonParsing) -> Area | None:
     """All pixels of a person and what they enclose, grown; None where there are none."""
     import cv2
 
@@ -165,8 +148,8 @@ def _body(person: PersonParsing) -> _Area | None:
     if not contours:
         return None
     margin = _PERSON_MARGIN * _longest(person) + 2
-    filled = _filled([contour[:, 0] for contour in contours], person.labels.shape)
-    return _grown(filled, person.roi[:2], margin, _cell_of(person))
+    body = filled([contour[:, 0] for contour in contours], person.labels.shape)
+    return grown(body, person.roi[:2], margin, _cell_of(person))
 
 
 def _cell_of(person: PersonParsing) -> float:
@@ -188,71 +171,3 @@ def _longest(person: PersonParsing) -> float:
 def _side(hull: NDArray[np.int32]) -> int:
     """The longer side of what a hull encloses."""
     return int(np.ptp(hull, 0).max()) + 1
-
-
-def _hulls(mask: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
-    """(K, 2) xy corners around each connected piece."""
-    import cv2
-
-    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    return [cv2.convexHull(contour)[:, 0] for contour in contours]
-
-
-def _filled(outlines: list[NDArray[np.int32]], shape: tuple[int, ...] | None = None) -> NDArray[np.uint8]:
-    """(h, w) uint8: 1 inside the outlines and on them."""
-    import cv2
-
-    if shape is None:
-        width, height = outlines[0].max(0) + 1
-        shape = (int(height), int(width))
-    canvas = np.zeros(shape, np.uint8)
-    cv2.fillPoly(canvas, [np.ascontiguousarray(line) for line in outlines], 1)
-    return canvas
-
-
-def _grown(mask: NDArray[np.uint8], origin_xy: ArrayLike, margin: float, cell_px: float) -> _Area:
-    """A mask and all that is not further from it, by rows and columns, than the margin in pixels."""
-    import cv2
-
-    pad = int(np.ceil(margin))
-    square = np.ones((2 * pad + 1, 2 * pad + 1), np.uint8)
-    x0, y0 = (np.asarray(origin_xy) - pad).tolist()
-    return _Area(x0, y0, cv2.dilate(np.pad(mask, pad), square), cell_px)
-
-
-def _rectangle(box: NDArray, cell_px: float) -> _Area:
-    (x0, y0), (x1, y1) = np.floor(box[:2]).astype(int).tolist(), np.ceil(box[2:]).astype(int).tolist()
-    return _Area(x0, y0, np.ones((max(y1 - y0, 1), max(x1 - x0, 1)), np.uint8), cell_px)
-
-
-def _widened(area: _Area) -> _Area:
-    """All of the window and a quarter of it on every side."""
-    x0, y0, x1, y1 = area.box
-    by = np.array([x1 - x0, y1 - y0]) * 0.25
-    return replace(_rectangle(np.array([x0, y0, x1, y1] + np.concatenate([-by, by])), area.cell_px),
-                   track_id=area.track_id)  # fmt: skip
-
-
-def _overlap(one: _Area, other: _Area) -> bool:
-    """Whether two windows have a third of the smaller one in common."""
-    a, b = np.array(one.box), np.array(other.box)
-    shared = np.prod(np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None))
-    return bool(3 * shared >= min(one.mask.size, other.mask.size))
-
-
-def _hide(source: NDArray[np.uint8], target: NDArray[np.uint8], area: _Area) -> None:
-    """Replace an area in the target by what a few cells of the source keep of it."""
-    import cv2
-
-    (height, width), (x0, y0, x1, y1) = source.shape[:2], area.box
-    left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
-    if left >= right or top >= bottom:
-        return
-    window = source[top:bottom, left:right]
-    cell_px = max(area.cell_px, _LEAST_CELL_PX)
-    cells = (max(1, int((right - left) / cell_px)), max(1, int((bottom - top) / cell_px)))
-    small = cv2.resize(window, cells, interpolation=cv2.INTER_AREA)
-    small = (small // _STEP * _STEP + _STEP // 2).reshape(cells[1], cells[0], 3)
-    hidden = cv2.resize(small, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
-    mask = area.mask[top - y0 : bottom - y0, left - x0 : right - x0]
-    cv2.copyTo(hidden, np.ascontiguousarray(mask), target[top:bottom, left:right])

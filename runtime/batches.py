@@ -1,0 +1,20 @@
+"""How the people of several images share the network's batches."""
+
+from collections.abc import Sequence
+
+
+def batches(counts: Sequence[int], size: int) -> list[list[tuple[int, slice]]]:
+    """People of several images, in order, in batches of up to `size`: (image, which of its people) pairs."""
+    made: list[list[tuple[int, slice]]] = []
+    room = 0
+    for number, count in enumerate(counts):
+        start = 0
+        while start < count:
+            if room == 0:
+                made.append([])
+                room = size
+            stop = min(count, start + room)
+            made[-1].append((number, slice(start, stop)))
+            room -= stop - start
+            start = stop
+    return made
