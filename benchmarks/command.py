@@ -6,21 +6,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from qanet.benchmarks import document as documents
-from qanet.benchmarks import harness, machine, output
+from qanet.benchmarks import harness, machine
 from qanet.benchmarks.accuracy.measure import measure_accuracies, open_data
-from qanet.benchmarks.agreement import compare
 from qanet.benchmarks.arguments import parse_arguments
-from qanet.benchmarks.baseline import open_checked
-from qanet.benchmarks.check import Checked, check_variants
 from qanet.benchmarks.compare.command import run_compare
-from qanet.benchmarks.execution import execution_warning
 from qanet.benchmarks.more import Passes
+from qanet.benchmarks.output import document as documents
+from qanet.benchmarks.output import files as output
 from qanet.benchmarks.report.page import write_report
 from qanet.benchmarks.report.pictures import Pictures, gather_pictures
-from qanet.benchmarks.samples import SampleSet, collect, recrop
-from qanet.benchmarks.targets import baseline_target, build_targets
-from qanet.benchmarks.variants import Variant, list_variants, model_names
+from qanet.benchmarks.targets.agreement import compare
+from qanet.benchmarks.targets.baseline import open_checked
+from qanet.benchmarks.targets.check import Checked, check_variants
+from qanet.benchmarks.targets.execution import execution_warning
+from qanet.benchmarks.targets.samples import SampleSet, collect, recrop
+from qanet.benchmarks.targets.timed import baseline_target, build_targets
+from qanet.benchmarks.targets.variants import Variant, list_variants, model_names
 from qanet.benchmarks.video.command import run_video
 from qanet.bundle import Bundle, open_bundle
 from qanet.cli.commandline import note

@@ -17,15 +17,15 @@ from qanet.benchmarks.harness.memory import PeakMemory, measure_extra
 from qanet.benchmarks.micro.pieces import plan_pieces
 from qanet.benchmarks.micro.rates import copy_bytes_per_second, multiply_adds_per_second
 from qanet.benchmarks.micro.table import rows_of
-from qanet.benchmarks.mlperf import run_mlperf
 from qanet.benchmarks.profile.engine import profile_engine
 from qanet.benchmarks.profile.trace import trace_pipeline, write_trace
-from qanet.benchmarks.samples import SampleSet
 from qanet.benchmarks.statistics import summarize
-from qanet.benchmarks.sweeps import sweep_targets, sweeps_of
-from qanet.benchmarks.targets import batches, parser_target
-from qanet.benchmarks.variants import Variant
-from qanet.benchmarks.video_target import PipelineTarget
+from qanet.benchmarks.targets.mlperf import run_mlperf
+from qanet.benchmarks.targets.samples import SampleSet
+from qanet.benchmarks.targets.sweeps import sweep_targets, sweeps_of
+from qanet.benchmarks.targets.timed import batches, parser_target
+from qanet.benchmarks.targets.variants import Variant
+from qanet.benchmarks.targets.video import PipelineTarget
 from qanet.cli.commandline import note
 from qanet.runtime.detectors.choice import open_detector
 from qanet.runtime.engines.base import Engine

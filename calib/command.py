@@ -106,7 +106,7 @@ def _checked(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str], *, open_crops: Callable[..., Any], open_accuracy: Callable[..., Any]) -> int:
     """Entry point; `open_crops` (qanet.runtime.crops.people_crops) and `open_accuracy`
-    (qanet.benchmarks.graph_accuracy.open_accuracy) are handed over by the command table."""
+    (qanet.benchmarks.accuracy.graph.open_accuracy) are handed over by the command table."""
     args = _checked(argv)
     source = open_bundle(args.model)
     scales, how = _scales(args, source, open_crops)

@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     others = {name: path.read_bytes() for name, path in map(_other, args.graph)}
     measure = None
     if args.images:
-        open_accuracy = resolve("qanet.benchmarks.graph_accuracy:open_accuracy")
+        open_accuracy = resolve("qanet.benchmarks.accuracy.graph:open_accuracy")
         measure, _ = open_accuracy(bundle, Path(args.data), args.images, args.threads)
     fp32 = bundle.graph("fp32")
     made, seconds = _make(bundle, fp32, args) if args.crops else ({}, {})

@@ -10,6 +10,7 @@ from qanet.cli.commandline import command_parser
 from qanet.errors import QanetError
 from qanet.export.engines.tensorrt_options import HARDWARE_LEVELS, SHARED_CACHE, Options, low_memory
 
+FLOAT_RESTS = ("auto", "bf16", "f32")
 RUNTIMES = ("openvino", "tensorrt", "tensorrt-rtx")
 _UNITS = {"": 1.0, "M": 1.0, "G": 1024.0, "K": 1 / 1024, "B": 1 / (1 << 20)}  # -> MiB, as trtexec reads them
 _SHAPE = re.compile(r"^(?P<name>\w+):(?P<axes>\d+(x\d+)*)$")
@@ -27,6 +28,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--best", dest="precision", action="store_const", const="int8", help="int8 with 16 bits for the rest")
     add("--runtime", default="auto", help="openvino, tensorrt, tensorrt-rtx; auto: what is here")
     add("--target", metavar="SM", help="GPUs, e.g. sm_86,sm_120 (TensorRT-RTX: none needed here)")
+    add("--float-rest", default="auto", choices=FLOAT_RESTS,
+        help="what an INT8 engine of OpenVINO computes the rest in; auto: the faster, measured here")  # fmt: skip
     add("--tail", default="kernel", choices=("kernel", "graph"), help="outputs the engine keeps")
     add("--max-batch", type=int, metavar="N", help="most crops in one call (16)")
     add("--static-buckets", action="store_true", help="one profile a batch size 1, 2, 4, 8, 16")

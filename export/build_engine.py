@@ -3,7 +3,7 @@
 import argparse
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from qanet.bundle import Bundle, create
 from qanet.cli.commandline import note
 from qanet.errors import QanetError
+from qanet.export.build_float_rest import check_float_rest, choose_float_rest, describe_float_rest
 from qanet.export.engine_entry import engine_entry
 from qanet.export.engines.built import BuiltEngine
 from qanet.export.engines.census import Census, check_delivered
@@ -47,6 +48,11 @@ class Order:
         return self.args.target.split(",") if self.args.target else None
 
     @property
+    def has_float_rest(self) -> bool:
+        """Whether part of the graph computes in a type that is this build's to choose."""
+        return self.runtime == "openvino" and self.precision == "int8"
+
+    @property
     def outputs(self) -> tuple[str, ...] | None:
         """Outputs to keep, None for all."""
         return KERNEL_TAIL if self.args.tail == "kernel" and not self.detects else None
@@ -58,9 +64,14 @@ def check_runtimes(orders: list[Order]) -> None:
     Raises:
         QanetError: a library is missing, a target, a precision or an option it does not have.
     """
+    rest = orders[0].args.float_rest if orders else "auto"
+    if rest != "auto" and not any(order.has_float_rest for order in orders):
+        asked = ", ".join(f"{order.precision} of {order.runtime}" for order in orders)
+        raise QanetError("--float-rest is for INT8 engines of OpenVINO", expected="int8 of openvino", got=asked)
     for order in orders:
         if order.runtime == "openvino":
             deliverable(order.precision)
+            check_float_rest(rest if order.has_float_rest else "auto")
             continue
         from qanet.export.engines.tensorrt_library import check_targets, load_library
         from qanet.export.engines.this_gpu import this_gpu
@@ -82,9 +93,15 @@ def build_engines(
     """
     apart = order.args.low_memory and order.runtime != "openvino"
     with graph_file(bundle, order.precision, order.runtime) as path:
-        engines = []
+        engines, rest = [], None
+        if order.has_float_rest:
+            rest = choose_float_rest(path, order.outputs, bundle.input_hw, order.args.float_rest)
+            if rest is not None and rest.least_ms:
+                say(describe_float_rest(rest))
         for options in order.options.one_by_one() if apart else [order.options]:
-            built = build_one(path, order, options, order.outputs, say)
+            built = build_one(path, order, options, order.outputs, say, rest.hint if rest else None)
+            if rest is not None:
+                built = replace(built, float_rest=rest.to_json())
             keep = _left_wider(bundle, path, order.precision, built.census)
             check_delivered(built.census, _deliverable(order), keep=keep)
             if order.args.verify:
@@ -95,13 +112,14 @@ def build_engines(
 
 
 def build_one(
-    path: Path, order: Order, options: Options, outputs: tuple[str, ...] | None, say: Callable[[str], None]
-) -> BuiltEngine:
-    """One engine of a typed ONNX file by the order's runtime."""
+    path: Path, order: Order, options: Options, outputs: tuple[str, ...] | None, say: Callable[[str], None],
+    hint: str | None = None,
+) -> BuiltEngine:  # fmt: skip
+    """One engine of a typed ONNX file by the order's runtime; `hint` is OpenVINO's, for what is floating point."""
     if order.runtime == "openvino":
         from qanet.export.engines import openvino
 
-        return openvino.build(path, precision=order.precision, outputs=outputs, report=say)
+        return openvino.build(path, precision=order.precision, outputs=outputs, hint=hint, report=say)
     asked: dict[str, Any] = {
         "runtime": order.runtime,
         "targets": order.targets,
@@ -141,7 +159,8 @@ def verify_engine(
 
     def rebuild(graph: bytes, outputs: tuple[str, ...]) -> Run:
         with graph_file(bundle, order.precision, order.runtime, graph) as path:
-            return runner(build_one(path, order, options, outputs, lambda line: None))
+            hint = built.options.get("INFERENCE_PRECISION_HINT")
+            return runner(build_one(path, order, options, outputs, lambda line: None, hint))
 
     reference = bundle.graph("fp32" if order.precision == "bf16" else order.precision)
     crops = _crops(order, bundle)[: built.batches[0][2] if built.batches else None]

@@ -30,4 +30,6 @@ def engine_entry(built: BuiltEngine, precision: str, graph_sha256: str | None) -
     if built.runtime == "openvino":
         entry["cpu"] = cpu_signature(openvino_core())  # the blob holds code for this CPU's instructions
         entry["hint"] = built.options["INFERENCE_PRECISION_HINT"]
+    if built.float_rest:
+        entry["float_rest"] = dict(built.float_rest)
     return entry

@@ -26,7 +26,7 @@ COMMANDS = {
     "check": Command("qanet.cli.check_data:main", "walk a data set, name its broken files, count its classes"),
     "train": Command("qanet.train.command:main", "train a recipe; resumes where it stopped"),
     "val": Command(
-        "qanet.benchmarks.val:main", "accuracy of a bundle or a checkpoint on a data set",
+        "qanet.benchmarks.val.command:main", "accuracy of a bundle or a checkpoint on a data set",
         {"open_checkpoint": "qanet.export.command:bundle_of_checkpoint"},
     ),
     "export": Command("qanet.export.command:main", "checkpoint to a bundle with one ONNX graph"),
@@ -34,7 +34,7 @@ COMMANDS = {
         "qanet.calib.command:main", "INT8 scales from images of people",
         {
             "open_crops": "qanet.runtime.crops:people_crops",
-            "open_accuracy": "qanet.benchmarks.graph_accuracy:open_accuracy",
+            "open_accuracy": "qanet.benchmarks.accuracy.graph:open_accuracy",
         },
     ),
     "qat": Command("qanet.train.qat:main", "fine-tune a calibrated network with fake quantisation"),

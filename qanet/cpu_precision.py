@@ -47,6 +47,15 @@ def openvino_hint(core: Any, precision: str, has_tail: bool = False) -> str:
     return _OPENVINO_NAMES[floating_point(core, precision, has_tail)]
 
 
+def float_rest_hints(core: Any) -> tuple[str, ...]:
+    """Hints between which the float layers of an INT8 graph have a choice: ("bf16", "f32") where this CPU has BF16.
+
+    BF16 is the default and not always the faster: a CPU may have its instructions and lack the units that make it
+    fast, which OpenVINO does not tell; `qanet build` measures it. Without BF16 there is no choice, and none is given.
+    """
+    return ("bf16", "f32") if openvino_hint(core, "int8") == "bf16" else ()
+
+
 def cpu_signature(core: Any) -> str:
     """Names the CPU and its number types: an engine file compiled under another signature is not loaded."""
     capabilities = sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))

@@ -8,7 +8,7 @@ from typing import Any
 
 from qanet.benchmarks.compare.bootstrap import percentile_statistic
 from qanet.benchmarks.compare.verdict import Run, judge_paired
-from qanet.benchmarks.variants import Variant
+from qanet.benchmarks.targets.variants import Variant
 
 PREEMPTED_SHARE = 0.6  # of the calls, from which a machine counts as shared; the system's own threads make a third
 _MEDIAN = percentile_statistic(50)

@@ -9,7 +9,7 @@ import numpy as np
 from qanet.benchmarks.compare.bootstrap import percentile_statistic
 from qanet.benchmarks.compare.models import PREEMPTED_SHARE
 from qanet.benchmarks.compare.verdict import CANNOT_TELL, RESOLUTION, SLOWER, Run, judge
-from qanet.benchmarks.document import SCHEMA_VERSION, read_document
+from qanet.benchmarks.output.document import SCHEMA_VERSION, read_document
 from qanet.errors import QanetError
 
 # name -> samples, percentile. Beyond p90 a run of minutes has too few samples to compare. Processor time leaves out

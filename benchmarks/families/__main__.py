@@ -11,10 +11,10 @@ from typing import Any
 
 from qanet.__main__ import resolve
 from qanet.benchmarks import machine
-from qanet.benchmarks.document import describe_input
 from qanet.benchmarks.families.measure import Plan, measure_family
 from qanet.benchmarks.families.table import markdown
-from qanet.benchmarks.samples import collect, recrop
+from qanet.benchmarks.output.document import describe_input
+from qanet.benchmarks.targets.samples import collect, recrop
 from qanet.bundle import OPTIONAL_PRECISIONS, PRECISIONS, open_bundle
 from qanet.cli.commandline import CommandParser, command_parser, note, run_module
 from qanet.errors import QanetError

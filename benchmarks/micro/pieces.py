@@ -6,9 +6,9 @@ import numpy as np
 
 from qanet.benchmarks.harness import Target
 from qanet.benchmarks.micro.table import Piece
-from qanet.benchmarks.samples import SampleSet
-from qanet.benchmarks.targets import batches, run_tail
-from qanet.benchmarks.variants import Variant
+from qanet.benchmarks.targets.samples import SampleSet
+from qanet.benchmarks.targets.timed import batches, run_tail
+from qanet.benchmarks.targets.variants import Variant
 from qanet.geometry import crop_people
 from qanet.runtime.engines.base import Engine
 

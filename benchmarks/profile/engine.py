@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from qanet.benchmarks.profile.openvino import profile_openvino
 from qanet.benchmarks.profile.tensorrt import profile_tensorrt
-from qanet.benchmarks.variants import Variant
+from qanet.benchmarks.targets.variants import Variant
 from qanet.runtime.engines.base import Engine
 from qanet.runtime.engines.tensorrt_choice import MODULES
 

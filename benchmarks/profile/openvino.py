@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.benchmarks.profile.blocks import Layer, block_of, describe_profile
-from qanet.benchmarks.variants import Variant
-from qanet.cpu_precision import openvino_core, openvino_hint
+from qanet.benchmarks.targets.variants import Variant
+from qanet.cpu_precision import openvino_core
 
 _TYPES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": "int8"}
 _WARM_UP = 3
@@ -25,12 +25,12 @@ def profile_openvino(
         See `describe_profile`.
     """
 
-    from qanet.runtime.engines.openvino import select_outputs
+    from qanet.runtime.engines.openvino import bundle_hint, select_outputs
 
     core = openvino_core()
     model = select_outputs(core.read_model(variant.bundle.graph(variant.precision)), variant.outputs)
-    config: dict[str, Any] = {"PERF_COUNT": True, "INFERENCE_PRECISION_HINT": openvino_hint(core, variant.precision)}
-    config["PERFORMANCE_HINT"] = "LATENCY"
+    hint = bundle_hint(variant.bundle, variant.precision, variant.outputs)
+    config: dict[str, Any] = {"PERF_COUNT": True, "INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
     if threads:
         config["INFERENCE_NUM_THREADS"] = threads
     compiled = core.compile_model(model, "CPU", config)

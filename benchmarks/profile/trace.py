@@ -10,8 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from qanet.benchmarks.variants import Variant
-from qanet.benchmarks.video_target import STRETCH, PaintedSink, Stretch
+from qanet.benchmarks.targets.variants import Variant
+from qanet.benchmarks.targets.video import STRETCH, PaintedSink, Stretch
 from qanet.files import write_text
 from qanet.runtime.detectors.base import Detector
 from qanet.runtime.engines.base import Engine

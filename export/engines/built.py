@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from qanet.export.engines.census import Census
 
@@ -25,6 +26,7 @@ class BuiltEngine:
         options: properties the loader must set to get this precision again, by the runtime's own names.
         batches: (min, opt, max) batch of each optimisation profile; none for OpenVINO, which takes any.
         stripped: the weights are left out and must be put back before it runs.
+        float_rest: how the type of what is not INT8 was chosen, for the manifest; empty where there was no choice.
         requires: what the library itself says the data needs, its version and an instruction set; "" if nothing.
     """
 
@@ -40,4 +42,5 @@ class BuiltEngine:
     options: dict[str, str] = field(default_factory=dict)
     batches: tuple[tuple[int, int, int], ...] = ()
     stripped: bool = False
+    float_rest: dict[str, Any] = field(default_factory=dict)
     requires: str = ""

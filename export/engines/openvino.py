@@ -46,19 +46,21 @@ def build(
     *,
     precision: str,
     outputs: Sequence[str] | None = None,
+    hint: str | None = None,
     report: Report | None = None,
 ) -> BuiltEngine:
     """Compile a typed ONNX graph for the CPU of this machine.
 
     FP32 graphs run in FP32 even where BF16 would be faster; the layers of an INT8 graph that are not quantised, and
-    FP16 and BF16 graphs, run in the 16-bit type this CPU has, or in FP32 when it has none: the census tells. The
-    blob holds code choices for this processor's instruction set and fits no other OpenVINO version; the loader
-    compiles the ONNX graph again, with `options`, where the blob does not fit.
+    FP16 and BF16 graphs, run in the 16-bit type this CPU has, or in FP32 when it has none or `hint` asks for it: the
+    census tells. The blob holds code choices for this processor's instruction set and fits no other OpenVINO version;
+    the loader compiles the ONNX graph again, with `options`, where the blob does not fit.
 
     Args:
         onnx_path: graph with the inputs `crops` uint8 (N, H, W, 3) and `box_scores` float32 (N,).
         precision: of the graph: "fp32", "fp16", "bf16" or "int8".
         outputs: the graph's outputs to keep; None keeps all.
+        hint: what floating point computes in, as OpenVINO names it; None: the nearest to `precision` that the CPU has.
         report: called with one line at each step.
 
     Raises:
@@ -72,7 +74,7 @@ def build(
     model = load_graph(onnx_path, outputs)
     nodes = compute_nodes(model)
     aliases = _aliases(model)
-    hint = openvino_hint(core, precision, _has_tail(outputs))
+    hint = hint or openvino_hint(core, precision, _has_tail(outputs))
     say(f"compiling {Path(onnx_path).name} with OpenVINO {version} in {hint}")
     try:
         network = core.read_model(model.SerializeToString())

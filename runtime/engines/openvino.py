@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.bundle import Bundle
-from qanet.cpu_precision import cpu_signature, openvino_core, openvino_hint
+from qanet.cpu_precision import cpu_signature, float_rest_hints, openvino_core, openvino_hint
 from qanet.errors import QanetError
 from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS, Outputs
 
@@ -35,7 +35,8 @@ class OpenVinoEngine:
 
 
 def engine_from_graph(
-    graph: bytes, precision: str, outputs: tuple[str, ...] | None = None, threads: int | None = None
+    graph: bytes, precision: str, outputs: tuple[str, ...] | None = None, threads: int | None = None,
+    hint: str | None = None,
 ) -> OpenVinoEngine:  # fmt: skip
     """Compile an ONNX graph for this CPU.
 
@@ -45,6 +46,7 @@ def engine_from_graph(
             `floating_point` says so.
         outputs: keep only these; what feeds nothing else is not computed.
         threads: CPU threads; None lets OpenVINO choose.
+        hint: what floating point computes in, as OpenVINO names it, in place of that nearest type.
     Raises:
         QanetError: not a graph OpenVINO reads.
     """
@@ -54,7 +56,7 @@ def engine_from_graph(
         model = core.read_model(graph)
         if outputs is not None:
             model = select_outputs(model, outputs)
-        config = _config(openvino_hint(core, precision, _has_tail(outputs)), threads)
+        config = _config(hint or openvino_hint(core, precision, _has_tail(outputs)), threads)
         return OpenVinoEngine(core.compile_model(model, "CPU", config), precision)
     except RuntimeError as error:
         raise QanetError("OpenVINO cannot compile the graph", got=str(error).strip().splitlines()[-1]) from error
@@ -70,17 +72,38 @@ def engine_from_bundle(
     """
 
     core = openvino_core()
-    for entry in bundle.engines:
-        if (entry["runtime"], entry["precision"]) != ("openvino", precision):
-            continue
-        here = (version(), cpu_signature(core), set(outputs))
-        if (entry["version"], entry.get("cpu"), set(entry.get("outputs", ()))) == here:
-            config = _config(openvino_hint(core, precision, _has_tail(outputs)), threads)
-            try:
-                return OpenVinoEngine(core.import_model(bundle.read(entry["file"]), "CPU", config), precision)
+    hint = bundle_hint(bundle, precision, outputs)
+    for entry in _entries_of_this_cpu(bundle, precision):
+        if set(entry.get("outputs", ())) == set(outputs):
+            try:  # the file itself does not hold what its floating point was compiled for: the hint decides anew
+                file = bundle.read(entry["file"])
+                return OpenVinoEngine(core.import_model(file, "CPU", _config(hint, threads)), precision)
             except RuntimeError:
                 break  # OpenVINO itself refuses the file: compile the graph, which takes a second
-    return engine_from_graph(bundle.stored_graph(precision), precision, outputs, threads)
+    return engine_from_graph(bundle.stored_graph(precision), precision, outputs, threads, hint)
+
+
+def bundle_hint(bundle: Bundle, precision: str, outputs: tuple[str, ...] | None) -> str:
+    """OpenVINO's hint for what floating point of a bundle's graph computes in on this CPU.
+
+    For INT8 what `qanet build` chose for the float layers here, by measurement or by its option, with this version of
+    OpenVINO and whichever outputs; in all other cases the nearest type that the CPU has.
+    """
+    core = openvino_core()
+    if precision == "int8":
+        known = {"f32", *float_rest_hints(core)}  # what a manifest cannot have of this CPU is not believed
+        entries = _entries_of_this_cpu(bundle, precision)
+        exact = [e for e in entries if outputs is not None and set(e.get("outputs", ())) == set(outputs)]
+        for entry in (*exact, *entries):
+            if entry.get("hint") in known:
+                return str(entry["hint"])
+    return openvino_hint(core, precision, _has_tail(outputs))
+
+
+def _entries_of_this_cpu(bundle: Bundle, precision: str) -> list[dict[str, Any]]:
+    """The manifest's entries of engines that this OpenVINO built on this CPU."""
+    here = ("openvino", precision, version(), cpu_signature(openvino_core()))
+    return [e for e in bundle.engines if (e["runtime"], e["precision"], e["version"], e.get("cpu")) == here]
 
 
 def version() -> str:

@@ -161,7 +161,7 @@ def engine_from_bundle(
     host_code = needs_host_code(entries[0])
     if host_code and not allow_host_code:
         raise QanetError(
-            f"{entries[0]['file']} runs machine code of its own", expected=f"an engine without {HOST_CODE}", got=HOST_CODE,
+            f"{entries[0]['file']} runs machine code of its own", expected=f"no {HOST_CODE}", got=HOST_CODE,
             next_command="engine_from_bundle(..., allow_host_code=True) if you trust the bundle, else qanet build",
         )  # fmt: skip
     plans = [PlanFile(e["file"], batches_of(e), partial(_read_plan, bundle, e["file"], len(entries))) for e in entries]

@@ -7,8 +7,8 @@ import pytest
 
 from qanet.benchmarks.accuracy.intervals import METRICS, ResampledEvaluator
 from qanet.benchmarks.accuracy.measure import measure_accuracies, open_data
-from qanet.benchmarks.pareto import mark_front, pareto_front
-from qanet.benchmarks.variants import list_variants
+from qanet.benchmarks.accuracy.pareto import mark_front, pareto_front
+from qanet.benchmarks.targets.variants import list_variants
 from qanet.metrics import ParsingEvaluator, Prediction, Truth
 
 CLASSES = 4

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from qanet.benchmarks.graph_accuracy import open_accuracy
+from qanet.benchmarks.accuracy.graph import open_accuracy
 from qanet.bundle import open_bundle
 from qanet.errors import QanetError
 

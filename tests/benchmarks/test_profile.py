@@ -12,7 +12,7 @@ from qanet.benchmarks.profile.engine import profile_engine
 from qanet.benchmarks.profile.openvino import profile_openvino
 from qanet.benchmarks.profile.tensorrt import layer_precisions
 from qanet.benchmarks.profile.trace import Event, TracingTimes, chrome_trace, trace_pipeline, write_trace
-from qanet.benchmarks.variants import list_variants
+from qanet.benchmarks.targets.variants import list_variants
 from qanet.bundle import open_bundle
 
 

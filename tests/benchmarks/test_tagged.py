@@ -7,8 +7,8 @@ import pytest
 from official_sets import write_ccp
 
 from qanet.__main__ import main
-from qanet.benchmarks.tagged import TaggedEngine, choose_tags
-from qanet.benchmarks.val import evaluate
+from qanet.benchmarks.val.evaluate import evaluate
+from qanet.benchmarks.val.tagged import TaggedEngine, choose_tags
 from qanet.datasets import open_dataset
 from qanet.datasets.tags import read_tags, tags_of
 from qanet.errors import QanetError

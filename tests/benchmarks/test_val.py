@@ -8,7 +8,7 @@ import pytest
 from official_sets import write_ccp, write_official
 
 from qanet.__main__ import main
-from qanet.benchmarks.val import evaluate, predictions_of
+from qanet.benchmarks.val.evaluate import evaluate, predictions_of
 from qanet.bundle import open_bundle
 from qanet.datasets import open_dataset, read_detections
 from qanet.errors import QanetError
@@ -90,7 +90,7 @@ def test_other_classes_than_the_model_s_are_an_error(scenes, tiny_parser):
 
 
 def test_predictions_keep_scores_and_windows(scenes, tiny_parser):
-    people = tiny_parser(np.zeros((*HW, 3), np.uint8), boxes=[[10, 10, 50, 70]], box_scores=[0.3]).people
+    people = tiny_parser(np.full((*HW, 3), COLOURS[0], np.uint8), boxes=[[10, 10, 50, 70]], box_scores=[0.3]).people
     (prediction,) = predictions_of(people)
     assert prediction.box_score == pytest.approx(0.3) and prediction.roi == people[0].roi
     assert len(prediction.part_pixel_scores) == 12

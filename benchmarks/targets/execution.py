@@ -75,8 +75,9 @@ def execution_warning(precision: str, execution: dict[str, Any]) -> str | None:
     if precision == "fp32":
         return None
     if execution["floating_point"] == "f32":
-        what = "all of it" if precision in ("fp16", "bf16") else "what is not INT8"
-        return f"{precision}: {execution['runtime']} computed {what} in f32: this processor has no 16-bit type for it"
+        if precision not in ("fp16", "bf16"):
+            return f"{precision}: {execution['runtime']} computed what is not INT8 in f32"
+        return f"{precision}: {execution['runtime']} computed all of it in f32: this processor has no such type"
     if execution["floating_point"] is None and not execution["multiply_add_shares"]:
         return f"{precision}: {execution['runtime']} does not tell which precision its layers have"
     return None

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.benchmarks.agreement import CropParsing, label_agreement, parse_crops
-from qanet.benchmarks.execution import describe_execution, precision_refusal
-from qanet.benchmarks.variants import Variant
+from qanet.benchmarks.targets.agreement import CropParsing, label_agreement, parse_crops
+from qanet.benchmarks.targets.execution import describe_execution, precision_refusal
+from qanet.benchmarks.targets.variants import Variant
 from qanet.bundle import Bundle
 from qanet.errors import QanetError
 from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS, Engine

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from qanet.benchmarks.output_more import more_tables
+from qanet.benchmarks.output.tables import more_tables
 from qanet.cli.commandline import table
 from qanet.files import write_text
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.benchmarks.harness import Target
-from qanet.benchmarks.variants import Variant
+from qanet.benchmarks.targets.variants import Variant
 from qanet.results import ParsingResult
 from qanet.runtime.detectors.base import Detector
 from qanet.runtime.engines.base import Engine

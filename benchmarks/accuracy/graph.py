@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qanet.benchmarks.val import predictions_of
+from qanet.benchmarks.val.evaluate import predictions_of
 from qanet.bundle import Bundle
 from qanet.datasets import default_split, open_dataset
 from qanet.errors import QanetError

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from qanet.benchmarks.harness import Target, null_target
 from qanet.benchmarks.harness.anchor import anchor_target
-from qanet.benchmarks.samples import Sample, SampleSet
-from qanet.benchmarks.variants import Variant
+from qanet.benchmarks.targets.samples import Sample, SampleSet
+from qanet.benchmarks.targets.variants import Variant
 from qanet.bundle import Bundle
 from qanet.quality import clamp_iou, fuse_quality
 from qanet.runtime.engines.base import Engine, Outputs

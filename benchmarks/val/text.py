@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from qanet.benchmarks.tagged import ANNOTATION
+from qanet.benchmarks.val.tagged import ANNOTATION
 from qanet.bundle import Bundle
 from qanet.cli.commandline import table
 

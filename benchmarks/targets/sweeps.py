@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from qanet.benchmarks.harness import Session, Target
-from qanet.benchmarks.samples import Sample, SampleSet
 from qanet.benchmarks.statistics import summarize
+from qanet.benchmarks.targets.samples import Sample, SampleSet
 from qanet.runtime.detectors.base import Detections
 from qanet.runtime.parser import Parser
 

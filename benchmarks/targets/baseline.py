@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from qanet.benchmarks.check import FLOOR
-from qanet.benchmarks.samples import Sample
+from qanet.benchmarks.targets.check import FLOOR
+from qanet.benchmarks.targets.samples import Sample
 from qanet.bundle import Bundle
 from qanet.errors import QanetError
 from qanet.runtime.parser import Parser

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from qanet._version import __version__
+from qanet.benchmarks.accuracy.pareto import mark_front
 from qanet.benchmarks.compare.bootstrap import interval_of, paired_ratio, percentile_statistic
 from qanet.benchmarks.compare.models import PREEMPTED_SHARE, compare_models
 from qanet.benchmarks.harness import Measurement, Session
-from qanet.benchmarks.pareto import mark_front
-from qanet.benchmarks.samples import SampleSet
 from qanet.benchmarks.statistics import per_second, summarize
-from qanet.benchmarks.targets import NOT_TIMED, TIMED
-from qanet.benchmarks.variants import Variant, reference_of
+from qanet.benchmarks.targets.samples import SampleSet
+from qanet.benchmarks.targets.timed import NOT_TIMED, TIMED
+from qanet.benchmarks.targets.variants import Variant, reference_of
 from qanet.bundle import Bundle
 from qanet.errors import QanetError
 

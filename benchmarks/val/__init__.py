@@ -1,0 +1,1 @@
+"""`qanet val`: accuracy on a data set."""
