@@ -40,7 +40,7 @@ def main(
     """Entry point; exit code 0, 1 when no variant could be timed or a comparison found a regression, 130 after Ctrl-C.
 
     Args:
-        open_baseline: qanet.export.baseline_parser.open_baseline, from the command table.
+        open_baseline: qanet.export.baseline.parser.open_baseline, from the command table.
         graph_size: qanet.export.size.graph_size, from the command table.
     """
     args = parse_arguments(argv)

@@ -35,8 +35,8 @@ def bundle_of_checkpoint(
     Raises:
         QanetError: a broken checkpoint, a recipe that does not fit, a graph that departs from the network.
     """
-    from qanet.export.graph import write_onnx
-    from qanet.export.parity import compare
+    from qanet.export.graphs.parity import compare
+    from qanet.export.graphs.parsing import write_onnx
     from qanet.train.checkpoint import save_weights
 
     network, recipe = _network_of(checkpoint, recipe_name)
@@ -88,11 +88,11 @@ def bundle_of_checkpoint(
 def _graph_of(network: Any, recipe: "Recipe") -> tuple[Any, tuple[str, ...], tuple[str, ...]]:
     """The graph of a network's task, and the names of its inputs and outputs."""
     if recipe.labels == PERSON_BOX1.name:
-        from qanet.export.detection_graph import DETECTION_INPUTS, DETECTION_OUTPUTS, DetectionGraph
+        from qanet.export.graphs.detection import DETECTION_INPUTS, DETECTION_OUTPUTS, DetectionGraph
 
         return DetectionGraph(network), DETECTION_INPUTS, DETECTION_OUTPUTS
-    from qanet.export.graph import INPUTS
-    from qanet.export.mask_graph import graph_of
+    from qanet.export.graphs.masks import graph_of
+    from qanet.export.graphs.parsing import INPUTS
 
     module, outputs = graph_of(network, recipe.labels)
     return module, INPUTS, outputs

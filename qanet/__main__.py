@@ -39,14 +39,14 @@ COMMANDS = {
     ),
     "qat": Command("qanet.train.qat:main", "fine-tune a calibrated network with fake quantisation"),
     "build": Command(
-        "qanet.export.build:main", "typed graphs and engines for a target",
+        "qanet.export.building.command:main", "typed graphs and engines for a target",
         {"quantize": "qanet.calib.command:quantize_bundle", "open_engine": "qanet.runtime.engines.select:open_engine"},
     ),
     "parse": Command("qanet.runtime.cli.command:main", "parse the people of a video, an image or a folder"),
     "benchmark": Command(
         "qanet.benchmarks.command:main", "latency against accuracy, with an HTML report; verdicts on two results",
         {
-            "open_baseline": "qanet.export.baseline_parser:open_baseline",
+            "open_baseline": "qanet.export.baseline.parser:open_baseline",
             "graph_size": "qanet.export.size:graph_size",
         },
     ),

@@ -1,10 +1,10 @@
 """Quantisation-aware fine-tuning: a few epochs in which the network computes as its INT8 graph does.
 
 The INT8 graph of the bundle says what is quantised and with which scales; nodes of that graph are named after the
-modules (export/graph.py), so each is found again while PyTorch runs: a convolution by its weight, a sum, a resize or
-a pooling by what it reads. Activations are rounded with the calibrated scales, weights per output channel with the
-scale of their present values; both pass gradients straight through, clipped values pass none. Batch norms keep their
-statistics: folded into the convolution they only multiply a channel, which a scale per channel follows.
+modules (export/graphs/parsing.py), so each is found again while PyTorch runs: a convolution by its weight, a sum, a
+resize or a pooling by what it reads. Activations are rounded with the calibrated scales, weights per output channel
+with the scale of their present values; both pass gradients straight through, clipped values pass none. Batch norms
+keep their statistics: folded into the convolution they only multiply a channel, which a scale per channel follows.
 
 The result is a checkpoint like any other. Exported and given the same scales (`qanet calibrate NEW.qanet --scales
 OLD.qanet/scales.json`) it has the same Q/DQ graph with the trained weights.

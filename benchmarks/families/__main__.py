@@ -23,7 +23,7 @@ from qanet.runtime.detectors.choice import open_detector
 from qanet.runtime.parser import TAILS
 from qanet.runtime.video.sources.open import open_source
 
-_BASELINE = "qanet.export.baseline_parser:open_baseline"
+_BASELINE = "qanet.export.baseline.parser:open_baseline"
 
 
 def _arguments() -> CommandParser:

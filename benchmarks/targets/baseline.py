@@ -21,7 +21,7 @@ def open_checked(
     """The baseline of a bundle, or None and the reason.
 
     Args:
-        open_baseline: see `qanet.export.baseline_parser.open_baseline`.
+        open_baseline: see `qanet.export.baseline.parser.open_baseline`.
         parser: our FP32 parser, kernel tail; None where none may be timed, and then neither may the baseline.
         sample: the frame to compare on.
     """

@@ -206,7 +206,7 @@ def test_a_baseline_that_cannot_be_opened_has_a_reason(fake_engine, fake_bundle)
 def test_the_shipped_networks_pytorch_form_agrees_with_ours():
     pytest.importorskip("torch", reason="the baseline runs in PyTorch")
     pytest.importorskip("openvino")
-    from qanet.export.baseline_parser import open_baseline
+    from qanet.export.baseline.parser import open_baseline
     from qanet.runtime.engines.select import open_engine
 
     bundle = open_bundle("ccp13-lite0")
@@ -224,7 +224,7 @@ def test_the_shipped_networks_pytorch_form_agrees_with_ours():
 
 def test_a_bundle_without_weights_has_no_pytorch_form(fake_bundle):
     pytest.importorskip("torch", reason="the baseline runs in PyTorch")
-    from qanet.export.baseline_parser import open_baseline
+    from qanet.export.baseline.parser import open_baseline
 
     with pytest.raises(QanetError, match=r"holds no weights.*model\.safetensors"):
         open_baseline(fake_bundle)

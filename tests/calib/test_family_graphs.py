@@ -23,7 +23,7 @@ def quantised(tmp_path_factory):
     from tiny_networks import FAMILIES as TINY
     from tiny_networks import lively_network, register, tiny_recipe
 
-    from qanet.export.graph import export_onnx
+    from qanet.export.graphs.parsing import export_onnx
     from qanet.train.recipes import recipe
 
     folder, made = tmp_path_factory.mktemp("families"), {}

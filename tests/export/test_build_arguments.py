@@ -3,7 +3,7 @@
 import pytest
 
 from qanet.errors import QanetError
-from qanet.export.build_arguments import build_parser, engine_options, precisions_of, runtimes_of
+from qanet.export.building.arguments import build_parser, engine_options, precisions_of, runtimes_of
 from qanet.export.engines.tensorrt_options import SHARED_CACHE
 
 SIZE = (384, 288)

@@ -13,10 +13,10 @@ from fake_tensorrt_builder import tensorrt_builder_module
 from qanet.__main__ import main as qanet
 from qanet.bundle import open_bundle
 from qanet.errors import QanetError
-from qanet.export.build import main as build_main
+from qanet.export.building.command import main as build_main
+from qanet.export.building.verify import mark_layers
 from qanet.export.engines import openvino, tensorrt_library, timing_cache
 from qanet.export.engines.rtx_plan import read_rtx_plan
-from qanet.export.verify import mark_layers
 from qanet.locking import locked
 
 

@@ -9,7 +9,7 @@ from fake_tensorrt_builder import tensorrt_builder_module
 
 from qanet.__main__ import main as qanet
 from qanet.bundle import open_bundle
-from qanet.export.build import main as build_main
+from qanet.export.building.command import main as build_main
 from qanet.export.engines import child, tensorrt, tensorrt_library, timing_cache
 from qanet.runtime.engines.tensorrt_choice import batches_of, choose_plans
 

@@ -8,7 +8,7 @@ import torch
 
 from qanet.errors import QanetError
 from qanet.export.command import bundle_of_checkpoint
-from qanet.export.graph import INPUTS, OUTPUTS, ParsingGraph, export_onnx
+from qanet.export.graphs.parsing import INPUTS, OUTPUTS, ParsingGraph, export_onnx
 from qanet.quality import clamp_iou, fuse_quality, pixel_score
 from qanet.train.checkpoint import save_weights
 from qanet.train.networks.parser import build

@@ -7,8 +7,8 @@ from tiny_networks import lively_network, register, tiny_recipe
 from qanet.calib.graph import load_model
 from qanet.calib.placement import place
 from qanet.errors import QanetError
-from qanet.export.graph import OUTPUTS, export_onnx
-from qanet.export.parity import check_parity
+from qanet.export.graphs.parity import check_parity
+from qanet.export.graphs.parsing import OUTPUTS, export_onnx
 from qanet.export.size import graph_size
 from qanet.train.networks.size import network_size
 

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from qanet.export.graph import OUTPUTS, ParsingGraph
-from qanet.export.mask_graph import MASK_OUTPUTS, MaskGraph, graph_of
+from qanet.export.graphs.masks import MASK_OUTPUTS, MaskGraph, graph_of
+from qanet.export.graphs.parsing import OUTPUTS, ParsingGraph
 from qanet.quality import MASK_THRESHOLD, clamp_iou, fuse_quality, mask_score
 from qanet.train.networks.parser import build
 from qanet.train.recipe import Recipe

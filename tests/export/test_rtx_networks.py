@@ -9,12 +9,12 @@ from qanet.bundle import open_bundle
 from qanet.calib.calibrate import calibrate
 from qanet.calib.command import quantize_bundle
 from qanet.calib.quantize import write_quantised
+from qanet.export.building.verify import drawn_crops
 from qanet.export.engines import tensorrt
 from qanet.export.engines.census import check_delivered
 from qanet.export.engines.rtx_plan import read_rtx_plan
-from qanet.export.typed import to_fp16
-from qanet.export.typed_graphs import graph_file, write_typed_graph
-from qanet.export.verify import drawn_crops
+from qanet.export.graphs.typed import to_fp16
+from qanet.export.graphs.typed_set import graph_file, write_typed_graph
 
 TAIL = ("logits", "iou_scores")
 # Calibration leaves the classifier and the IoU head in floating point, and Lite's stem.
@@ -60,7 +60,7 @@ def test_the_bundled_network(lite0, precision):
 @pytest.fixture(scope="module")
 def r50c(tmp_path_factory):
     """The typed graphs of ccp13-r50c at 96x64."""
-    from qanet.export.graph import export_onnx
+    from qanet.export.graphs.parsing import export_onnx
     from qanet.train.recipes import recipe
 
     folder = tmp_path_factory.mktemp("r50c")

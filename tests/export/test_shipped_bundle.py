@@ -48,7 +48,7 @@ def photographs(shared, count):
 def test_torch_onnx_runtime_and_openvino_agree_on_photographs(shared):
     import torch
 
-    from qanet.export.graph import ParsingGraph
+    from qanet.export.graphs.parsing import ParsingGraph
     from qanet.train.checkpoint import load_weights
 
     bundle = open_bundle(NAME)

@@ -8,7 +8,7 @@ import pytest
 
 from qanet.cpu_precision import openvino_core
 from qanet.errors import QanetError
-from qanet.export.typed import BF16_OPSET, FP16_BOUND, beyond_fp16, largest_of_scales, to_bf16, to_fp16
+from qanet.export.graphs.typed import BF16_OPSET, FP16_BOUND, beyond_fp16, largest_of_scales, to_bf16, to_fp16
 
 onnx = pytest.importorskip("onnx")
 CROPS = np.random.default_rng(2).integers(0, 256, (3, 16, 12, 3)).astype(np.uint8)

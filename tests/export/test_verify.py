@@ -5,7 +5,7 @@ import pytest
 from engine_graphs import make_graph, onnx
 
 from qanet.errors import QanetError
-from qanet.export.verify import compare, drawn_crops, mark_layers, relative_rms, verify
+from qanet.export.building.verify import compare, drawn_crops, mark_layers, relative_rms, verify
 
 SIZE = (32, 24)
 OUTPUTS = ("logits", "iou_scores", "quality")

@@ -5,7 +5,7 @@ from qanet.cli.commandline import emit
 from qanet.errors import QanetError
 from qanet.export.engines.refit import refit
 from qanet.export.engines.tensorrt_library import check_targets, load_library
-from qanet.export.typed_graphs import graph_file
+from qanet.export.graphs.typed_set import graph_file
 
 
 def refit_bundle(bundle: Bundle, as_json: bool) -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from qanet.errors import QanetError
-from qanet.export.graph import INPUTS, OUTPUTS, ParsingGraph
+from qanet.export.graphs.parsing import INPUTS, OUTPUTS, ParsingGraph
 from qanet.train.networks.parser import ParsingNetwork
 
 _TOLERANCE = 2e-3  # logits of some tens, float32, another order of summation

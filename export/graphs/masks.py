@@ -1,14 +1,14 @@
 """The mask network -> ONNX: normalisation, network, mask, pixel score and QAM in one graph.
 
-The contract is the parsing graph's (`qanet.export.graph`) without its part scores: `logits` have one channel and
-`labels` are the mask, 1 where the probability is 0.5 or more. Everything after the logits is FP32 by construction.
+The contract is the parsing graph's (`qanet.export.graphs.parsing`) without its part scores: `logits` have one channel
+and `labels` are the mask, 1 where the probability is 0.5 or more. All after the logits is FP32 by construction.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qanet.export.graph import OUTPUTS, ParsingGraph
+from qanet.export.graphs.parsing import OUTPUTS, ParsingGraph
 from qanet.quality import MASK_THRESHOLD, QAM_WEIGHTS
 from qanet.train.networks.mask_head import is_mask_task
 from qanet.train.networks.parser import ParsingNetwork

@@ -8,12 +8,12 @@ from typing import Any
 from qanet.bundle import Bundle, open_bundle, safe_name, writable_copy
 from qanet.cli.commandline import emit, note, table
 from qanet.errors import QanetError
-from qanet.export.build_arguments import build_parser, engine_options, precisions_of, runtimes_of
-from qanet.export.build_engine import OpenEngine, Order, build_engines, check_runtimes
-from qanet.export.engine_entry import engine_entry, engine_file
+from qanet.export.building.arguments import build_parser, engine_options, precisions_of, runtimes_of
+from qanet.export.building.engine import OpenEngine, Order, build_engines, check_runtimes
+from qanet.export.building.entry import engine_entry, engine_file
+from qanet.export.building.refit import refit_bundle
 from qanet.export.engines.built import BuiltEngine
-from qanet.export.refit_command import refit_bundle
-from qanet.export.typed_graphs import Quantize, write_typed_graph
+from qanet.export.graphs.typed_set import Quantize, write_typed_graph
 from qanet.files import write_bytes
 from qanet.labels import PERSON_BOX1
 from qanet.locking import locked

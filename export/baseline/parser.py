@@ -1,6 +1,6 @@
 """The whole parser as the official code runs it, in PyTorch: what `qanet benchmark --baseline` times beside ours.
 
-The network in FP32 on the CPU with the bundle's own weights, then `qanet.export.baseline`: every person's class
+The network in FP32 on the CPU with the bundle's own weights, then `qanet.export.baseline.tail`: every person's class
 probabilities pasted to the whole image, reduced class by class, and fused. Cropping is the core's, and duplicates are
 not looked for: both are in the baseline's favour.
 """
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from qanet.bundle import Bundle
 from qanet.errors import QanetError
-from qanet.export.baseline import pixel_score
+from qanet.export.baseline.tail import pixel_score
 from qanet.geometry import crop_boxes, crop_people
 from qanet.quality import PixelScores, clamp_iou, fuse_quality
 

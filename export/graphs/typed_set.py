@@ -33,7 +33,7 @@ def write_typed_graph(bundle: Bundle, precision: str, quantize: Quantize) -> Non
     if precision in ("int8", "fp8"):
         quantize(bundle, precision)
     else:
-        from qanet.export.typed import to_bf16, to_fp16
+        from qanet.export.graphs.typed import to_bf16, to_fp16
 
         typed = to_bf16(source) if precision == "bf16" else to_fp16(source, largest_activations(bundle))
         bundle.add_file(f"model.{precision}.onnx", typed.SerializeToString(deterministic=True))
@@ -43,7 +43,7 @@ def write_typed_graph(bundle: Bundle, precision: str, quantize: Quantize) -> Non
 
 def largest_activations(bundle: Bundle) -> dict[str, float]:
     """Activation -> largest magnitude in calibration; empty for a bundle that was not calibrated."""
-    from qanet.export.typed import largest_of_scales
+    from qanet.export.graphs.typed import largest_of_scales
 
     return largest_of_scales(bundle.read(SCALES)) if SCALES in bundle.manifest["files"] else {}
 
@@ -59,7 +59,7 @@ def graph_file(bundle: Bundle, precision: str, runtime: str, data: bytes | None 
         path = Path(folder) / f"{bundle.name}.{precision}.onnx"
         graph = bundle.graph(precision) if data is None else data
         if precision in ("int8", "fp8") and runtime != "openvino":
-            from qanet.export.typed import to_fp16
+            from qanet.export.graphs.typed import to_fp16
 
             typed = to_fp16(parse_graph(graph, path.name), largest_activations(bundle))
             graph = typed.SerializeToString(deterministic=True)

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from qanet.bundle import Bundle, create
 from qanet.cli.commandline import note
 from qanet.errors import QanetError
-from qanet.export.build_float_rest import check_float_rest, choose_float_rest, describe_float_rest
-from qanet.export.engine_entry import engine_entry
+from qanet.export.building.entry import engine_entry
+from qanet.export.building.float_rest import check_float_rest, choose_float_rest, describe_float_rest
+from qanet.export.building.verify import Arrays, Difference, Run, drawn_crops, verify
 from qanet.export.engines.built import BuiltEngine
 from qanet.export.engines.census import Census, check_delivered
 from qanet.export.engines.openvino import KERNEL_TAIL, deliverable
 from qanet.export.engines.tensorrt_options import Options
-from qanet.export.typed_graphs import graph_file, largest_activations
-from qanet.export.verify import Arrays, Difference, Run, drawn_crops, verify
+from qanet.export.graphs.typed_set import graph_file, largest_activations
 
 _VERIFIED_CROPS = 2
 
@@ -228,7 +228,7 @@ def _left_wider(bundle: Bundle, graph: Path, precision: str, census: Census) -> 
         fed = {node.name for node in model.graph.node if node.input and node.input[0] in quantized}
         return {layer.name for layer in census.compute} - fed
     if precision == "fp16":
-        from qanet.export.typed import beyond_fp16
+        from qanet.export.graphs.typed import beyond_fp16
 
         return beyond_fp16(onnx.load_model_from_string(bundle.graph("fp32")), largest_activations(bundle))
     return set()

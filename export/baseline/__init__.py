@@ -1,0 +1,1 @@
+"""The method as PyTorch computes it straightforwardly: what ours is compared with."""

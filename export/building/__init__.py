@@ -1,0 +1,1 @@
+"""`qanet build`: engines into a bundle, checked."""

@@ -1,0 +1,1 @@
+"""ONNX graphs of the networks, with their tails, in every float type."""
