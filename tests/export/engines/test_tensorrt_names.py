@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 API = REPOSITORY / "tests" / "golden" / "tensorrt_api"
 DOCUMENT = json.loads((API / "names.json").read_text())
 RELEASES = tuple(DOCUMENT["versions"])
