@@ -13,7 +13,10 @@ SHOWN = (
 )  # fmt: skip
 _FORMAT_SHOWN = {  # what the sets' own papers and challenges measure
     "ccp": (("mean_recall", "mean recognition rate (recall over the classes present)"),),
-    "celebamask": (("mean_f_measure_foreground", "mean F-measure (foreground classes present)"),),
+    "celebamask": (
+        ("image_f_measure", "F-measure, mean over each image's annotated classes, then over the images"),
+        ("mean_f_measure_foreground", "mean F-measure (foreground classes present, pixels of all images)"),
+    ),
 }
 _CARD = ("images", "protocol", "runtime", "tail", "data", "split", "boxes")
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.errors import QanetError
-from qanet.metrics.curves import Detections
+from qanet.metrics.curves import Detections, mean_defined
 from qanet.metrics.matching import PeopleMatch, RegionMatch, match_humans, match_parts, match_people
 from qanet.metrics.overlap import Person, crop_person, index_truth
 from qanet.metrics.painting import ascending, paint_instances, paint_semantic, parsing_nms
@@ -26,7 +26,7 @@ from qanet.metrics.report import (
     report_quality,
     report_regions,
 )
-from qanet.metrics.semantic import boundary_counts, confusion
+from qanet.metrics.semantic import annotated_f_measure, boundary_counts, confusion
 from qanet.quality import QAM_WEIGHTS, fuse_quality
 
 
@@ -67,6 +67,7 @@ class ParsingEvaluator:
         self._predictions = 0
         self._histogram = np.zeros((num_classes, num_classes), np.int64)
         self._boundary = np.zeros((2, num_classes), np.int64)  # intersections, unions
+        self._annotated_f: list[float] = []  # an image's, see `annotated_f_measure`
         self._people = Detections(np.zeros(1, np.int64))
         self._pcp: list[NDArray[np.float64]] = []  # (K, T) share of the matched person's parts above t
         self._regions = Detections(np.zeros(num_classes, np.int64))
@@ -96,7 +97,9 @@ class ParsingEvaluator:
         skip = self.protocol.skip_unpredicted and not people
         if not skip:
             canvas = paint_semantic(people, scores[:, 0], hw, self.paint_threshold, self.protocol)
-            self._histogram += confusion(truth.category, canvas, self.num_classes)
+            counts = confusion(truth.category, canvas, self.num_classes)
+            self._histogram += counts
+            self._annotated_f.append(annotated_f_measure(counts))
             self._boundary += boundary_counts(truth.category, canvas, self.num_classes)
 
         kept = parsing_nms(people, scores[:, 3], hw[0] * hw[1], self.nms_threshold, self.protocol)
@@ -140,6 +143,7 @@ class ParsingEvaluator:
             "predictions": self._predictions,
         }
         report.update(report_maps(self._histogram, self._boundary, self.protocol))
+        report["image_f_measure"] = mean_defined(np.array(self._annotated_f))
         shares = np.concatenate([np.zeros((0, len(THRESHOLDS))), *self._pcp])
         report.update(report_people(self._people, shares))
         report.update(report_regions(self._regions, self.protocol))

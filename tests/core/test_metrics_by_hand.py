@@ -56,6 +56,16 @@ def test_recall_and_f_measure_run_over_the_classes_that_there_are(protocol):
     assert report["mean_f_measure"] == pytest.approx((6 / 7 + 1 + 0) / 3)
 
 
+def test_the_image_s_f_measure_runs_over_what_is_annotated_there():
+    # the first: background 3 of 4 and not 1 pixel more, class 1 all; class 2, only predicted, has no share of its own.
+    # The second shows background alone, and 3 of its 8 pixels are taken for class 1.
+    first = Truth(grid("1111", "...."), grid("1111", "....")), [person(grid("1111", "2..."), classes=4)]
+    second = Truth(grid("....", "...."), grid("....", "....")), [person(grid("111.", "...."), classes=4)]
+    for images, expected in (([first], (6 / 7 + 1) / 2), ([first, second], ((6 / 7 + 1) / 2 + 10 / 13) / 2)):
+        report = evaluate_parsing(*map(list, zip(*images)), num_classes=4)
+        assert report["image_f_measure"] == pytest.approx(expected)
+
+
 def test_void_is_left_out():
     category = grid("11..", "vv..", "vv..", "....")
     human = grid("11..", "11..", "11..", "....")
