@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 ROOMS = ("train", "export", "runtime", "calib", "benchmarks")
 ALLOWED = {("export", "train"), ("benchmarks", "runtime")}
 TORCH_ROOMS = {"train", "export"}
