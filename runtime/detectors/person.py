@@ -9,15 +9,15 @@ from qanet.boxes import suppress
 from qanet.bundle import SUFFIX, Bundle, open_bundle
 from qanet.errors import QanetError
 from qanet.labels import PERSON_BOX1
+from qanet.letterbox import letterboxed as letterboxed
 from qanet.runtime.detectors.base import NOBODY, Detections, clip_boxes
 
 DEFAULT = "person-lite0"  # the shipped one
 OUTPUTS = ("boxes", "scores")
-SCORE_THRESHOLD = 0.4
+SCORE_THRESHOLD = 0.45
 _NMS_IOU = 0.5
 _MIN_SIDE_PX = 2
 _MAX_CANDIDATES = 300  # before suppression, which takes their square
-_GREY = 114
 
 
 class PersonDetector:
@@ -62,23 +62,6 @@ class PersonDetector:
             return NOBODY
         kept = suppress(found, scores, _NMS_IOU)
         return Detections(found[kept], np.clip(scores[kept], 0, 1))
-
-
-def letterboxed(image: NDArray[np.uint8], input_hw: tuple[int, int]) -> tuple[NDArray[np.uint8], float]:
-    """An image in its own aspect at the top left of a grey (H, W, 3) canvas, and the factor it was scaled by.
-
-    Averaged where it shrinks, as the network saw it in training: a person of a large frame is a few cells, and
-    bilinear sampling would leave out most of its pixels.
-    """
-    import cv2
-
-    height, width = input_hw
-    ratio = min(height / image.shape[0], width / image.shape[1])
-    columns, rows = max(1, int(image.shape[1] * ratio + 1e-6)), max(1, int(image.shape[0] * ratio + 1e-6))
-    canvas = np.full((height, width, 3), _GREY, np.uint8)
-    how = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
-    canvas[:rows, :columns] = cv2.resize(image, (columns, rows), interpolation=how)
-    return canvas, ratio
 
 
 def detects(bundle: Bundle) -> bool:

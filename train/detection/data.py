@@ -11,12 +11,14 @@ from qanet.errors import QanetError
 from qanet.images import read_image
 from qanet.train.data.augment import jitter_colours
 from qanet.train.data.loader import Loader
+from qanet.train.detection.decoys import decoy
 from qanet.train.detection.frames import LabelledImages
 from qanet.train.detection.people import CutPeople, Person
 from qanet.train.detection.scenes import compose, part_of, view_of
 
 MOST_BOXES = 32  # of an image; a scene has seven people, and what a teacher saw beyond these is left out
 PADDING = -2.0  # score of a row that is no box
+_WITH_DECOYS = 0.7  # share of scenes with decoys among the people
 _NOBODY = 0.08  # share of images that are photographs without people and nothing else
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _GREYSCALE, _JPEG = 0.06, 0.3  # probabilities
@@ -58,12 +60,25 @@ class DetectionData:
         if kind < _NOBODY:
             image, boxes = view_of(self._background(rng), hw, rng), np.zeros((0, 5), np.float32)
         elif kind < _NOBODY + self.scenes or not self.labelled:
-            image, boxes = compose(self._background(rng), hw, lambda: self._person(rng), rng)
+            image, boxes = self._scene(hw, rng)
         else:
             images = self.labelled[int(rng.integers(len(self.labelled)))]
             index = int(rng.integers(len(images)))
             image, boxes = part_of(images.image(index), images.boxes[index], hw, rng)
         return degraded(jitter_colours(image, colour_jitter, rng), rng), boxes
+
+    def _scene(self, hw: tuple[int, int], rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """People on a photograph, more often than not among decoys of another photograph's texture."""
+        other = self._background(rng) if rng.random() < _WITH_DECOYS else None
+
+        def draw() -> Person:
+            return self._person(rng)
+
+        def lure(height_px: float) -> Person:
+            assert other is not None
+            return decoy(other, draw, height_px, rng)
+
+        return compose(self._background(rng), hw, draw, rng, lure if other is not None else None)
 
     def _background(self, rng: np.random.Generator) -> NDArray[np.uint8]:
         return read_image(self.files[int(rng.integers(len(self.files)))])

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from qanet.train.detection.people import Person, varied
 from qanet.train.detection.targets import IGNORED
 
-_PEOPLE = (0, 7)  # of a scene, both ends included
+_PEOPLE, _DECOYS = (0, 7), (0, 4)  # of a scene, both ends included
 _LEAST_HEIGHT_PX = 22.0
 _TALLEST = 1.15  # of the scene's height
 _CROWD = 0.3  # probability of a scene whose people are all about as tall
@@ -19,32 +19,38 @@ _GREY = 114  # of pixels outside the photograph, as in the runtime's letterbox
 
 
 def compose(
-    background: NDArray[np.uint8], hw: tuple[int, int], draw: Callable[[], Person], rng: np.random.Generator
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    background: NDArray[np.uint8], hw: tuple[int, int], draw: Callable[[], Person], rng: np.random.Generator,
+    decoy: Callable[[float], Person] | None = None,
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:  # fmt: skip
     """A scene (H, W, 3) uint8 BGR and its boxes (M, 5) x0 y0 x1 y1 score: 1, or IGNORED for people hardly seen.
 
-    Boxes are of the pixels that are seen, as a detector's are.
+    Boxes are of the pixels that are seen, as a detector's are. Decoys are pasted among the people and have no box.
 
     Args:
         background: a photograph of any size without people.
         draw: gives another person at every call.
+        decoy: gives another decoy for a height in pixels at every call; None: a scene without.
     """
     canvas = view_of(background, hw, rng)
     owner = np.zeros(hw, np.int32)
-    totals = []
-    count = int(rng.integers(_PEOPLE[0], _PEOPLE[1] + 1))
+    totals: list[int] = []
     tallest = _TALLEST * hw[0]
     usual = _log_uniform(_LEAST_HEIGHT_PX, tallest, rng)
     crowd = rng.random() < _CROWD
+    counts = [int(rng.integers(low, high + 1)) for low, high in (_PEOPLE, _DECOYS)]
     heights = [
-        usual * rng.uniform(0.85, 1.2) if crowd else _log_uniform(_LEAST_HEIGHT_PX, tallest, rng) for _ in range(count)
+        (usual * rng.uniform(0.85, 1.2) if crowd else _log_uniform(_LEAST_HEIGHT_PX, tallest, rng), is_person)
+        for is_person, count in ((True, counts[0]), (False, counts[1] if decoy else 0))
+        for _ in range(count)
     ]
-    for number, height in enumerate(sorted(heights), start=1):  # the nearer, the taller: far ones first
-        person = varied(draw(), height, rng)
-        totals.append(int(np.count_nonzero(person[..., 3] > 127)))
+    for height, is_person in sorted(heights):  # the nearer, the taller: far ones first
+        cutout = draw() if is_person or decoy is None else decoy(height)
+        person = varied(cutout, height, rng)
+        if is_person:
+            totals.append(int(np.count_nonzero(person[..., 3] > 127)))
         x = int(rng.uniform(-0.4 * person.shape[1], hw[1] - 0.6 * person.shape[1]))
         y = int(rng.uniform(-0.25 * person.shape[0], max(hw[0] - 0.55 * person.shape[0], 1)))
-        _paste(canvas, owner, person, x, y, number, rng)
+        _paste(canvas, owner, person, x, y, len(totals) if is_person else 0, rng)
     return canvas, seen_boxes(owner, totals)
 
 
@@ -144,7 +150,7 @@ def _paste(
     canvas: NDArray[np.uint8], owner: NDArray[np.int32], person: Person, x: int, y: int, number: int,
     rng: np.random.Generator,
 ) -> None:  # fmt: skip
-    """Blend a person into a scene with a soft edge, the light drawn towards the place's, in place."""
+    """Blend a person, or as number 0 a decoy, into a scene, in place: soft edge, light drawn towards the place's."""
     import cv2
 
     y0, y1 = max(y, 0), min(y + person.shape[0], canvas.shape[0])

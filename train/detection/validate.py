@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from qanet.boxes import suppress
+from qanet.letterbox import letterboxed
 from qanet.metrics.detection import DetectedImage, Recall, recall_at_false_rate
 from qanet.train.detection.frames import LabelledImages
 from qanet.train.networks.detector import DetectorNetwork, scores_of
@@ -16,15 +16,6 @@ FALSE_PER_IMAGE = 0.1
 LEAST_SCORE, LEAST_HEIGHT_PX = 0.5, 60.0  # of the teacher's boxes that are to be found
 NMS_IOU = 0.5
 _CANDIDATES = 300
-
-
-def letterboxed(image: NDArray[np.uint8], hw: tuple[int, int]) -> tuple[NDArray[np.uint8], float]:
-    """An image at the top left of a grey canvas (H, W, 3), and the factor it was scaled by: as the runtime does."""
-    ratio = min(hw[0] / image.shape[0], hw[1] / image.shape[1])
-    columns, rows = max(1, int(image.shape[1] * ratio + 1e-6)), max(1, int(image.shape[0] * ratio + 1e-6))
-    canvas = np.full((*hw, 3), 114, np.uint8)
-    canvas[:rows, :columns] = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
-    return canvas, ratio
 
 
 @torch.inference_mode()
