@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qanet.benchmarks.detection.closer import look_closer
 from qanet.boxes import pairwise_iou
 from qanet.errors import QanetError
 from qanet.metrics.detection import DetectedImage, recall_at_false_rate
@@ -32,17 +33,20 @@ class Question:
 
 @dataclass(frozen=True, eq=False)
 class Compared:
-    """One frame: what was found, and what the teacher found."""
+    """One frame: what was found, what the teacher found, and what it found when it looked closer."""
 
     found: Detections
     taught: Detections
+    closer: Detections | None = None
 
 
 def compare(
-    frames: Iterable[NDArray[np.uint8]], detector: Detector, teacher: Detector
+    frames: Iterable[NDArray[np.uint8]], detector: Detector, teacher: Detector, closer: bool = False
 ) -> tuple[list[Compared], list[float]]:
     """Both detectors on every frame, and the detector's milliseconds on each.
 
+    Args:
+        closer: the teacher looks at parts of each frame too.
     Raises:
         QanetError: no frames.
     """
@@ -51,7 +55,8 @@ def compare(
         start = time.perf_counter()
         found = detector.detect(frame, number)
         times_ms.append((time.perf_counter() - start) * 1e3)
-        compared.append(Compared(found, teacher.detect(frame, number)))
+        near = look_closer(teacher, frame, number) if closer else None
+        compared.append(Compared(found, teacher.detect(frame, number), near))
     if not compared:
         raise QanetError("there is no frame to compare on", expected="one or more", got=0)
     return compared, times_ms
@@ -64,14 +69,16 @@ def report(compared: list[Compared], times_ms: list[float], question: Question, 
         threshold: the detector's usual one, at which recall and false boxes are told as well.
     Returns:
         "strict": recall where every box that matches none of those to be found is false; "fair": where a box on one of
-        the teacher's other people (smaller, or less sure) is neither right nor false; "usual": at `threshold`, strict;
-        and the time a frame.
+        the teacher's other people (smaller, or less sure) is neither right nor false; "closer": where what it saw when
+        it looked closer is neutral too, if it did; "usual": at `threshold`, strict; and the time a frame.
     """
     strict = [_image(one, question, fair=False) for one in compared]
-    fair = [_image(one, question, fair=True) for one in compared]
+    counts = {"strict": strict, "fair": [_image(one, question, fair=True) for one in compared]}
+    if compared[0].closer is not None:
+        counts["closer"] = [_image(one, question, fair=True, closer=True) for one in compared]
     answers = {
         name: asdict(recall_at_false_rate(images, question.false_per_frame, question.iou))
-        for name, images in (("strict", strict), ("fair", fair))
+        for name, images in counts.items()
     }
     return {
         "frames": len(compared), "teacher_boxes": sum(len(image.true) for image in strict), **answers,
@@ -81,10 +88,12 @@ def report(compared: list[Compared], times_ms: list[float], question: Question, 
     }  # fmt: skip
 
 
-def _image(one: Compared, question: Question, fair: bool) -> DetectedImage:
+def _image(one: Compared, question: Question, fair: bool, closer: bool = False) -> DetectedImage:
     boxes, scores = one.taught.boxes, one.taught.scores
     wanted = (scores > question.least_score) & (boxes[:, 3] - boxes[:, 1] >= question.least_height_px)
     neutral = boxes[~wanted] if fair else boxes[:0]
+    if closer and one.closer is not None:
+        neutral = np.concatenate([neutral, one.closer.boxes])
     return DetectedImage(one.found.boxes, one.found.scores, boxes[wanted], neutral)
 
 

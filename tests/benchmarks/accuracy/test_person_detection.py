@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from qanet.benchmarks.detection import __main__ as command
+from qanet.benchmarks.detection.closer import squares_of
 from qanet.benchmarks.detection.measure import Question, compare, report
 from qanet.bundle import create
 from qanet.errors import QanetError
@@ -49,6 +50,36 @@ def test_recall_of_known_answers(second, strict, fair, usual):
     assert (got["strict"]["recall"], got["strict"]["threshold"]) == pytest.approx(strict)
     assert (got["fair"]["recall"], got["fair"]["threshold"]) == pytest.approx(fair)
     assert (got["usual"]["recall"], got["usual"]["false_per_image"]) == usual
+
+
+def test_what_the_teacher_sees_closer_is_neither_right_nor_false():
+    """A detector that finds somebody in the second frame whom the teacher only sees in a part of it."""
+    far = [150, 10, 170, 60]
+
+    class Near(Told):
+        def detect(self, image, frame=0):
+            if image.shape[1] == 200:
+                return super().detect(image, frame)
+            x = int(image[0, 0, 0])  # pixels tell their column
+            box = np.array([far], np.float32) - np.array([x, 0, x, 0])
+            inside = x <= far[0] and far[2] <= x + image.shape[1] and image.shape[0] == 100
+            return Detections(box, np.array([0.9], np.float32)) if frame == 1 and inside else NOBODY
+
+    frames = [np.broadcast_to(np.arange(200, dtype=np.uint8)[None, :, None], (100, 200, 3))] * 2
+    detector = Told("d", [[*TALL[:4], 0.5]], [[*far, 0.9], [*TALL[:4], 0.5]])
+    compared, times = compare(frames, detector, Near("teacher", [TALL], [TALL]), closer=True)
+    got = report(compared, times, Question(), 0.35)
+    assert (got["strict"]["recall"], got["fair"]["recall"], got["closer"]["recall"]) == (0, 0, 1)
+    assert "closer" not in report(compare(frames, detector, TEACHER)[0], times, Question(), 0.35)
+
+
+def test_squares_cover_a_frame_and_overlap():
+    for hw in ((100, 200), (200, 100), (64, 64), (7, 1000)):
+        seen = np.zeros(hw, int)
+        for x, y, side in squares_of(hw):
+            assert 0 <= x <= hw[1] - side and 0 <= y <= hw[0] - side
+            seen[y : y + side, x : x + side] += 1
+        assert seen.min() >= 2  # once by each size
 
 
 def test_height_score_and_overlap_are_as_asked():
