@@ -54,7 +54,10 @@ COMMANDS = {
     "rescore": Command("qanet.benchmarks.rescore:main", "rank the masks of a Mask R-CNN again by their quality (QAM)"),
     "inspect": Command(
         "qanet.cli.inspect:main", "what a bundle, a checkpoint or a recipe is, how large, and what it runs on",
-        {"describe_network": "qanet.train.describe:describe_network", "graph_size": "qanet.export.size:graph_size"},
+        {
+            "describe_network": "qanet.train.weights.describe:describe_network",
+            "graph_size": "qanet.export.size:graph_size",
+        },
     ),
 }  # fmt: skip
 

@@ -45,8 +45,8 @@ def main(argv: Sequence[str]) -> int:
     import cv2
     import torch
 
-    from qanet.train.distributed import join_world, leave_world
-    from qanet.train.loop import Run, Trainer
+    from qanet.train.loop.distributed import join_world, leave_world
+    from qanet.train.loop.trainer import Run, Trainer
 
     cv2.setNumThreads(1)  # the loader's threads are the parallelism
     torch.backends.cudnn.benchmark = not args.deterministic

@@ -24,9 +24,9 @@ from qanet.bundle import Bundle, open_bundle
 from qanet.cli.commandline import command_parser, emit, note
 from qanet.datasets import DATA_FORMATS, DataSet, open_dataset, splits_of
 from qanet.errors import QanetError
-from qanet.train.checkpoint import load_weights
-from qanet.train.loop import Trainer
+from qanet.train.loop.trainer import Trainer
 from qanet.train.recipe import Recipe
+from qanet.train.weights.checkpoint import load_weights
 
 _SUFFIXES = {
     "hardtanh": "relu6", "relu": "relu", "relu_": "relu", "add": "sum", "__add__": "sum", "__iadd__": "sum",

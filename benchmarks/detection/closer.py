@@ -13,6 +13,7 @@ from qanet.runtime.detectors.base import Detections, Detector
 _SHARES = (1.0, 0.65)  # of the frame's shorter side: the sides of the squares
 _RIM_PX = 2.0  # a box that ends at a cut is of somebody who is cut
 _NMS_IOU = 0.6
+_LEAST_SCORE = 0.3  # many looks see much: what the teacher is less sure of in a part excuses nobody
 
 
 def squares_of(image_hw: tuple[int, int]) -> list[tuple[int, int, int]]:
@@ -34,8 +35,9 @@ def look_closer(teacher: Detector, image: NDArray[np.uint8], frame: int | str) -
         low, high = found.boxes[:, :2], found.boxes[:, 2:]
         begins, ends = np.array([x > 0, y > 0]), np.array([x + side < width, y + side < height])
         cut = ((low <= _RIM_PX) & begins).any(1) | ((high >= side - _RIM_PX) & ends).any(1)
-        boxes.append(found.boxes[~cut] + np.array([x, y, x, y], np.float32))
-        scores.append(found.scores[~cut])
+        taken = ~cut & (found.scores >= _LEAST_SCORE)
+        boxes.append(found.boxes[taken] + np.array([x, y, x, y], np.float32))
+        scores.append(found.scores[taken])
     all_boxes, all_scores = np.concatenate(boxes), np.concatenate(scores)
     kept = suppress(all_boxes, all_scores, _NMS_IOU)
     return Detections(all_boxes[kept], all_scores[kept])

@@ -15,8 +15,8 @@ def main(
     argv: Sequence[str], *, describe_network: Callable[[str], dict[str, Any]],
     graph_size: Callable[[bytes], dict[str, int]],
 ) -> int:  # fmt: skip
-    """Entry point; the callables are qanet.train.describe.describe_network and qanet.export.size.graph_size, from the
-    command table."""
+    """Entry point; the callables are `describe_network` of qanet.train.weights.describe and `graph_size` of
+    qanet.export.size, from the command table."""
     parser = command_parser(
         "inspect", "A bundle's manifest, checked against its files, and its engines' census; or the size of a network."
     )

@@ -11,11 +11,11 @@ from qanet.bundle import open_bundle
 from qanet.coco.people import open_coco_people
 from qanet.export.command import bundle_of_checkpoint
 from qanet.rle import decode
-from qanet.train.checkpoint import save_weights
 from qanet.train.data.loader import Loader
-from qanet.train.mask_losses import mask_losses
+from qanet.train.loop.mask_losses import mask_losses
 from qanet.train.networks.parser import build
 from qanet.train.recipe import Recipe
+from qanet.train.weights.checkpoint import save_weights
 
 RECIPE = Recipe(
     "person-mask-tiny", labels="person1", data_format="coco", input_hw=(64, 64), backbone="lite0-slim", width=16,

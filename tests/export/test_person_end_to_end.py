@@ -16,10 +16,10 @@ from qanet.errors import QanetError
 from qanet.export.command import bundle_of_checkpoint
 from qanet.export.release import release
 from qanet.runtime.detectors.person import PersonDetector
-from qanet.train.checkpoint import load_weights
 from qanet.train.detection.validate import detect
 from qanet.train.recipe import Recipe
 from qanet.train.recipes import RECIPES
+from qanet.train.weights.checkpoint import load_weights
 
 RECIPE = Recipe(
     "person-tiny", "personbox1", "detection", (64, 96), backbone="lite0-slim", width=16, batch_size=4, epochs=2,

@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 
 from qanet.labels import IGNORE
-from qanet.train.checkpoint import load_weights, save_weights
-from qanet.train.losses import parsing_losses
-from qanet.train.mask_losses import losses_of, mask_iou_targets, mask_losses, two_class_logits
+from qanet.train.loop.losses import parsing_losses
+from qanet.train.loop.mask_losses import losses_of, mask_iou_targets, mask_losses, two_class_logits
 from qanet.train.networks.mask_head import MaskHead, is_mask_task
 from qanet.train.networks.parser import build
 from qanet.train.recipe import Recipe
+from qanet.train.weights.checkpoint import load_weights, save_weights
 
 RECIPE = Recipe(
     "person-mask-tiny", labels="person1", data_format="coco", input_hw=(64, 64), width=16, iou_hidden=16,

@@ -7,9 +7,9 @@ from person_cases import write_labelled
 
 from qanet.bundle import open_bundle
 from qanet.errors import QanetError
-from qanet.train.checkpoint import load_weights
 from qanet.train.detection.unfold import main, unfold
 from qanet.train.networks.detector import scores_of
+from qanet.train.weights.checkpoint import load_weights
 
 pytest.importorskip("onnxruntime")
 

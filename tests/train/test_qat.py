@@ -14,7 +14,6 @@ from qanet.datasets import PhotoFolder
 from qanet.errors import QanetError
 from qanet.export.command import bundle_of_checkpoint
 from qanet.labels import CCP13
-from qanet.train.checkpoint import load_weights, save_weights
 from qanet.train.qat import (
     fake_quantise,
     fake_quantise_weight,
@@ -23,6 +22,7 @@ from qanet.train.qat import (
     read_scales,
     train_quantised,
 )
+from qanet.train.weights.checkpoint import load_weights, save_weights
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")

@@ -9,8 +9,8 @@ from tiny_networks import register, tiny_recipe  # noqa: E402 (it needs torch)
 from torch import nn  # noqa: E402
 
 from qanet.errors import QanetError  # noqa: E402
-from qanet.train.checkpoint import load_weights  # noqa: E402
 from qanet.train.stand_in import main, stand_in  # noqa: E402
+from qanet.train.weights.checkpoint import load_weights  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

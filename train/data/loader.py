@@ -20,7 +20,7 @@ from torch import Tensor
 from qanet.datasets import DataSet, Sample
 from qanet.files import sha256_bytes, written_aside
 from qanet.train.data.augment import training_crop
-from qanet.train.distributed import World
+from qanet.train.loop.distributed import World
 from qanet.train.recipe import Recipe
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
 
     from qanet.train.detection.trainer import DetectorTrainer
-    from qanet.train.distributed import World
+    from qanet.train.loop.distributed import World
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,10 +12,10 @@ from qanet.train.detection.data import DetectionData, DetectionLoader
 from qanet.train.detection.frames import LabelledImages
 from qanet.train.detection.losses import detection_losses
 from qanet.train.detection.validate import score_detector
-from qanet.train.distributed import World
-from qanet.train.loop import Trainer
+from qanet.train.loop.distributed import World
+from qanet.train.loop.progress import append_log
+from qanet.train.loop.trainer import Trainer
 from qanet.train.networks.detector import cells_of
-from qanet.train.progress import append_log
 from qanet.train.recipe import Recipe
 
 LOG_FIELDS = (

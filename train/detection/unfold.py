@@ -22,12 +22,12 @@ from qanet.bundle import Bundle, open_bundle
 from qanet.cli.commandline import CommandParser, emit, run_module
 from qanet.errors import QanetError
 from qanet.labels import PERSON_BOX1
-from qanet.train.checkpoint import save_weights
 from qanet.train.detection.frames import LabelledImages
 from qanet.train.detection.scenes import part_of
 from qanet.train.networks.build import build
 from qanet.train.networks.detector import DetectorNetwork
 from qanet.train.recipe import Recipe
+from qanet.train.weights.checkpoint import save_weights
 
 _LEAST_VARIANCE = 1e-6  # of a channel that is always the same
 

@@ -9,9 +9,9 @@ import torch
 
 from qanet.__main__ import main as qanet
 from qanet.bundle import open_bundle
-from qanet.train.checkpoint import save_weights
 from qanet.train.networks.parser import build
 from qanet.train.recipes import recipe
+from qanet.train.weights.checkpoint import save_weights
 
 
 @pytest.fixture(scope="module")

@@ -12,17 +12,17 @@ from torch import Tensor
 
 from qanet.datasets import DataSet
 from qanet.errors import QanetError
-from qanet.train.checkpoint import load_state, save_state, save_weights
 from qanet.train.data.loader import Batch, Loader
-from qanet.train.distributed import World
-from qanet.train.ema import Ema
-from qanet.train.mask_losses import losses_of
+from qanet.train.loop.distributed import World
+from qanet.train.loop.ema import Ema
+from qanet.train.loop.mask_losses import losses_of
+from qanet.train.loop.optimise import MixedPrecision, lr_factor, make_optimizer
+from qanet.train.loop.progress import append_log, write_pictures
+from qanet.train.loop.validate import CropScores, score_crops
 from qanet.train.networks.build import build
-from qanet.train.optimise import MixedPrecision, lr_factor, make_optimizer
-from qanet.train.progress import append_log, write_pictures
 from qanet.train.recipe import Recipe
-from qanet.train.start import frozen_modules, take_over
-from qanet.train.validate import CropScores, score_crops
+from qanet.train.weights.checkpoint import load_state, save_state, save_weights
+from qanet.train.weights.start import frozen_modules, take_over
 
 
 @dataclass

@@ -6,8 +6,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from qanet.errors import QanetError
-from qanet.train.checkpoint import load_weights
 from qanet.train.networks.parser import ParsingNetwork
+from qanet.train.weights.checkpoint import load_weights
 
 
 def take_over(model: ParsingNetwork, checkpoint: Path) -> list[str]:

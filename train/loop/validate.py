@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from qanet.datasets import DataSet
 from qanet.geometry import box_to_image, crop_boxes, resample, resample_labels
 from qanet.labels import IGNORE
-from qanet.train.distributed import World
-from qanet.train.mask_losses import two_class_logits
+from qanet.train.loop.distributed import World
+from qanet.train.loop.mask_losses import two_class_logits
 from qanet.train.networks.parser import ParsingNetwork
 from qanet.train.recipe import Recipe
 

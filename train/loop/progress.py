@@ -14,7 +14,7 @@ from qanet.drawing import blend_labels
 from qanet.files import write_bytes
 from qanet.geometry import box_to_image, crop_boxes, resample, resample_labels
 from qanet.labels import IGNORE
-from qanet.train.mask_losses import two_class_logits
+from qanet.train.loop.mask_losses import two_class_logits
 from qanet.train.networks.parser import ParsingNetwork
 from qanet.train.recipe import Recipe
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qanet.labels import IGNORE
-from qanet.train.losses import iou_loss, lovasz_softmax, parsing_losses
+from qanet.train.loop.losses import iou_loss, lovasz_softmax, parsing_losses
 from qanet.train.networks.mask_head import is_mask_task
 
 

@@ -28,17 +28,17 @@ def describe_network(source: str) -> dict[str, Any]:
             next_command=f"qanet inspect {nearest(source)}",
         )  # fmt: skip
     if path.suffix not in (".pt", ".pth"):
-        from qanet.train.checkpoint import load_weights
+        from qanet.train.weights.checkpoint import load_weights
 
         return {"checkpoint": source, **_size(load_weights(path)[1])}
     if path.suffix == ".pt":
-        from qanet.train.checkpoint import load_state
+        from qanet.train.weights.checkpoint import load_state
 
         state = load_state(path)
         if not isinstance(state, dict) or "recipe" not in state:
             raise QanetError(f"{path} is not a run's state", expected="a last.pt of qanet train")
         return {"checkpoint": source, "epoch": state.get("epoch"), **_size(Recipe.from_json(state["recipe"]))}
-    from qanet.train.official import fitting_recipes, read_official
+    from qanet.train.weights.official import fitting_recipes, read_official
 
     fitting = fitting_recipes(read_official(path))
     if not fitting:

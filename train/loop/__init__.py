@@ -1,0 +1,1 @@
+"""A training run: losses, steps, averaged weights, validation, progress, several processes."""

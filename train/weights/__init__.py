@@ -1,0 +1,1 @@
+"""Checkpoints: ours, the authors', and where a run starts."""
