@@ -11,8 +11,8 @@ from qanet.datasets import DataSet, open_dataset, splits_of
 from qanet.datasets.layout import LAYOUTS
 from qanet.errors import QanetError
 from qanet.geometry import crop_boxes, crop_people
+from qanet.letterbox import letterboxed
 from qanet.runtime.detectors.base import Detector
-from qanet.runtime.detectors.person import letterboxed
 from qanet.runtime.video.sources.open import open_source
 
 

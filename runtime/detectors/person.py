@@ -9,7 +9,7 @@ from qanet.boxes import suppress
 from qanet.bundle import SUFFIX, Bundle, open_bundle
 from qanet.errors import QanetError
 from qanet.labels import PERSON_BOX1
-from qanet.letterbox import letterboxed as letterboxed
+from qanet.letterbox import letterboxed
 from qanet.runtime.detectors.base import NOBODY, Detections, clip_boxes
 
 DEFAULT = "person-lite0"  # the shipped one

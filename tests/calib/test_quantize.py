@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from rtx_small import RtxNetwork
 
 from qanet.calib.calibrate import calibrate
 from qanet.calib.quantize import SMALLEST_SCALE, insert_qdq, quantise_weight, write_quantised
@@ -142,17 +143,4 @@ def test_openvino_runs_the_convolutions_in_int8(small_model, int8, crops):
 
 
 def test_tensorrt_rtx_takes_the_graph(int8):
-    trt = pytest.importorskip("tensorrt_rtx")
-    logger = trt.Logger(trt.Logger.ERROR)
-    builder = trt.Builder(logger)
-    network = builder.create_network(0)
-    parser = trt.OnnxParser(network, logger)
-    assert parser.parse(int8.read_bytes()), [parser.get_error(i).desc() for i in range(parser.num_errors)]
-    config = builder.create_builder_config()
-    config.num_compute_capabilities = 1
-    config.set_compute_capability(trt.ComputeCapability.SM86, 0)
-    profile = builder.create_optimization_profile()
-    profile.set_shape("crops", (1, 16, 12, 3), (2, 16, 12, 3), (4, 16, 12, 3))
-    profile.set_shape("box_scores", (1,), (2,), (4,))
-    config.add_optimization_profile(profile)
-    assert builder.build_serialized_network(network, config) is not None
+    assert RtxNetwork(int8.read_bytes()).build() is not None

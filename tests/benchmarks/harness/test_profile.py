@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from fake_tensorrt import INFORMATION
 
 from qanet.benchmarks.profile.blocks import Layer, block_of, describe_profile
 from qanet.benchmarks.profile.engine import profile_engine
@@ -56,15 +57,6 @@ def test_openvino_counts_the_layers_it_runs(shared_tiny_bundle):
     assert len(products) == 1 and products[0]["precision"] == "fp32" and products[0]["ms"] >= 0
     assert found["calls"] == 3 and found["total_ms"] > 0
     json.dumps(found, allow_nan=False)
-
-
-INFORMATION = json.dumps(
-    {"Layers": [
-        {"Name": "backbone.blocks.0.expand + relu", "LayerType": "CaskConvolution",
-         "Outputs": [{"Format/Datatype": "Thirty-two wide channel vectorized row major Int8 format"}]},
-        "a layer without detail",
-    ]}
-)  # fmt: skip
 
 
 class ProfiledEngine:

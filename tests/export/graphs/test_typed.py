@@ -5,6 +5,7 @@ from copy import deepcopy
 
 import numpy as np
 import pytest
+from rtx_small import RtxNetwork
 
 from qanet.cpu_precision import openvino_core
 from qanet.errors import QanetError
@@ -275,27 +276,16 @@ def _openvino(data):
 
 @pytest.mark.parametrize("quantised", [False, True])
 def test_tensorrt_rtx_builds_it_and_keeps_the_types(small, quantised):
-    trt = pytest.importorskip("tensorrt_rtx")
-    logger = trt.Logger(trt.Logger.ERROR)
-    builder = trt.Builder(logger)
-    network = builder.create_network(0)  # strongly typed: the only kind there is
-    parser = trt.OnnxParser(network, logger)
     data = to_fp16(_insert_qdq(small) if quantised else small).SerializeToString(deterministic=True)
-    assert parser.parse(data), [parser.get_error(i).desc() for i in range(parser.num_errors)]
-    layers = [network.get_layer(i) for i in range(network.num_layers)]
+    parsed = RtxNetwork(data)
+    trt = parsed.library
+    layers = [parsed.network.get_layer(i) for i in range(parsed.network.num_layers)]
     convolutions = [layer for layer in layers if layer.type == trt.LayerType.CONVOLUTION]
     int8 = trt.float32 if quantised else trt.float16
     assert [layer.get_output(0).dtype for layer in convolutions] == [int8, int8, trt.float16]
     softmax = [layer for layer in layers if layer.type == trt.LayerType.SOFTMAX]
     assert [layer.get_input(0).dtype for layer in softmax] == [trt.float32]
-    config = builder.create_builder_config()
-    config.num_compute_capabilities = 1
-    config.set_compute_capability(trt.ComputeCapability.SM86, 0)
-    profile = builder.create_optimization_profile()
-    profile.set_shape("crops", (1, 16, 12, 3), (2, 16, 12, 3), (4, 16, 12, 3))
-    profile.set_shape("box_scores", (1,), (2,), (4,))
-    config.add_optimization_profile(profile)
-    assert builder.build_serialized_network(network, config) is not None
+    assert parsed.build() is not None
 
 
 def _casts(model):
