@@ -1,8 +1,8 @@
 """Maps the top-level stage folders to subpackages of `qanet`: `train/` installs as `qanet.train`, and so on.
 
 The folders stay at the top of the checkout, where a reader looks for them, and no package called `train` or
-`tests` ever lands in somebody's site-packages. The C++ kernel tail is built where there is a compiler; without one
-the package installs all the same, and the kernel tail runs on NumPy.
+`tests` ever lands in somebody's site-packages. The C++ kernels are built where there is a compiler; without one the
+package installs all the same: the kernel tail runs on NumPy, and crops are OpenCV's.
 """
 
 from pathlib import Path
@@ -20,14 +20,14 @@ for stage in STAGES:
     packages.append(f"qanet.{stage}")
     packages += [f"qanet.{stage}.{name}" for name in find_packages(stage)]
 
-NATIVE = ("tail", "kernel_baseline", "kernel_avx2", "kernel_avx512")
-HEADERS = ("tail", "taps", "finite", "simd", "rows", "candidates", "softmax", "statistics", "kernel")
+CPP = Path("runtime/native/cpp")
 # The instruction set is chosen when it runs, so nothing here depends on the machine that builds it. No contraction:
 # what is to be fused is written so, and the sampling positions round as the reference's do.
-kernel_tail = Extension(
-    "qanet.runtime.native._tail",
-    sources=[f"runtime/native/{name}.cpp" for name in NATIVE],
-    depends=[f"runtime/native/{name}.h" for name in HEADERS],
+native_kernels = Extension(
+    "qanet.runtime.native._native",
+    sources=sorted(str(path) for path in CPP.rglob("*.cpp")),
+    depends=sorted(str(path) for path in CPP.rglob("*.h")),
+    include_dirs=[str(CPP)],
     language="c++",
     extra_compile_args=["-std=c++17", "-O3", "-g0", "-ffp-contract=off", "-fvisibility=hidden", "-pthread"],
     extra_link_args=["-pthread"],
@@ -39,7 +39,7 @@ class BuildLibrary(build_ext):
     """A plain C library for ctypes: no Python headers, no module to import, hence a name that is not a module's."""
 
     def get_ext_filename(self, fullname: str) -> str:
-        return str(Path(*fullname.split(".")[:-1]) / "libqanet_tail.so.1")  # runtime/native/__init__.py looks for it
+        return str(Path(*fullname.split(".")[:-1]) / "libqanet_native.so.1")  # runtime/native/library.py looks for it
 
 
 class AnyPythonWheel(bdist_wheel):
@@ -54,9 +54,9 @@ setup(
     package_dir=package_dir,
     package_data={
         "qanet": ["py.typed", "models/*/*"],
-        "qanet.runtime.native": ["*.cpp", "*.h"],
+        "qanet.runtime.native": ["cpp/*.cpp", "cpp/*.h", "cpp/*/*.cpp", "cpp/*/*.h"],
         "qanet.runtime.cuda": ["kernels/*.cu", "kernels/*.cuh"],
     },
-    ext_modules=[kernel_tail],
+    ext_modules=[native_kernels],
     cmdclass={"build_ext": BuildLibrary, "bdist_wheel": AnyPythonWheel},
 )

@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.errors import QanetError
-from qanet.geometry import CROP_SCALE, crop_boxes, crop_people
+from qanet.geometry import CROP_SCALE, crop_boxes
 from qanet.quality import MULTI_SCALE, PixelScores, View, average_views, check_scales
 from qanet.runtime.detectors.base import Detections
 from qanet.runtime.engines.base import Engine
 from qanet.runtime.pixel_score import pixel_score
+from qanet.runtime.resample import crop_people
 from qanet.runtime.timing import StageTimes
 
 __all__ = ["MULTI_SCALE", "PLAIN", "Augmentation", "check_augmentation", "look", "score_people"]

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from qanet.datasets import DataSet, open_dataset, splits_of
 from qanet.datasets.layout import LAYOUTS
 from qanet.errors import QanetError
-from qanet.geometry import crop_boxes, crop_people
+from qanet.geometry import crop_boxes
 from qanet.letterbox import letterboxed
 from qanet.runtime.detectors.base import Detector
+from qanet.runtime.resample import crop_people
 from qanet.runtime.video.sources.open import open_source
 
 

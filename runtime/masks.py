@@ -20,11 +20,12 @@ from qanet.coco.results import Result, write_results
 from qanet.datasets.decoding import decode_image, require_size
 from qanet.datasets.detections import read_detections
 from qanet.errors import QanetError
-from qanet.geometry import check_boxes, crop_boxes, crop_people
+from qanet.geometry import check_boxes, crop_boxes
 from qanet.labels import PERSON1
 from qanet.quality import clamp_iou, fuse_quality, mask_score
 from qanet.rle import encode
 from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS, Engine
+from qanet.runtime.resample import crop_people
 
 MAX_BATCH = 16
 

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qanet.bundle import Bundle, open_bundle
 from qanet.errors import QanetError
-from qanet.geometry import check_boxes, crop_boxes, crop_people
+from qanet.geometry import check_boxes, crop_boxes
 from qanet.images import as_bgr
 from qanet.labels import CELEBAMASK19, PERSON1, PERSON_BOX1
 from qanet.quality import PixelScores, clamp_iou, fuse_quality
@@ -21,6 +21,7 @@ from qanet.runtime.detectors.base import Detections, Detector
 from qanet.runtime.engines.base import GRAPH_TAIL_OUTPUTS, KERNEL_TAIL_OUTPUTS, Engine, Outputs
 from qanet.runtime.paste import paste_labels
 from qanet.runtime.pixel_score import pixel_score
+from qanet.runtime.resample import crop_people
 from qanet.runtime.suppress import parsing_nms
 from qanet.runtime.timing import StageTimes
 

@@ -28,24 +28,24 @@ def pixel_score(
     if backend not in ("auto", *BACKENDS):
         raise QanetError("unknown back-end", expected=f"auto or one of {', '.join(BACKENDS)}", got=backend)
     if backend == "auto":
-        from qanet.runtime import native
+        from qanet.runtime.native import library
 
-        backend = "native" if native.available() else "numpy"
+        backend = "native" if library.available() else "numpy"
     if flipped_logits is not None:
         _check_pairs(flip_pairs, np.shape(logits))
     if backend == "native":
-        from qanet.runtime import native
+        from qanet.runtime.native import tail
 
-        return native.pixel_score(logits, boxes, image_size, threshold, flipped_logits, flip_pairs)
+        return tail.pixel_score(logits, boxes, image_size, threshold, flipped_logits, flip_pairs)
     if backend == "cuda":
         try:
-            from qanet.runtime.cuda import tail
+            from qanet.runtime.cuda import tail as cuda_tail
         except ImportError as error:
             raise QanetError(
                 "the cuda back-end cannot be had", expected="PyCUDA and an NVIDIA driver", got=error,
                 next_command="pip install 'qanet-edge[tensorrt]', or backend=\"auto\" for the CPU",
             ) from error  # fmt: skip
-        return tail.pixel_score(logits, boxes, image_size, threshold, flipped_logits, flip_pairs)
+        return cuda_tail.pixel_score(logits, boxes, image_size, threshold, flipped_logits, flip_pairs)
     return quality.pixel_score(logits, boxes, image_size, threshold, flipped_logits, flip_pairs)
 
 

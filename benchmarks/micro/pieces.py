@@ -9,8 +9,8 @@ from qanet.benchmarks.micro.table import Piece
 from qanet.benchmarks.targets.samples import SampleSet
 from qanet.benchmarks.targets.timed import batches, run_tail
 from qanet.benchmarks.targets.variants import Variant
-from qanet.geometry import crop_people
 from qanet.runtime.engines.base import Engine
+from qanet.runtime.resample import crop_people
 
 
 def plan_pieces(

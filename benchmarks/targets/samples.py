@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.errors import QanetError
-from qanet.geometry import crop_boxes, crop_people
+from qanet.geometry import crop_boxes
 from qanet.runtime.detectors.base import Detections, Detector
+from qanet.runtime.resample import crop_people
 from qanet.runtime.video.sources.base import Frame, Source
 
 _LARGEST_STEP = 30  # a long video is not decoded to its end for the sake of a few frames

@@ -7,10 +7,11 @@ from flip_network import CROP_HW, FlipEngine, scene
 import qanet
 from qanet.bundle import create
 from qanet.errors import QanetError
-from qanet.geometry import crop_boxes, crop_people
+from qanet.geometry import crop_boxes
 from qanet.quality import View, average_views, fuse_quality, pixel_score
 from qanet.runtime.augment import MULTI_SCALE, Augmentation, check_augmentation
 from qanet.runtime.parser import MAX_BATCH, Parser
+from qanet.runtime.resample import crop_people
 from qanet.runtime.suppress import MIN_QUALITY
 
 

@@ -54,7 +54,7 @@ def test_masks_and_scores_are_those_of_the_reference(bundle):
     scores = np.array([1, 0.5, 0.9], np.float32)
     people = MaskParser(bundle, engine)(picture(), BOXES, scores)
     assert engine.batches == [3] and [p.box_score for p in people] == pytest.approx([1, 0.5, 0.9])
-    from qanet.geometry import crop_people
+    from qanet.runtime.resample import crop_people
 
     grown = crop_boxes(BOXES, CROP)
     outputs = engine.run(crop_people(picture(), grown, CROP), scores)

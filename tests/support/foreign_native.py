@@ -1,4 +1,4 @@
-"""The native kernel tail built for another processor, behind the interface of its library: a process per call."""
+"""The native kernels built for another processor, behind the interface of its library: a process per call."""
 
 import ctypes
 import struct
@@ -7,25 +7,28 @@ from pathlib import Path
 
 import numpy as np
 
-from qanet.runtime import native
+from qanet.runtime.native import library
 
-_SOURCES = Path(native.__file__).parent
+_SOURCES = Path(library.__file__).parent / "cpp"
 _FLAGS = ("-std=c++17", "-O3", "-ffp-contract=off", "-pthread", "-static", "-Wall", "-Wextra", "-Werror")
 
 
 def build(compiler, folder):
     """The program of native_request.cpp; an AssertionError quotes the compiler."""
     program = folder / "native_request"
-    sources = [*sorted(_SOURCES.glob("*.cpp")), Path(__file__).with_name("native_request.cpp")]
+    sources = [*sorted(_SOURCES.rglob("*.cpp")), Path(__file__).with_name("native_request.cpp")]
     done = subprocess.run(
-        [compiler, *_FLAGS, *map(str, sources), "-o", str(program)], capture_output=True, text=True, check=False
+        [compiler, *_FLAGS, f"-I{_SOURCES}", *map(str, sources), "-o", str(program)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return program
 
 
 class ForeignLibrary:
-    """What `native._library` returns, over a program and the emulator that runs it.
+    """What `library.load` returns, over a program and the emulator that runs it.
 
     Args:
         command: the emulator, and the program.
@@ -68,6 +71,14 @@ class ForeignLibrary:
             at += size
         ctypes.memmove(r.scores, got[at:], 4 * r.people * r.classes)
         return status
+
+    def qanet_crop_run(self, reference):
+        r = reference._obj
+        numbers = (r.people, r.crop_h, r.crop_w, r.image_h, r.image_w, r.threads, r.lanes)
+        rows = [ctypes.string_at(r.image + y * r.row_bytes, 3 * r.image_w) for y in range(r.image_h)]
+        got = self._ask(struct.pack("<8i", 3, *numbers), b"".join(rows), ctypes.string_at(r.boxes, 16 * r.people))
+        ctypes.memmove(r.crops, got[4:], len(got) - 4)
+        return struct.unpack("<i", got[:4])[0]
 
 
 def _strided(address, shape, strides, kind):

@@ -1,11 +1,11 @@
-// The native kernel tail as a program: a request on stdin, status, labels and scores on stdout. It is built for another
+// The native kernels as a program: a request on stdin, status and results on stdout. It is built for another
 // processor and run by an emulator, so that what no machine at hand can run is tested all the same.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <vector>
 
-struct Request {  // as in runtime/native/tail.cpp
+struct Request {  // as in tail.cpp
     int32_t people, classes, map_h, map_w, views, half, threads, lanes;
     const void* data[2];
     int64_t strides[2][4];
@@ -17,6 +17,15 @@ struct Request {  // as in runtime/native/tail.cpp
     float threshold;
 };
 
+struct CropRequest {  // as in crop.cpp
+    int32_t people, crop_h, crop_w, image_h, image_w, threads, lanes;
+    int64_t row_bytes;
+    const uint8_t* image;
+    const float* boxes;
+    uint8_t* crops;
+};
+
+extern "C" int qanet_crop_run(const CropRequest* request) noexcept;
 extern "C" int qanet_tail_run(const Request* request) noexcept;
 extern "C" int qanet_tail_lanes(int32_t out[3]);
 extern "C" int qanet_tail_exp(int32_t lanes, const float* x, float* out, int64_t count);
@@ -46,6 +55,17 @@ int main() {
         std::vector<float> out(x.size());
         qanet_tail_exp(0, x.data(), out.data(), int64_t(x.size()));
         write(out);
+        return 0;
+    }
+    if (what == 3) {  // crops
+        const std::vector<int32_t> n = read<int32_t>(7);
+        const std::vector<uint8_t> image = read<uint8_t>(3 * int64_t(n[3]) * n[4]);
+        const std::vector<float> boxes = read<float>(4 * n[0]);
+        std::vector<uint8_t> crops(3 * int64_t(n[0]) * n[1] * n[2]);
+        const CropRequest r{n[0], n[1], n[2], n[3], n[4], n[5], n[6], 3 * int64_t(n[4]), image.data(), boxes.data(),
+                            crops.data()};
+        write(std::vector<int32_t>{qanet_crop_run(&r)});
+        write(crops);
         return 0;
     }
     Request r{};

@@ -3,16 +3,17 @@
 import numpy as np
 import pytest
 
-from qanet import geometry, quality
+from qanet import quality
 from qanet.errors import QanetError
-from qanet.runtime import native
+from qanet.runtime import resample
 from qanet.runtime.cuda.crop import crop_people
+from qanet.runtime.native import library
 from qanet.runtime.pixel_score import pixel_score
 
 SIZE = (40, 50)
 LOGITS = np.random.default_rng(3).normal(0, 3, (2, 5, 8, 7)).astype(np.float32)
 GOOD = {"logits": LOGITS, "boxes": [[2, 3, 30, 35], [20, 1, 48, 39]], "image_size": SIZE}
-built = pytest.mark.skipif(not native.available(), reason="the native library is not built: it needs a C++17 compiler")
+built = pytest.mark.skipif(not library.available(), reason="the native library is not built: it needs a C++17 compiler")
 BACKENDS = ["numpy", pytest.param("native", marks=built), "cuda"]
 
 
@@ -105,5 +106,5 @@ def test_crops_refuse_what_does_not_fit(scoring, image, boxes, words):
 
 def test_a_frame_that_is_not_contiguous_is_cropped_like_its_copy():
     image = np.random.default_rng(6).integers(0, 256, (80, 50, 3), np.uint8)[::2, ::-1]
-    expected = geometry.crop_people(np.ascontiguousarray(image), np.array(GOOD["boxes"], np.float32), (16, 12))
+    expected = resample.crop_people(np.ascontiguousarray(image), np.array(GOOD["boxes"], np.float32), (16, 12))
     assert np.array_equal(crop_people(image, GOOD["boxes"], (16, 12)), expected)

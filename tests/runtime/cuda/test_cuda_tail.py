@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from golden_cases import PIXEL_SCORE_CASES, assert_golden, read_case
 
-from qanet import geometry, quality
+from qanet import quality
 from qanet.errors import QanetError
+from qanet.runtime import resample
 from qanet.runtime.cuda.crop import crop_people
 from qanet.runtime.cuda.lane import shared_lane
 from qanet.runtime.cuda.paint import paint_people
@@ -228,7 +229,7 @@ def test_crops_of_a_frame_take_one_launch_and_equal_the_reference(kernels):
     image = np.random.default_rng(6).integers(0, 256, (*SIZE, 3), np.uint8)
     for count in (1, 3, 2, 3):
         got = crop_people(image, BOXES[:count], (16, 12))
-        assert np.array_equal(got, geometry.crop_people(image, BOXES[:count], (16, 12))) and got.flags.owndata
+        assert np.array_equal(got, resample.crop_people(image, BOXES[:count], (16, 12))) and got.flags.owndata
     counts = [kernels.calls[name] for name in ("launch", "htod", "dtoh", "module created")]
     assert counts == [4, 8, 4, 1]  # the frame and the boxes go up
     assert kernels.launches[1].grid == (1, 2, 3)

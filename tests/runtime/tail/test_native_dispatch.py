@@ -12,20 +12,20 @@ import pytest
 
 from qanet import quality
 from qanet.errors import QanetError
-from qanet.runtime import native
+from qanet.runtime.native import library, tail
 from qanet.runtime.pixel_score import pixel_score
 
 LOGITS = np.random.default_rng(0).normal(0, 2, (1, 4, 8, 6)).astype(np.float32)
 CALL = {"logits": LOGITS, "boxes": [[1, 2, 30, 40]], "image_size": (48, 32)}
-built = pytest.mark.skipif(not native.available(), reason="the native library is not built: it needs a C++17 compiler")
+built = pytest.mark.skipif(not library.available(), reason="the native library is not built: it needs a C++17 compiler")
 
 
 @pytest.fixture
 def without_library(monkeypatch, tmp_path):
-    monkeypatch.setattr(native, "_LIBRARY", tmp_path / "libqanet_tail.so.1")
-    native._library.cache_clear()
+    monkeypatch.setattr(library, "PATH", tmp_path / "libqanet_native.so.1")
+    library.load.cache_clear()
     yield
-    native._library.cache_clear()
+    library.load.cache_clear()
 
 
 def test_without_the_library_auto_is_numpy(without_library, monkeypatch):
@@ -35,18 +35,18 @@ def test_without_the_library_auto_is_numpy(without_library, monkeypatch):
 
 
 def test_without_the_library_native_says_what_to_do(without_library):
-    with pytest.raises(QanetError, match=r"native back-end is not built .*libqanet_tail.so.1 .*; next: install"):
+    with pytest.raises(QanetError, match=r"native back-end is not built .*libqanet_native.so.1 .*; next: install"):
         pixel_score(**CALL, backend="native")
 
 
 def test_a_file_that_is_no_library_is_as_good_as_none(without_library):
-    native._LIBRARY.write_bytes(b"not a library")
-    assert not native.available()
+    library.PATH.write_bytes(b"not a library")
+    assert not library.available()
 
 
 @built
 def test_with_the_library_auto_is_native(monkeypatch):
-    monkeypatch.setattr(native, "pixel_score", lambda *arguments: "native")
+    monkeypatch.setattr(tail, "pixel_score", lambda *arguments: "native")
     assert pixel_score(**CALL) == "native" == pixel_score(**CALL, backend="native")
 
 
@@ -83,7 +83,7 @@ def test_other_threads_run_meanwhile():
     counter = threading.Thread(target=count)
     counter.start()
     before = counted[0]
-    native.pixel_score(logits, [[0, 0, 6000, 6000]], (6000, 6000), threads=1)
+    tail.pixel_score(logits, [[0, 0, 6000, 6000]], (6000, 6000), threads=1)
     during = counted[0] - before
     done.set()
     counter.join()
@@ -94,11 +94,11 @@ SANITIZED = """
 import sys
 import numpy as np
 from pathlib import Path
-from qanet.runtime import native
-native._LIBRARY = Path(sys.argv[1])
-assert native.available()
+from qanet.runtime.native import crop, library, tail
+library.PATH = Path(sys.argv[1])
+assert library.available()
 rng = np.random.default_rng(0)
-for lanes in native.lanes():
+for lanes in library.lanes():
     for classes, h, w, size, box in [
         (2, 1, 1, (5, 7), [-1, -1, 9, 9]), (20, 8, 6, (130, 90), [3.5, 2.25, 80, 120]),
         (5, 32, 24, (40, 40), [8, 8, 14, 13]), (256, 3, 5, (70, 200), [-30, -20, 260, 90]),
@@ -108,10 +108,16 @@ for lanes in native.lanes():
         for kind in (np.float16, np.float32):
             logits = rng.normal(0, 2, (2, classes, h, w)).astype(kind)
             for flipped in (None, logits[:, :, ::-1]):
-                native.pixel_score(logits, [box, box], size, 0.0, flipped, threads=2, vector_lanes=lanes)
-    native.exp(np.linspace(-90, 0, 999).astype(np.float32), lanes)
+                tail.pixel_score(logits, [box, box], size, 0.0, flipped, threads=2, vector_lanes=lanes)
+    tail.exp(np.linspace(-90, 0, 999).astype(np.float32), lanes)
+    for size in ((1, 1), (3, 2), (9, 300), (200, 31)):
+        image = rng.integers(0, 256, (*size, 3), np.uint8)
+        boxes = np.array([[0, 0, size[1], size[0]], [-5, -7, 4, 3], [-1e6, -1e6, 1e6, 1e6], [0.5, 0.5, 0.75, 0.6],
+                          [900, 900, 950, 999], [-50, 1, 400, 1.5], [size[1] - 1, 0, size[1] + 1, 99]], np.float32)
+        for hw in ((1, 1), (8, 6), (300, 500)):
+            crop.crop_people(image, boxes, hw, threads=3, vector_lanes=lanes)
 try:
-    native.pixel_score(np.full((1, 2, 3, 3), np.nan, np.float32), [[0, 0, 9, 9]], (9, 9))
+    tail.pixel_score(np.full((1, 2, 3, 3), np.nan, np.float32), [[0, 0, 9, 9]], (9, 9))
 except Exception as error:
     print(error)
 """
@@ -125,17 +131,17 @@ def test_the_sources_are_clean_under_address_and_undefined_behaviour_sanitizers(
     runtime = subprocess.run([compiler, "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
     if not Path(runtime.stdout.strip()).is_file():
         pytest.skip("this g++ has no address sanitizer")
-    library = tmp_path / "libqanet_tail.so.1"
-    sources = [str(path) for path in Path(native.__file__).parent.glob("*.cpp")]
+    built_here = tmp_path / "libqanet_native.so.1"
+    cpp = Path(library.__file__).parent / "cpp"
     flags = ["-std=c++17", "-O1", "-g", "-ffp-contract=off", "-fPIC", "-shared", "-pthread", "-Wall", "-Wextra",
              "-Werror", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]  # fmt: skip
-    command = [compiler, *flags, *sources, "-o", str(library)]
+    command = [compiler, *flags, f"-I{cpp}", *map(str, cpp.rglob("*.cpp")), "-o", str(built_here)]
     compiled = subprocess.run(command, capture_output=True, text=True, check=False)
     assert compiled.returncode == 0, compiled.stderr
     environment = {"LD_PRELOAD": runtime.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0", "PATH": "/usr/bin:/bin"}
     done = subprocess.run(
-        [sys.executable, "-c", SANITIZED, str(library)], env=environment, capture_output=True, text=True, timeout=500,
-        check=False,
+        [sys.executable, "-c", SANITIZED, str(built_here)], env=environment, capture_output=True, text=True,
+        timeout=500, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     assert "logits are not finite" in done.stdout

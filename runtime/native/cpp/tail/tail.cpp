@@ -9,24 +9,17 @@
 #include <thread>
 #include <vector>
 
-#include "taps.h"
-#include "tail.h"
+#include "kernels.h"
+#include "tail/taps.h"
 
 using namespace qanet;
 
 namespace {
 
-constexpr int kAbiVersion = 1;        // the same number as in __init__.py
+constexpr int kAbiVersion = 2;       // the same number as in library.py
 constexpr int kTileRows = 128;        // image rows; a tile computes one or two crop rows that its neighbour has too
 constexpr int kTileFloats = 8192;    // classes times columns: two wide rows stay in the second-level cache
 constexpr int kMinTileColumns = 64;
-
-const Kernel* choose(int lanes) {
-    const Kernel* const kernels[] = {avx512_kernel(), avx2_kernel(), baseline_kernel()};
-    for (const Kernel* kernel : kernels)
-        if (kernel && (lanes == 0 || kernel->lanes == lanes)) return kernel;
-    return nullptr;
-}
 
 }  // namespace
 
@@ -59,7 +52,7 @@ QANET_EXPORT int qanet_tail_lanes(int32_t out[3]) {
 
 // e^x as the kernel with so many lanes computes it; `count` a multiple of 16. 0, or 1 for lanes that are not there.
 QANET_EXPORT int qanet_tail_exp(int32_t lanes, const float* x, float* out, int64_t count) {
-    const Kernel* kernel = choose(lanes);
+    const Kernel* kernel = choose_kernel(lanes);
     if (!kernel) return 1;
     kernel->exp(x, out, count);
     return 0;
@@ -68,7 +61,7 @@ QANET_EXPORT int qanet_tail_exp(int32_t lanes, const float* x, float* out, int64
 // 0; 1 where the request asks for lanes that are not there; 2 where memory ran out; 3 where a logit is not finite.
 QANET_EXPORT int qanet_tail_run(const Request* request) noexcept {
     const Request& r = *request;
-    const Kernel* kernel = choose(r.lanes);
+    const Kernel* kernel = choose_kernel(r.lanes);
     if (!kernel) return 1;
     try {
         View views[2];

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <vector>
 
-#include "tail.h"
+#include "tail/tail.h"
 
 namespace qanet {
 

@@ -9,13 +9,13 @@
 // is certain to win a block, its labels are known and the sum of its probabilities is a weighted sum of the crop's.
 #pragma once
 
-#include "candidates.h"
-#include "finite.h"
-#include "rows.h"
+#include "tail/candidates.h"
+#include "tail/finite.h"
+#include "tail/rows.h"
 #include "simd.h"
-#include "softmax.h"
-#include "statistics.h"
-#include "tail.h"
+#include "tail/softmax.h"
+#include "tail/statistics.h"
+#include "tail/tail.h"
 
 namespace {
 

@@ -9,7 +9,7 @@
 #pragma once
 
 #include "simd.h"
-#include "tail.h"
+#include "tail/tail.h"
 
 namespace {
 

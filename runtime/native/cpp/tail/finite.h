@@ -2,7 +2,7 @@
 #pragma once
 
 #include "simd.h"
-#include "tail.h"
+#include "tail/tail.h"
 
 namespace {
 

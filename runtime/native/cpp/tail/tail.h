@@ -1,4 +1,4 @@
-// What the entry point (tail.cpp) and the kernel built for each instruction set (kernel.h) agree on.
+// What the entry point (tail.cpp) and the kernel built for each instruction set (tile.h) agree on.
 #pragma once
 
 #include <cstdint>
@@ -57,18 +57,5 @@ struct Tile {
     uint64_t* sums;     // (C,) out: sum of m in units of 2^-24 over the pixels with m >= threshold, by winning class
     uint64_t* counts;   // (C,) out: how many
 };
-
-struct Kernel {
-    int lanes;
-    int64_t (*scratch_floats)(const Tile&);
-    void (*run)(const Tile&);
-    bool (*finite)(const View&, int person, int classes, int map_h, int map_w, bool half);
-    void (*exp)(const float* x, float* out, int64_t count);  // count a multiple of lanes; for the tests
-};
-
-// Null where this build or this machine lacks the instructions.
-const Kernel* baseline_kernel();
-const Kernel* avx2_kernel();
-const Kernel* avx512_kernel();
 
 }  // namespace qanet

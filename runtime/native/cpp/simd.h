@@ -6,6 +6,8 @@
 #include <cstdint>
 #if LANES > 4
 #include <immintrin.h>
+#elif defined(__x86_64__)
+#include <emmintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
 #endif
@@ -132,6 +134,22 @@ QANET_INLINE Floats lesser_of(Floats value, Floats best) {
 #else
 QANET_INLINE Floats lesser_of(Floats value, Floats best) { return select((Ints)(value < best), value, best); }
 #endif
+// LANES bytes as floats.
+QANET_INLINE Floats floats_of_bytes(const uint8_t* from) {
+#if LANES == 16
+    return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(load<__m128i>(from)));
+#elif LANES == 8
+    return (Floats)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)from)));
+#elif defined(__aarch64__)
+    const uint8x8_t bytes = vreinterpret_u8_u32(vdup_n_u32(load<uint32_t>(from)));
+    return (Floats)vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(bytes))));
+#elif defined(__x86_64__)
+    const __m128i zero = _mm_setzero_si128(), bytes = _mm_cvtsi32_si128(load<int32_t>(from));
+    return (Floats)_mm_cvtepi32_ps(_mm_unpacklo_epi16(_mm_unpacklo_epi8(bytes, zero), zero));
+#else
+    return Floats{float(from[0]), float(from[1]), float(from[2]), float(from[3])};
+#endif
+}
 // The greater of |value| and of `best`, which is not negative.
 QANET_INLINE Floats greater_magnitude(Floats value, Floats best) {
 #if LANES == 16

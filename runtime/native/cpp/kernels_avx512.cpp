@@ -1,5 +1,5 @@
-// The kernel for x86-64 with AVX-512: the instructions are allowed in this file alone, and run where there are any.
-#include "tail.h"
+// The kernels for x86-64 with AVX-512: the instructions are allowed in this file alone, and run where there are any.
+#include "kernels.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -12,7 +12,8 @@
 #endif
 
 #define LANES 16
-#include "kernel.h"
+#include "crop/band.h"
+#include "tail/tile.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -21,7 +22,7 @@
 #endif
 
 const qanet::Kernel* qanet::avx512_kernel() {
-    static const Kernel kernel{LANES, scratch_floats, run, finite_person, exp_row};
+    static const Kernel kernel{LANES, scratch_floats, run, finite_person, exp_row, crop_band};
     __builtin_cpu_init();
     const bool there = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
