@@ -10,8 +10,8 @@ from qanet.__main__ import main
 from qanet.errors import QanetError
 from qanet.train.detection.data import MOST_BOXES, PADDING, DetectionData, DetectionLoader
 from qanet.train.detection.frames import LabelledImages
-from qanet.train.detection.people import CutPeople, turned, varied
-from qanet.train.detection.scenes import clipped, compose, part_of, seen_boxes
+from qanet.train.detection.scenes.compose import clipped, compose, part_of, seen_boxes
+from qanet.train.detection.scenes.people import CutPeople, turned, varied
 from qanet.train.detection.targets import IGNORED
 from qanet.train.recipe import Recipe
 
@@ -105,7 +105,7 @@ def test_boxes_at_the_border(box, expected):
 
 
 def test_batches_are_padded_and_the_same_each_time(folders):
-    data = DetectionData(folders[0], folders[1], [folders[2]], length=10)
+    data = DetectionData(folders[0], folders[1], [folders[2]], length=10, scenes=0.45)
     loader = DetectionLoader(data, RECIPE, workers=2)
     batches, again = list(loader.epoch(0)), list(DetectionLoader(data, RECIPE, workers=1).epoch(0))
     assert len(loader) == len(batches) == 3

@@ -6,8 +6,8 @@ from person_cases import write_backgrounds, write_ccp
 
 from qanet.train.detection import data as training_data
 from qanet.train.detection.data import DetectionData
-from qanet.train.detection.decoys import SIDE_PX, decoy, plain, ragged, texture
-from qanet.train.detection.scenes import compose
+from qanet.train.detection.scenes.compose import compose
+from qanet.train.detection.scenes.decoys import SIDE_PX, decoy, plain, ragged, texture
 
 BLUE = np.zeros((200, 300, 3), np.uint8) + np.array([200, 0, 0], np.uint8)
 NOISE = np.random.default_rng(0).integers(0, 256, (200, 300, 3)).astype(np.uint8)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from qanet.errors import QanetError
 from qanet.train.recipe import Recipe
 
+SCENES = 0.45  # share of images
+
 if TYPE_CHECKING:
     import torch
 
@@ -22,6 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--labelled", type=Path, action="append", default=[], metavar="DIR",
         help="images with a teacher's boxes (python -m qanet.runtime.detectors.label); may be given again",
     )  # fmt: skip
+    group.add_argument(
+        "--scenes",
+        type=float,
+        default=SCENES,
+        metavar="SHARE",
+        help=f"of images: scenes pasted anew ({SCENES})",
+    )
     group.add_argument("--images", type=int, default=1024, metavar="N", help="drawn an epoch (1024)")
 
 
@@ -42,6 +51,6 @@ def open_run(
             f"recipe {recipe.name} needs photographs without people", expected="--backgrounds DIR", got="nothing",
             next_command="see docs/training.md, The person detector",
         )  # fmt: skip
-    data = DetectionData(Path(args.data), args.backgrounds, args.labelled, args.images)
+    data = DetectionData(Path(args.data), args.backgrounds, args.labelled, args.images, args.scenes)
     val = [LabelledImages(folder, "val") for folder in args.labelled if (folder / "val.json").is_file()]
     return DetectorTrainer(recipe, data, val, folder, device, args.workers, args.initial_weights, world)

@@ -11,10 +11,10 @@ from qanet.errors import QanetError
 from qanet.images import read_image
 from qanet.train.data.augment import jitter_colours
 from qanet.train.data.loader import Loader
-from qanet.train.detection.decoys import decoy
 from qanet.train.detection.frames import LabelledImages
-from qanet.train.detection.people import CutPeople, Person
-from qanet.train.detection.scenes import compose, part_of, view_of
+from qanet.train.detection.scenes.compose import compose, part_of, view_of
+from qanet.train.detection.scenes.decoys import decoy
+from qanet.train.detection.scenes.people import CutPeople, Person
 
 MOST_BOXES = 32  # of an image; a scene has seven people, and what a teacher saw beyond these is left out
 PADDING = -2.0  # score of a row that is no box
@@ -36,7 +36,7 @@ class DetectionData:
     """
 
     def __init__(
-        self, people: Path, backgrounds: Path, labelled: Sequence[Path], length: int, scenes: float = 0.45,
+        self, people: Path, backgrounds: Path, labelled: Sequence[Path], length: int, scenes: float,
         split: str = "train",
     ):  # fmt: skip
         if length < 1 or not 0 <= scenes <= 1:
@@ -60,14 +60,14 @@ class DetectionData:
         if kind < _NOBODY:
             image, boxes = view_of(self._background(rng), hw, rng), np.zeros((0, 5), np.float32)
         elif kind < _NOBODY + self.scenes or not self.labelled:
-            image, boxes = self._scene(hw, rng)
+            image, boxes = self.scene(hw, rng)
         else:
             images = self.labelled[int(rng.integers(len(self.labelled)))]
             index = int(rng.integers(len(images)))
             image, boxes = part_of(images.image(index), images.boxes[index], hw, rng)
         return degraded(jitter_colours(image, colour_jitter, rng), rng), boxes
 
-    def _scene(self, hw: tuple[int, int], rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    def scene(self, hw: tuple[int, int], rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """People on a photograph, more often than not among decoys of another photograph's texture."""
         other = self._background(rng) if rng.random() < _WITH_DECOYS else None
 

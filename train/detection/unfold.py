@@ -23,7 +23,7 @@ from qanet.cli.commandline import CommandParser, emit, run_module
 from qanet.errors import QanetError
 from qanet.labels import PERSON_BOX1
 from qanet.train.detection.frames import LabelledImages
-from qanet.train.detection.scenes import part_of
+from qanet.train.detection.scenes.compose import part_of
 from qanet.train.networks.build import build
 from qanet.train.networks.detector import DetectorNetwork
 from qanet.train.recipe import Recipe

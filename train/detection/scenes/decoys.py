@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.train.detection.people import Person
+from qanet.train.detection.scenes.people import Person
 
 SIDE_PX = 160  # of a decoy as it is made; it is resized like a person afterwards
 _LEAST_SILHOUETTE_PX = 56.0  # smaller ones of any texture may well be people

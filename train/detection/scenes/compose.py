@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.train.detection.people import Person, varied
+from qanet.train.detection.scenes.people import Person, varied
 from qanet.train.detection.targets import IGNORED
 
 _PEOPLE, _DECOYS = (0, 7), (0, 4)  # of a scene, both ends included

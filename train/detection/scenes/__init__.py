@@ -1,0 +1,1 @@
+"""Training pictures made of cut-out people, decoys and photographs without people."""
