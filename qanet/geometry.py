@@ -14,7 +14,7 @@ from qanet.errors import QanetError
 
 CROP_SCALE = 1.25
 _MAX_COORDINATE_PX = 1e6  # OpenCV warps in 32-bit fixed point, which wraps around far beyond it
-_MAX_SUBSAMPLES = 8  # per axis; a person 8 x the crop's size loses nothing visible and stays bounded in time
+MAX_SUBSAMPLES = 8  # per axis; a person 8 x the crop's size loses nothing visible and stays bounded in time
 
 
 def check_boxes(boxes: ArrayLike, image_hw: tuple[int, int] | None = None) -> NDArray[np.float32]:
@@ -75,7 +75,7 @@ def box_to_image(box: ArrayLike, crop_hw: tuple[int, int]) -> NDArray[np.float64
 def subsamples(crop_to_image: NDArray[np.float64]) -> tuple[int, int]:
     """Samples per crop pixel and axis (nx, ny): ceil of the shrink factor, as RoIAlign's adaptive sampling."""
     factor = np.hypot(crop_to_image[0, :2], crop_to_image[1, :2])  # image pixels per crop pixel, along x and y
-    nx, ny = (int(min(max(math.ceil(f - 1e-6), 1), _MAX_SUBSAMPLES)) for f in factor)
+    nx, ny = (int(min(max(math.ceil(f - 1e-6), 1), MAX_SUBSAMPLES)) for f in factor)
     return nx, ny
 
 

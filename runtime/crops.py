@@ -11,9 +11,8 @@ from qanet.datasets import DataSet, open_dataset, splits_of
 from qanet.datasets.layout import LAYOUTS
 from qanet.errors import QanetError
 from qanet.geometry import crop_boxes
-from qanet.letterbox import letterboxed
 from qanet.runtime.detectors.base import Detector
-from qanet.runtime.resample import crop_people
+from qanet.runtime.resample import crop_people, letterboxed
 from qanet.runtime.video.sources.open import open_source
 
 

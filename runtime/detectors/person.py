@@ -9,8 +9,8 @@ from qanet.boxes import suppress
 from qanet.bundle import SUFFIX, Bundle, open_bundle
 from qanet.errors import QanetError
 from qanet.labels import PERSON_BOX1
-from qanet.letterbox import letterboxed
 from qanet.runtime.detectors.base import NOBODY, Detections, clip_boxes
+from qanet.runtime.resample import letterboxed
 
 DEFAULT = "person-lite0"  # the shipped one
 OUTPUTS = ("boxes", "scores")

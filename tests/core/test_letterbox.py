@@ -4,7 +4,13 @@ import cv2
 import numpy as np
 import pytest
 
-from qanet.letterbox import letterboxed
+from qanet import letterbox
+from qanet.runtime import resample
+
+
+@pytest.fixture(params=[letterbox.letterboxed, resample.letterboxed], ids=["definition", "runtime"])
+def letterboxed(request):
+    return request.param
 
 
 def scene(height, width, seed=0):
@@ -17,7 +23,7 @@ def scene(height, width, seed=0):
 @pytest.mark.parametrize(
     "image_hw", [(300, 480), (500, 800), (994, 1768), (993, 1767), (1080, 1920), (2160, 3840), (2000, 700)]
 )
-def test_shrinking_is_near_the_average_over_areas(image_hw):
+def test_shrinking_is_near_the_average_over_areas(letterboxed, image_hw):
     image = scene(*image_hw)
     canvas, ratio = letterboxed(image, (320, 512))
     rows, columns = int(image_hw[0] * ratio + 1e-6), int(image_hw[1] * ratio + 1e-6)
@@ -29,9 +35,9 @@ def test_shrinking_is_near_the_average_over_areas(image_hw):
     assert ratio > 0.5 or difference.mean() < 0.6 * sampled.mean()
 
 
-def test_nothing_moves():
+def test_nothing_moves(letterboxed):
     """A bright square stays where the factor puts it, by less than half a pixel, at every number of halvings."""
-    for image_hw in ((1000, 1600), (1001, 1601), (2561, 4099)):
+    for image_hw in ((1000, 1600), (1001, 1601), (2561, 4099), (2900, 4700)):
         image = np.zeros((*image_hw, 3), np.uint8)
         y, x = image_hw[0] // 2, image_hw[1] // 2
         image[y : y + 200, x : x + 240] = 200
@@ -42,7 +48,7 @@ def test_nothing_moves():
         assert centre == pytest.approx(((y + 100) * ratio, (x + 120) * ratio), abs=0.5)
 
 
-def test_an_image_is_not_changed_and_tiny_ones_are_enlarged():
+def test_an_image_is_not_changed_and_tiny_ones_are_enlarged(letterboxed):
     image = scene(400, 640)
     before = image.copy()
     letterboxed(image, (64, 96))
