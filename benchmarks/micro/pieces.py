@@ -3,14 +3,19 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
+from qanet import geometry
 from qanet.benchmarks.harness import Target
 from qanet.benchmarks.micro.table import Piece
 from qanet.benchmarks.targets.samples import SampleSet
 from qanet.benchmarks.targets.timed import batches, run_tail
 from qanet.benchmarks.targets.variants import Variant
+from qanet.runtime import resample
 from qanet.runtime.engines.base import Engine
-from qanet.runtime.resample import crop_people
+
+Crop = Callable[[NDArray[np.uint8], NDArray[np.float32], tuple[int, int]], NDArray[np.uint8]]
+_CROPS: tuple[tuple[str, Crop], ...] = (("crop", resample.crop_people), ("crop by OpenCV", geometry.crop_people))
 
 
 def plan_pieces(
@@ -25,25 +30,26 @@ def plan_pieces(
     targets: list[Target] = []
     pieces: list[Piece] = []
     for model in dict.fromkeys(variant.model for variant in variants):
-        crop = _crop_piece(next(v for v in variants if v.model == model), samples[model])
+        first = next(v for v in variants if v.model == model)
+        crops = [_crop_piece(first, samples[model], *form) for form in _CROPS]
         mine = [v for v in variants if v.model == model and v.label in engines]
         networks = [_network_piece(v, engines[v.label], samples[model], multiply_adds(v)) for v in mine]
         kernel = next((v for v in mine if v.tail == "kernel"), None)
         tail = [_tail_piece(kernel, engines[kernel.label], samples[model])] if kernel else []
-        for target, piece in [crop, *networks, *tail]:
+        for target, piece in [*crops, *networks, *tail]:
             targets.append(target)
             pieces.append(piece)
     return targets, pieces
 
 
-def _crop_piece(variant: Variant, samples: SampleSet) -> tuple[Target, Piece]:
+def _crop_piece(variant: Variant, samples: SampleSet, form: str, crop: Crop) -> tuple[Target, Piece]:
     """Read the pixels under the box once, write the crop once."""
     sample = max(samples.samples, key=lambda s: len(s.found))
     box, hw = sample.grown[:1], variant.bundle.input_hw
-    name = f"{variant.model} crop, one person"
+    name = f"{variant.model} {form}, one person"
 
     def call(number: int) -> object:
-        return crop_people(sample.image, box, hw)
+        return crop(sample.image, box, hw)
 
     height, width = sample.image.shape[:2]
     low, high = np.clip(box[0, :2], 0, [width, height]), np.clip(box[0, 2:], 0, [width, height])
