@@ -36,7 +36,9 @@ gpu-check: $(VENV)/.all ## on a machine with an NVIDIA GPU: its tests, kernels a
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.runtime: $(VENV)/bin/python constraints.txt pyproject.toml setup.py
+NATIVE := $(wildcard runtime/native/cpp/*.* runtime/native/cpp/*/*.*)
+
+$(VENV)/.runtime: $(VENV)/bin/python constraints.txt pyproject.toml setup.py $(NATIVE)
 	$(INSTALL) -e .
 	@# Real TensorRT-RTX engines are built where its wheel installs (x86-64); elsewhere the demo goes on without.
 	$(INSTALL) tensorrt_rtx || echo "note: no tensorrt_rtx wheel for this machine; TensorRT-RTX engines are left out"

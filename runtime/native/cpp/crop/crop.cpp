@@ -2,12 +2,11 @@
 
 #include <atomic>
 #include <new>
-#include <system_error>
-#include <thread>
 #include <vector>
 
 #include "crop/axis.h"
 #include "kernels.h"
+#include "workers.h"
 
 using namespace qanet;
 
@@ -68,14 +67,7 @@ __attribute__((visibility("default"))) int qanet_crop_run(const CropRequest* req
                 kernel->crop(band);
             }
         };
-        std::vector<std::thread> helpers;
-        helpers.reserve(threads);
-        try {
-            for (int thread = 1; thread < threads; ++thread) helpers.emplace_back(work, thread);
-        } catch (const std::system_error&) {  // no more threads to be had: those there are do it all
-        }
-        work(0);
-        for (std::thread& helper : helpers) helper.join();
+        on_threads(threads, work);
         return 0;
     } catch (const std::bad_alloc&) {
         return 2;

@@ -5,18 +5,17 @@
 #include <memory>
 #include <mutex>
 #include <new>
-#include <system_error>
-#include <thread>
 #include <vector>
 
 #include "kernels.h"
 #include "tail/taps.h"
+#include "workers.h"
 
 using namespace qanet;
 
 namespace {
 
-constexpr int kAbiVersion = 2;       // the same number as in library.py
+constexpr int kAbiVersion = 2;        // the same number as in library.py
 constexpr int kTileRows = 128;        // image rows; a tile computes one or two crop rows that its neighbour has too
 constexpr int kTileFloats = 8192;    // classes times columns: two wide rows stay in the second-level cache
 constexpr int kMinTileColumns = 64;
@@ -129,14 +128,7 @@ QANET_EXPORT int qanet_tail_run(const Request* request) noexcept {
                 for (int64_t bin = 0; bin < bins; ++bin) totals[bins * tile.person + bin] += mine[bin];
             }
         };
-        std::vector<std::thread> helpers;
-        helpers.reserve(threads);
-        try {
-            for (int thread = 1; thread < threads; ++thread) helpers.emplace_back(work, thread);
-        } catch (const std::system_error&) {  // no more threads to be had: those there are do it all
-        }
-        work(0);
-        for (std::thread& helper : helpers) helper.join();
+        on_threads(threads, work);
 
         if (!finite) return 3;
         for (int n = 0; n < r.people; ++n) {
