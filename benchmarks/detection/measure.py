@@ -69,13 +69,19 @@ def report(compared: list[Compared], times_ms: list[float], question: Question, 
         threshold: the detector's usual one, at which recall and false boxes are told as well.
     Returns:
         "strict": recall where every box that matches none of those to be found is false; "fair": where a box on one of
-        the teacher's other people (smaller, or less sure) is neither right nor false; "closer": where what it saw when
-        it looked closer is neutral too, if it did; "usual": at `threshold`, strict; and the time a frame.
+        the teacher's other people (smaller, or less sure) is neither right nor false; "usual": at `threshold`, strict;
+        and the time a frame. If it looked closer: "closer": where what it saw then is neutral too; "teacher_strict"
+        and "teacher_fair": the same, counted as if it were the detector, which tells what a count is worth to one who
+        sees more than the teacher.
     """
     strict = [_image(one, question, fair=False) for one in compared]
     counts = {"strict": strict, "fair": [_image(one, question, fair=True) for one in compared]}
     if compared[0].closer is not None:
         counts["closer"] = [_image(one, question, fair=True, closer=True) for one in compared]
+        itself = [Compared(one.closer, one.taught) for one in compared if one.closer is not None]
+        counts["teacher_strict"], counts["teacher_fair"] = (
+            [_image(one, question, fair) for one in itself] for fair in (False, True)
+        )
     answers = {
         name: asdict(recall_at_false_rate(images, question.false_per_frame, question.iou))
         for name, images in counts.items()

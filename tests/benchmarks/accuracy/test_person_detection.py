@@ -7,7 +7,7 @@ import pytest
 
 from qanet.benchmarks.detection import __main__ as command
 from qanet.benchmarks.detection.closer import squares_of
-from qanet.benchmarks.detection.measure import Question, compare, report
+from qanet.benchmarks.detection.measure import Compared, Question, compare, report
 from qanet.bundle import create
 from qanet.errors import QanetError
 from qanet.runtime.detectors.base import NOBODY, Detections
@@ -71,6 +71,21 @@ def test_what_the_teacher_sees_closer_is_neither_right_nor_false():
     got = report(compared, times, Question(), 0.35)
     assert (got["strict"]["recall"], got["fair"]["recall"], got["closer"]["recall"]) == (0, 0, 1)
     assert "closer" not in report(compare(frames, detector, TEACHER)[0], times, Question(), 0.35)
+
+
+@pytest.mark.parametrize(
+    ("person", "other", "strict", "fair"),
+    [(0.9, 0.6, 1.0, 1.0), (0.6, 0.9, 0.0, 0.0)],  # surer of whom it knows, or of whom it only sees there
+)
+def test_the_teacher_in_the_parts_is_counted_like_a_detector(person, other, strict, fair):
+    def told(*rows):
+        table = np.array(rows, np.float32)
+        return Detections(table[:, :4], table[:, 4])
+
+    taught, near = told(TALL), told([*TALL[:4], person], [140, 0, 170, 80, other])
+    got = report([Compared(taught, taught, near)] * 2, [1.0], Question(), 0.35)
+    assert got["strict"]["recall"] == 1
+    assert (got["teacher_strict"]["recall"], got["teacher_fair"]["recall"]) == (strict, fair)
 
 
 def test_squares_cover_a_frame_and_overlap():
