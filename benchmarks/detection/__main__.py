@@ -100,6 +100,9 @@ def _text(document: dict[str, Any]) -> str:
     if closer := document.get("closer"):
         lines.insert(2, f"{closer['recall']:.3f} where what the teacher sees in parts of the frame is not false either "
                      f"(threshold {closer['threshold']:.3f})")  # fmt: skip
+        thorough = document["thorough"]
+        lines.insert(3, f"{thorough['recall']:.3f} of the {thorough['true_boxes']} that it sees in the frame or in its "
+                     f"parts (threshold {thorough['threshold']:.3f})")  # fmt: skip
         mine, gentle = document["teacher_strict"], document["teacher_fair"]
         lines.append(f"the teacher itself in the parts, counted as the detector: {mine['recall']:.3f}, and "
                      f"{gentle['recall']:.3f} where boxes on its other people are not false")  # fmt: skip

@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.benchmarks.detection.closer import look_closer
-from qanet.boxes import pairwise_iou
+from qanet.boxes import pairwise_iou, suppress
 from qanet.errors import QanetError
 from qanet.metrics.detection import DetectedImage, recall_at_false_rate
 from qanet.runtime.detectors.base import Detections, Detector
+
+_SAME_IOU = 0.5  # of two looks at one person
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ def report(compared: list[Compared], times_ms: list[float], question: Question, 
     Returns:
         "strict": recall where every box that matches none of those to be found is false; "fair": where a box on one of
         the teacher's other people (smaller, or less sure) is neither right nor false; "usual": at `threshold`, strict;
-        and the time a frame. If it looked closer: "closer": where what it saw then is neutral too; "teacher_strict"
+        and the time a frame. If it looked closer: "closer": where what it saw then is neutral too; "thorough": where
+        what it saw in either look is to be found, and its small and unsure ones are neutral; "teacher_strict"
         and "teacher_fair": the same, counted as if it were the detector, which tells what a count is worth to one who
         sees more than the teacher.
     """
@@ -78,6 +81,7 @@ def report(compared: list[Compared], times_ms: list[float], question: Question, 
     counts = {"strict": strict, "fair": [_image(one, question, fair=True) for one in compared]}
     if compared[0].closer is not None:
         counts["closer"] = [_image(one, question, fair=True, closer=True) for one in compared]
+        counts["thorough"] = [_image(Compared(one.found, both_looks(one)), question, fair=True) for one in compared]
         itself = [Compared(one.closer, one.taught) for one in compared if one.closer is not None]
         counts["teacher_strict"], counts["teacher_fair"] = (
             [_image(one, question, fair) for one in itself] for fair in (False, True)
@@ -92,6 +96,16 @@ def report(compared: list[Compared], times_ms: list[float], question: Question, 
         "milliseconds": {"p50": float(np.percentile(times_ms, 50)), "p90": float(np.percentile(times_ms, 90))},
         "question": asdict(question),
     }  # fmt: skip
+
+
+def both_looks(one: Compared) -> Detections:
+    """What the teacher saw in the frame or in its parts, each person once."""
+    if one.closer is None:
+        return one.taught
+    boxes = np.concatenate([one.taught.boxes, one.closer.boxes])
+    scores = np.concatenate([one.taught.scores, one.closer.scores])
+    kept = suppress(boxes, scores, _SAME_IOU)
+    return Detections(boxes[kept], scores[kept])
 
 
 def _image(one: Compared, question: Question, fair: bool, closer: bool = False) -> DetectedImage:

@@ -14,7 +14,7 @@ from qanet.runtime.resample import letterboxed
 
 DEFAULT = "person-lite0"  # the shipped one
 OUTPUTS = ("boxes", "scores")
-SCORE_THRESHOLD = 0.45
+SCORE_THRESHOLD = 0.35
 _NMS_IOU = 0.5
 _MIN_SIDE_PX = 2
 _MAX_CANDIDATES = 300  # before suppression, which takes their square

@@ -86,6 +86,8 @@ def test_the_teacher_in_the_parts_is_counted_like_a_detector(person, other, stri
     got = report([Compared(taught, taught, near)] * 2, [1.0], Question(), 0.35)
     assert got["strict"]["recall"] == 1
     assert (got["teacher_strict"]["recall"], got["teacher_fair"]["recall"]) == (strict, fair)
+    # the detector finds one of the two whom the teacher sees in either look, and the other's box counts once
+    assert (got["thorough"]["recall"], got["thorough"]["true_boxes"]) == (0.5, 4)
 
 
 def test_squares_cover_a_frame_and_overlap():
