@@ -74,14 +74,14 @@ def report(compared: list[Compared], times_ms: list[float], question: Question, 
         the teacher's other people (smaller, or less sure) is neither right nor false; "usual": at `threshold`, strict;
         and the time a frame. If it looked closer: "closer": where what it saw then is neutral too; "thorough": where
         what it saw in either look is to be found, and its small and unsure ones are neutral; "teacher_strict"
-        and "teacher_fair": the same, counted as if it were the detector, which tells what a count is worth to one who
-        sees more than the teacher.
+        and "teacher_fair": "strict" and "fair" of what it saw then, as if that were the detector's: what these counts
+        are worth to one who sees more than the teacher.
     """
     strict = [_image(one, question, fair=False) for one in compared]
     counts = {"strict": strict, "fair": [_image(one, question, fair=True) for one in compared]}
     if compared[0].closer is not None:
         counts["closer"] = [_image(one, question, fair=True, closer=True) for one in compared]
-        counts["thorough"] = [_image(Compared(one.found, both_looks(one)), question, fair=True) for one in compared]
+        counts["thorough"] = [_image(Compared(one.found, _both_looks(one)), question, fair=True) for one in compared]
         itself = [Compared(one.closer, one.taught) for one in compared if one.closer is not None]
         counts["teacher_strict"], counts["teacher_fair"] = (
             [_image(one, question, fair) for one in itself] for fair in (False, True)
@@ -98,7 +98,7 @@ def report(compared: list[Compared], times_ms: list[float], question: Question, 
     }  # fmt: skip
 
 
-def both_looks(one: Compared) -> Detections:
+def _both_looks(one: Compared) -> Detections:
     """What the teacher saw in the frame or in its parts, each person once."""
     if one.closer is None:
         return one.taught

@@ -53,10 +53,5 @@ def crop_people(
         image.ctypes.data, where.ctypes.data, crops.ctypes.data,
     )  # fmt: skip
     status = native.qanet_crop_run(ctypes.byref(request))
-    if status == 1:
-        raise QanetError(
-            "vector_lanes does not fit this machine", expected=f"0 or one of {library.lanes()}", got=vector_lanes
-        )
-    if status == 2:
-        raise MemoryError("no memory for the crops' rows")
+    library.check_status(status, vector_lanes)
     return crops

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from qanet.errors import QanetError
 
-_ABI = 2  # the same number as kAbiVersion in tail.cpp
+_ABI = 3  # the same number as kAbiVersion in library.cpp
 PATH = Path(__file__).with_name("libqanet_native.so.1")  # setup.py builds it under this name
 
 
@@ -21,7 +21,7 @@ def load() -> ctypes.CDLL | None:
     """The library beside this file; None where it was not built, or was built from other sources."""
     try:
         library = ctypes.CDLL(str(PATH))
-        return library if library.qanet_tail_abi() == _ABI else None
+        return library if library.qanet_abi() == _ABI else None
     except (OSError, AttributeError):  # not there, for another platform, or not ours
         return None
 
@@ -46,7 +46,15 @@ def required() -> ctypes.CDLL:
 def lanes() -> tuple[int, ...]:
     """Floats a vector of each kernel that this machine can run, widest first; the first is the one taken."""
     out = (ctypes.c_int32 * 3)()
-    return tuple(out[: required().qanet_tail_lanes(out)])
+    return tuple(out[: required().qanet_lanes(out)])
+
+
+def check_status(status: int, vector_lanes: int) -> None:
+    """Raise what every entry point's status says: 1 for lanes that are not there, 2 for memory that ran out."""
+    if status == 1:
+        raise QanetError("vector_lanes does not fit this machine", expected=f"0 or one of {lanes()}", got=vector_lanes)
+    if status == 2:
+        raise MemoryError("no memory for the kernel's rows")
 
 
 def cores() -> int:

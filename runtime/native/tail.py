@@ -74,12 +74,7 @@ def pixel_score(
         request.data[index] = view.ctypes.data
         request.strides[index][:] = view.strides
     status = native.qanet_tail_run(ctypes.byref(request))
-    if status == 1:
-        raise QanetError(
-            "vector_lanes does not fit this machine", expected=f"0 or one of {library.lanes()}", got=vector_lanes
-        )
-    if status == 2:
-        raise MemoryError("no memory for the pixel score's rows")
+    library.check_status(status, vector_lanes)
     if status == 3:
         for name, view in zip(("logits", "flipped_logits"), views):
             check_arguments(view, boxes, image_size, threshold, name)  # tells which and how many

@@ -44,7 +44,7 @@ class ForeignLibrary:
         assert done.returncode == 0, f"the program ended with {done.returncode}: {done.stderr.decode()}"
         return done.stdout
 
-    def qanet_tail_lanes(self, out):
+    def qanet_lanes(self, out):
         lanes = np.frombuffer(self._ask(struct.pack("<i", 0)), np.int32)
         out[: len(lanes)] = lanes.tolist()
         return len(lanes)

@@ -27,7 +27,7 @@ struct CropRequest {  // as in crop.cpp
 
 extern "C" int qanet_crop_run(const CropRequest* request) noexcept;
 extern "C" int qanet_tail_run(const Request* request) noexcept;
-extern "C" int qanet_tail_lanes(int32_t out[3]);
+extern "C" int qanet_lanes(int32_t out[3]);
 extern "C" int qanet_tail_exp(int32_t lanes, const float* x, float* out, int64_t count);
 
 template <typename T>
@@ -46,7 +46,7 @@ int main() {
     const int32_t what = read<int32_t>(1)[0];
     if (what == 0) {  // the lanes of each kernel
         std::vector<int32_t> lanes(3);
-        lanes.resize(qanet_tail_lanes(lanes.data()));
+        lanes.resize(qanet_lanes(lanes.data()));
         write(lanes);
         return 0;
     }

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from qanet.errors import QanetError
 from qanet.train.recipe import Recipe
 
-SCENES = 0.45  # share of images
-
 if TYPE_CHECKING:
     import torch
 
     from qanet.train.detection.trainer import DetectorTrainer
     from qanet.train.loop.distributed import World
+
+SCENES = 0.45  # share of images
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,8 @@
 #include "crop/crop.h"
 #include "tail/tail.h"
 
+#define QANET_EXPORT __attribute__((visibility("default")))
+
 namespace qanet {
 
 struct Kernel {
@@ -23,11 +25,6 @@ const Kernel* avx2_kernel();
 const Kernel* avx512_kernel();
 
 // The widest that this machine has, or the one with so many lanes; null where there is none of these.
-inline const Kernel* choose_kernel(int lanes) {
-    const Kernel* const kernels[] = {avx512_kernel(), avx2_kernel(), baseline_kernel()};
-    for (const Kernel* kernel : kernels)
-        if (kernel && (lanes == 0 || kernel->lanes == lanes)) return kernel;
-    return nullptr;
-}
+const Kernel* choose_kernel(int lanes);
 
 }  // namespace qanet

@@ -24,7 +24,7 @@ struct AxisStore {
         Pixel pixel;
         count = 1;
         first = size, last = -1;
-        for (const bool measuring : {true, false}) {
+        for (const bool measuring : {true, false}) {  // rounding may give one more than the samples let expect
             if (!measuring) index.assign(size_t(crop) * count, 0), weight.assign(size_t(crop) * count, 0.0f);
             for (int i = 0; i < crop; ++i) {
                 pixel.taps = 0;

@@ -28,7 +28,7 @@ struct CropRequest {
 };
 
 // 0; 1 where the request asks for lanes that are not there; 2 where memory ran out.
-__attribute__((visibility("default"))) int qanet_crop_run(const CropRequest* request) noexcept {
+QANET_EXPORT int qanet_crop_run(const CropRequest* request) noexcept {
     const CropRequest& r = *request;
     const Kernel* kernel = choose_kernel(r.lanes);
     if (!kernel) return 1;

@@ -15,7 +15,6 @@ using namespace qanet;
 
 namespace {
 
-constexpr int kAbiVersion = 2;        // the same number as in library.py
 constexpr int kTileRows = 128;        // image rows; a tile computes one or two crop rows that its neighbour has too
 constexpr int kTileFloats = 8192;    // classes times columns: two wide rows stay in the second-level cache
 constexpr int kMinTileColumns = 64;
@@ -23,8 +22,6 @@ constexpr int kMinTileColumns = 64;
 }  // namespace
 
 extern "C" {
-
-#define QANET_EXPORT __attribute__((visibility("default")))
 
 struct Request {
     int32_t people, classes, map_h, map_w;
@@ -38,16 +35,6 @@ struct Request {
     float* scores;               // (N, C), the whole person in column 0; out
     float threshold;
 };
-
-QANET_EXPORT int qanet_tail_abi() { return kAbiVersion; }
-
-// Lanes of the kernels that this build and this machine have, widest first; returns how many.
-QANET_EXPORT int qanet_tail_lanes(int32_t out[3]) {
-    int found = 0;
-    for (const Kernel* kernel : {avx512_kernel(), avx2_kernel(), baseline_kernel()})
-        if (kernel) out[found++] = kernel->lanes;
-    return found;
-}
 
 // e^x as the kernel with so many lanes computes it; `count` a multiple of 16. 0, or 1 for lanes that are not there.
 QANET_EXPORT int qanet_tail_exp(int32_t lanes, const float* x, float* out, int64_t count) {
