@@ -35,7 +35,7 @@ def _arguments() -> CommandParser:
     )  # fmt: skip
     parser.add_argument("--pairs", type=int, default=8, metavar="N", help="turns with the runtime's program (8)")
     parser.add_argument("--repeats", type=int, default=10, metavar="N", help="of each comparison (10)")
-    parser.add_argument("--seconds", type=float, default=5.0, metavar="S", help="of each turn and each run (5)")
+    parser.add_argument("--seconds", type=float, default=10.0, metavar="S", help="of each turn and each run (10)")
     parser.add_argument("--slowdown", type=float, default=0.05, metavar="SHARE", help="to inject (0.05)")
     return parser
 
