@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from qanet.bundle import SEVEN_BITS, Bundle
+from qanet.bundle import NO_VNNI, Bundle
 from qanet.errors import QanetError, QanetWarning
 from qanet.files import write_bytes
 from qanet.runtime.answers.judge import COARSER, TOLERANCES, compare, label_agreement, relative_rms
@@ -24,7 +24,7 @@ from qanet.runtime.answers.known import (
 from qanet.runtime.answers.verdicts import Verdict, cache_folder, read_own, recall, remember, verdict_key
 from qanet.runtime.engines.base import Engine, Origin
 
-_NARROW = ("int8", SEVEN_BITS, "fp8")
+_NARROW = ("int8", NO_VNNI, "fp8")
 
 
 def answer(bundle: Bundle, engine: Engine, batch_sizes: tuple[int, ...] | None = None) -> Verdict | None:
@@ -115,7 +115,7 @@ def _kind(origin: Origin) -> str:
     """The entry of TOLERANCES that holds for an engine."""
     if origin.graph == "fp16" and origin.computes_in == "bf16":
         return "bf16"
-    return "int8" if origin.graph == SEVEN_BITS else origin.graph
+    return "int8" if origin.graph == NO_VNNI else origin.graph
 
 
 def _number(value: float) -> float:
