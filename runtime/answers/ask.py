@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
@@ -40,14 +41,16 @@ def answer(bundle: Bundle, engine: Engine, batch_sizes: tuple[int, ...] | None =
     origin: Origin | None = getattr(engine, "origin", None)
     if origin is None or "fp32" not in bundle.manifest["graphs"]:
         return None
-    stored = stored_answers(bundle)  # its hash is checked even where the verdict is known
-    record = bundle.manifest["answers"] if stored else {}
-    told = [bundle.manifest["files"][record["file"]]["sha256"], record] if stored else [source_of(bundle, "fp32")]
+    record = bundle.manifest["answers"] if "fp32" in current_graphs(bundle) else {}
+    told: list[Any] = [source_of(bundle, "fp32"), record]
+    if record:
+        bundle.read(record["file"])  # its hash is checked even where the verdict is known
+        told.append(bundle.manifest["files"][record["file"]]["sha256"])
     sizes = batch_sizes if batch_sizes is not None else tuple(getattr(engine, "batch_sizes", (1,)))
     key = verdict_key(engine.runtime, asdict(origin), sorted(engine.outputs), sizes, told, TOLERANCES)
     verdict = recall(key)
     if verdict is None:
-        known = stored or made_answers(bundle)
+        known = stored_answers(bundle) or made_answers(bundle)
         verdict = ask(engine, origin, known, record.get("tolerances", {}), sizes)
         remember(key, verdict)
     return verdict
