@@ -122,7 +122,7 @@ def _right_engines(bundle: Bundle, order: Order, say: Callable[[str], None]) -> 
     try:
         return order, build_engines(bundle, order, say)
     except WrongAnswers as error:
-        if order.runtime != "openvino" or order.graph != "int8":
+        if not order.has_another_graph:
             raise
         note(f"{error.fact} ({error.got}): built again for a CPU without VNNI")
         order = replace(order, no_vnni=True)

@@ -5,7 +5,7 @@ import pytest
 
 from qanet.calib.calibrate import calibrate
 from qanet.calib.graph import load_model
-from qanet.calib.quantize import NARROW_TYPES, insert_qdq, write_quantised
+from qanet.calib.quantize import NARROW_TYPES, insert_qdq, int8_of_this_cpu, write_quantised
 from qanet.cpu_precision import openvino_core
 
 onnx = pytest.importorskip("onnx")
@@ -36,7 +36,7 @@ def quantised(tmp_path_factory):
             fp32, int8 = (folder / f"{family}.{precision}.onnx" for precision in ("fp32", "int8"))
             export_onnx(lively_network(chosen), SIZE, fp32)
             scales = calibrate(fp32, [CROPS], "minmax", threads=1)
-            write_quantised(fp32, scales, int8)
+            write_quantised(fp32, scales, int8, int8_of_this_cpu())
             made[family] = (fp32, int8, scales)
         return made[family]
 

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from cpu_types import needs_16_bits
 from engine_graphs import make_graph, needs_rtx, onnx
 
 from qanet.__main__ import main as qanet
@@ -101,7 +102,10 @@ def snapshot(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-RUNTIMES = [("openvino", "fp16"), pytest.param("tensorrt-rtx", "fp32", marks=needs_rtx)]
+RUNTIMES = [
+    pytest.param("openvino", "fp16", marks=needs_16_bits),
+    pytest.param("tensorrt-rtx", "fp32", marks=needs_rtx),
+]
 
 
 @pytest.mark.parametrize(("runtime", "precision"), RUNTIMES)
