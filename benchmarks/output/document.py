@@ -119,7 +119,8 @@ def _compared(document: dict[str, Any], variant: Variant, reference: Variant | N
         entry[f"{kind}_speed_up"] = round(ratio["value"], 4) if ratio else None
         entry[f"{kind}_speed_up_interval"] = ratio
     entry["over_baseline"] = _speed_up(_entry(document, "parser", label), _baseline(document, variant.model), document)
-    card = variant.bundle.manifest["accuracy"].get(variant.precision)
+    graph = (document["executions"].get(label) or {}).get("graph") or variant.precision
+    card = variant.bundle.manifest["accuracy"].get(graph)  # INT8 has two graphs, each with an accuracy of its own
     card = card if isinstance(card, dict) else {}
     entry["execution"] = document["executions"].get(label)
     entry["open_ms"] = document["open_ms"].get(label)

@@ -6,7 +6,7 @@ from typing import Any
 
 from qanet.bundle import Bundle
 from qanet.cpu_precision import cpu_signature, openvino_core
-from qanet.runtime.engines.base import Engine
+from qanet.runtime.engines.base import Engine, graph_name
 
 NARROW_SHARE = 0.5  # least share of the matrix products that an INT8 engine computes in INT8
 _TYPES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": "int8"}
@@ -21,7 +21,7 @@ def describe_execution(bundle: Bundle, engine: Engine) -> dict[str, Any]:
     """Plain data on an open engine.
 
     Returns:
-        runtime; floating_point: the type of what is not INT8 ("f32", "bf16", "f16"), None where the runtime does not
+        runtime; graph: the bundle's, by its key; floating_point: the type of what is not INT8 ("f32", "bf16", "f16"), None where the runtime does not
         tell; multiply_add_shares: precision -> fraction, from the census of an engine that `qanet build` made for
         this runtime and CPU with the same floating-point type, None where the bundle has none; products: precision ->
         number of matrix products in the open engine, None where the runtime does not tell.
@@ -35,7 +35,7 @@ def describe_execution(bundle: Bundle, engine: Engine) -> dict[str, Any]:
             shares = (entry.get("census") or {}).get("multiply_add_shares")
             break
     return {
-        "runtime": engine.runtime, "floating_point": floating_point, "multiply_add_shares": shares,
+        "runtime": engine.runtime, "graph": graph_name(engine), "floating_point": floating_point, "multiply_add_shares": shares,
         "products": count_products(engine),
     }  # fmt: skip
 

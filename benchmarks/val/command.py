@@ -16,9 +16,11 @@ from qanet.benchmarks.val.tagged import choose_tags
 from qanet.benchmarks.val.text import save_card, val_text
 from qanet.bundle import Bundle, open_bundle
 from qanet.cli.commandline import command_parser, emit, note
+from qanet.cpu_features import cpu_features
 from qanet.datasets import DATA_FORMATS, default_split, open_dataset, read_detections
 from qanet.errors import QanetError
 from qanet.metrics import PROTOCOLS
+from qanet.runtime.engines.base import graph_name
 from qanet.runtime.parser import load
 
 
@@ -69,7 +71,7 @@ def main(argv: Sequence[str], *, open_checkpoint: Callable[..., Bundle]) -> int:
         bundle = open_bundle(str(path))
         document = _measure(args, bundle)
         if args.save:
-            save_card(bundle, document["precision"], document)
+            save_card(bundle, document["graph"], document)
     emit(args.json, document, val_text(document, bundle))
     return 0
 
@@ -89,6 +91,7 @@ def _measure(args: argparse.Namespace, bundle: Bundle) -> dict[str, Any]:
         report = evaluate(parser, data, args.protocol, lambda: bar.update() and None, detected, args.weights, tags=tags)
     return {
         "model": str(args.model), "runtime": parser.engine.runtime, "precision": parser.engine.precision,
+        "graph": graph_name(parser.engine), "cpu": ", ".join(cpu_features()),
         "tail": args.tail,
         "data": Path(args.data).resolve().name, "format": args.format, "split": split,
         "boxes": Path(args.boxes).name if args.boxes else "ground truth", "flip": args.flip,

@@ -18,14 +18,14 @@ _FORMAT_SHOWN = {  # what the sets' own papers and challenges measure
         ("mean_f_measure_foreground", "mean F-measure (foreground classes present, pixels of all images)"),
     ),
 }
-_CARD = ("images", "protocol", "runtime", "tail", "data", "split", "boxes")
+_CARD = ("images", "protocol", "runtime", "tail", "data", "split", "boxes", "cpu")
 
 
-def save_card(bundle: Bundle, precision: str, document: dict[str, Any]) -> None:
-    """Write the shown numbers into the bundle's manifest."""
+def save_card(bundle: Bundle, graph: str, document: dict[str, Any]) -> None:
+    """Write the shown numbers of a graph ("fp32", "int8", "int8-no-vnni") into the bundle's manifest."""
     keys = [*(key for key, _ in SHOWN), *_CARD]
     card = {key: document[key] for key in keys if key in document}
-    bundle.manifest["accuracy"][precision] = {k: round(v, 5) if isinstance(v, float) else v for k, v in card.items()}
+    bundle.manifest["accuracy"][graph] = {k: round(v, 5) if isinstance(v, float) else v for k, v in card.items()}
     bundle.save()
 
 

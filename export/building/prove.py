@@ -17,7 +17,7 @@ from qanet.runtime.answers.ask import ask, made_answers
 from qanet.runtime.answers.known import pictures, stored_answers
 from qanet.runtime.answers.verdicts import Verdict
 from qanet.runtime.detectors.person import OUTPUTS as DETECTOR_OUTPUTS
-from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS, Engine
+from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS, Engine, graph_name
 from qanet.runtime.engines.select import Choice, has_cuda, open_choice, open_engine
 from qanet.runtime.engines.tensorrt_choice import MODULES as TENSORRT_MODULES
 
@@ -105,8 +105,7 @@ def _auto(bundle: Bundle, outputs: tuple[str, ...]) -> tuple[str, bool]:
         engine = open_engine(bundle, "auto", "auto", outputs)
     except QanetError as error:
         return f"auto takes nothing: {error.line()}", False
-    origin = getattr(engine, "origin", None)
-    graph = origin.graph if origin else engine.precision
+    graph = graph_name(engine)
     if bundle.manifest["timings"]:
         why = "the fastest right one that `qanet build` measured"
     elif len(bundle.manifest["graphs"]) == 1:

@@ -48,3 +48,9 @@ class Engine(Protocol):
             The engine's outputs by name, owned by the caller.
         """
         ...
+
+
+def graph_name(engine: Engine) -> str:
+    """The key of the bundle's graph that an engine was made of; its precision where it does not say."""
+    origin: Origin | None = getattr(engine, "origin", None)
+    return origin.graph if origin else engine.precision
