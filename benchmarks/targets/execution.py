@@ -21,10 +21,10 @@ def describe_execution(bundle: Bundle, engine: Engine) -> dict[str, Any]:
     """Plain data on an open engine.
 
     Returns:
-        runtime; graph: the bundle's, by its key; floating_point: the type of what is not INT8 ("f32", "bf16", "f16"), None where the runtime does not
-        tell; multiply_add_shares: precision -> fraction, from the census of an engine that `qanet build` made for
-        this runtime and CPU with the same floating-point type, None where the bundle has none; products: precision ->
-        number of matrix products in the open engine, None where the runtime does not tell.
+        runtime; graph: the bundle's, by its key; floating_point: the type of what is not INT8 ("f32", "bf16", "f16"),
+        None where the runtime does not tell; multiply_add_shares: precision -> fraction, from the census of an engine
+        that `qanet build` made for this runtime and CPU with the same floating-point type, None where the bundle has
+        none; products: precision -> number of matrix products in the open engine, None where the runtime does not tell.
     """
     floating_point = getattr(engine, "floating_point", None)
     shares = None
@@ -35,9 +35,12 @@ def describe_execution(bundle: Bundle, engine: Engine) -> dict[str, Any]:
             shares = (entry.get("census") or {}).get("multiply_add_shares")
             break
     return {
-        "runtime": engine.runtime, "graph": graph_name(engine), "floating_point": floating_point, "multiply_add_shares": shares,
+        "runtime": engine.runtime,
+        "graph": graph_name(engine),
+        "floating_point": floating_point,
+        "multiply_add_shares": shares,
         "products": count_products(engine),
-    }  # fmt: skip
+    }
 
 
 def count_products(engine: Engine) -> dict[str, int] | None:
