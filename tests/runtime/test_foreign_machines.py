@@ -16,7 +16,7 @@ import pytest
 
 pytest.importorskip("onnxruntime", reason="graphs are compared with ONNX Runtime")
 pytest.importorskip("onnx", reason="graphs are made with onnx")
-from foreign_graphs import HEIGHT, WIDTH, exact_logits, foreign_graphs, relative_error
+from foreign_graphs import HEIGHT, WIDTH, exact_logits, foreign_graphs, relative_error, worst_case
 from foreign_machine import (
     ARM,
     ARM_DOT_PRODUCTS,
@@ -53,7 +53,7 @@ one_of_each = pytest.mark.parametrize("machine", [SSE42, AVX2, ARM], ids=str)
 
 @pytest.fixture(scope="module")
 def graphs():
-    return foreign_graphs()
+    return foreign_graphs() | {f"int8_worst{levels}": worst_case(levels) for levels in (64, 65, 127)}
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +99,16 @@ def test_int8_saturates_where_there_is_no_vnni(answers, exact, machine, runtime)
 @on_every_machine
 def test_seven_bits_are_right_everywhere(answers, exact, machine, runtime):
     assert relative_error(answers(machine, runtime).outputs["int8_seven"], exact["int8_seven"]) < 0.05  # 0.02
+
+
+@on_every_machine
+def test_64_levels_are_the_most_that_cannot_saturate(answers, exact, machine, runtime):
+    told = answers(machine, runtime)
+    errors = {k: relative_error(told.outputs[f"int8_worst{k}"], exact[f"int8_worst{k}"]) for k in (64, 65, 127)}
+    if (machine, runtime) in SATURATE:
+        assert errors[64] == 0 and errors[65] > 0.01 and errors[127] > 0.5, errors
+    else:
+        assert max(errors.values()) <= (0.05 if told.floating_point == "f16" else 0), errors
 
 
 def test_saturated_answers_find_nobody(answers, exact):

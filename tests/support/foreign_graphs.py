@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import onnx.parser
 from onnx import numpy_helper
 
 from qanet.bundle import open_bundle
@@ -25,26 +26,77 @@ def foreign_graphs() -> dict[str, onnx.ModelProto]:
     return graphs
 
 
-def halve_weights(model: onnx.ModelProto) -> int:
-    """Round the INT8 weights of a Q/DQ graph to half as many levels; how many of its convolutions have such weights.
+def halve_weights(model: onnx.ModelProto) -> None:
+    """Round the INT8 weights of a Q/DQ graph to half as many levels.
 
     Products of 64 levels added in pairs fit 16 bits: 2 x 255 x 64 = 32640. The weights of a depthwise convolution stay
     as they are, since its kernels add no pairs: they go through one channel at a time.
     """
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     made = {node.output[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
-    halved = 0
     for node in model.graph.node:
-        groups = next((a.i for a in node.attribute if a.name == "group"), 1)
-        if node.op_type != "Conv" or node.input[1] not in made or groups > 1:
+        if node.op_type != "Conv" or node.input[1] not in made:
             continue
         weight, scale = made[node.input[1]].input[:2]
         steps = numpy_helper.to_array(constants[weight]).astype(np.float32)
+        if steps.shape[1] == 1:  # depthwise
+            continue
         widths = numpy_helper.to_array(constants[scale])
         constants[weight].CopyFrom(numpy_helper.from_array(np.rint(steps / 2).astype(np.int8), weight))
         constants[scale].CopyFrom(numpy_helper.from_array(widths * np.float32(2), scale))
-        halved += 1
-    return halved
+
+
+def worst_case(levels: int) -> onnx.ModelProto:
+    """Convolutions whose products are as large as they can be: activations and weights at the ends of their ranges.
+
+    The steps are powers of two, so that what does not overflow is exact in float32 as well.
+
+    Args:
+        levels: the size of the weights, in steps; of the depthwise ones it is 127.
+    """
+    channels, rng = 32, np.random.default_rng(0)
+    signs: np.ndarray = rng.choice(np.array([-1, 1], np.int8), (channels, channels, 3, 3))
+    signs[0::3], signs[1::3] = 1, -1  # a third all positive, a third all negative, a third mixed
+    constants: dict[str, np.ndarray | np.generic] = {
+        "full.steps": signs * np.int8(levels), "deep.steps": signs[:, :1] * np.int8(127),
+        "last.steps": signs[:13, :, :1, :1] * np.int8(levels), "weight.step": np.float32(2**-10),
+        "grey": np.float32(127.5), "spread": np.ones((channels, 3, 1, 1), np.float32) / np.float32(3),
+        "zero": np.int8(0), "a.step": np.float32(2**-7),
+        **{f"{name}.step": np.float32(0.25) for name in "bcd"},
+    }  # fmt: skip
+    text = f"""
+        <ir_version: 9, opset_import: ["": 18]>
+        worst (uint8[N,{HEIGHT},{WIDTH},3] crops) => (float[N,13,{HEIGHT},{WIDTH}] logits) {{
+          floats = Cast<to = 1>(crops)
+          planar = Transpose<perm = [0, 3, 1, 2]>(floats)
+          centred = Sub(planar, grey)
+          a = Conv(centred, spread)
+          {_quantised("a")}
+          {_weight("full")}
+          b = Conv<pads = [1, 1, 1, 1]>(a.dq, full.weight)
+          {_quantised("b")}
+          {_weight("deep")}
+          c = Conv<pads = [1, 1, 1, 1], group = {channels}>(b.dq, deep.weight)
+          {_quantised("c")}
+          {_weight("last")}
+          d = Conv(c.dq, last.weight)
+          {_quantised("d", "logits")}
+        }}
+    """
+    model = onnx.parser.parse_model(text.replace(".", "_"))
+    named = ((name.replace(".", "_"), np.asarray(value)) for name, value in constants.items())
+    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in named)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _quantised(name: str, output: str = "") -> str:
+    steps = f"{name}.q = QuantizeLinear({name}, {name}.step, zero)"
+    return f"{steps}\n{output or name + '.dq'} = DequantizeLinear({name}.q, {name}.step, zero)"
+
+
+def _weight(name: str) -> str:
+    return f"{name}.weight = DequantizeLinear({name}.steps, weight.step, zero)"
 
 
 def exact_logits(model: onnx.ModelProto, crops: np.ndarray) -> np.ndarray:
