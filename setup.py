@@ -54,6 +54,7 @@ setup(
     package_dir=package_dir,
     package_data={
         "qanet": ["py.typed", "models/*/*"],
+        "qanet.runtime.answers": ["pictures/*.jpg"],
         "qanet.runtime.native": ["cpp/*.cpp", "cpp/*.h", "cpp/*/*.cpp", "cpp/*/*.h"],
         "qanet.runtime.cuda": ["kernels/*.cu", "kernels/*.cuh"],
     },

@@ -21,7 +21,7 @@ from qanet.benchmarks.targets.check import Checked, check_variants
 from qanet.benchmarks.targets.execution import execution_warning
 from qanet.benchmarks.targets.samples import SampleSet, collect, recrop
 from qanet.benchmarks.targets.timed import baseline_target, build_targets
-from qanet.benchmarks.targets.variants import Variant, list_variants, model_names
+from qanet.benchmarks.targets.variants import Variant, list_variants, model_names, without_lacking
 from qanet.benchmarks.video.command import run_video
 from qanet.bundle import Bundle, open_bundle
 from qanet.cli.commandline import note
@@ -50,7 +50,7 @@ def main(
     if args.video:
         return run_video(args)
     bundles = [open_bundle(name) for name in args.models]
-    variants = list_variants(bundles, args.precision, args.tail, args.device)
+    variants, lacking = without_lacking(list_variants(bundles, args.precision, args.tail, args.device))
     data = open_data(args.data, args.format, args.split, bundles[0].labels) if args.data else None
     parse_summary = _parse_summary(args.parse_summary)
     facts = machine.describe()
@@ -71,7 +71,7 @@ def main(
         parts["parse"] = parse_summary
     more = passes.run(parts)
     facts["after"] = machine.finish(facts)
-    document = _document(parts, variants, session, parsers, samples, more, refusals + passes.warnings)
+    document = _document(parts, variants, session, parsers, samples, more, lacking + refusals + passes.warnings)
     output.write_results(Path(args.output), document)  # before anything about pictures can go wrong
     first = model_names(bundles)[0]
     try:

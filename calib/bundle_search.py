@@ -13,7 +13,7 @@ from qanet.calib.cache import cache_folder, cache_key
 from qanet.calib.graph import load_model
 from qanet.calib.latency import block_latency_ms
 from qanet.calib.plot import page
-from qanet.calib.quantize import insert_qdq
+from qanet.calib.quantize import insert_qdq, int8_of_this_cpu
 from qanet.calib.scales import Scales
 from qanet.calib.search import METRICS, Accuracy, BlockCost, Found, Measurements, choose, sensitivities
 from qanet.errors import QanetError
@@ -75,5 +75,6 @@ def _with_ranges(model: Any, scales: Scales) -> tuple[str, ...]:
 
 
 def _graph(model: Any, scales: Scales, in_float: Sequence[str]) -> bytes:
-    quantised = insert_qdq(model, dataclasses.replace(scales, keep=present_patterns(model, in_float)))
+    kept = dataclasses.replace(scales, keep=present_patterns(model, in_float))
+    quantised = insert_qdq(model, kept, int8_of_this_cpu())  # what is measured here must be right here
     return bytes(quantised.SerializeToString(deterministic=True))

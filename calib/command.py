@@ -7,21 +7,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from qanet.bundle import Bundle, open_bundle, writable_copy
+from qanet.bundle import SEVEN_BITS, Bundle, open_bundle, writable_copy
 from qanet.calib.bundle_search import search_bundle
 from qanet.calib.calibrate import calibrate_cached
 from qanet.calib.graph import file_sha256
-from qanet.calib.quantize import NARROW_TYPES, write_quantised
+from qanet.calib.quantize import NARROW_TYPES, int8_of_this_cpu, write_quantised
 from qanet.calib.ranges import DEFAULT_PERCENTILE, METHODS
 from qanet.calib.scales import Scales, load_scales
 from qanet.calib.search import HEADER, METRICS, Found, rows
 from qanet.cli.commandline import command_parser, emit, note, table
 from qanet.errors import QanetError
 from qanet.labels import PERSON_BOX1
+from qanet.runtime.answers.ask import answers_missing
+from qanet.runtime.answers.judge import TOLERANCES
+from qanet.runtime.answers.known import renew_answers
+from qanet.runtime.answers.reference import exact_outputs
 
 
 def quantize_bundle(bundle: Bundle, precision: str = "int8") -> None:
-    """Write the INT8 or FP8 graph of a bundle from its FP32 graph and scales.json; the manifest is not saved.
+    """Write the graph of a key of NARROW_TYPES into a bundle, from its FP32 graph and scales.json, unsaved.
 
     Raises:
         QanetError: no scales yet, or scales that do not fit the graph.
@@ -31,13 +35,32 @@ def quantize_bundle(bundle: Bundle, precision: str = "int8") -> None:
             f"{bundle.path} has no scales.json, so there is no {precision.upper()}", expected="a calibrated bundle",
             got="FP32 only", next_command=f"qanet calibrate {bundle.path} --data DIR",
         )  # fmt: skip
+    bundle.add_file(f"model.{precision}.onnx", quantised_graph(bundle, precision))
+    bundle.manifest["graphs"][precision] = f"model.{precision}.onnx"
+
+
+def quantised_graph(bundle: Bundle, precision: str) -> bytes:
+    """The Q/DQ graph of a key of NARROW_TYPES, from the bundle's FP32 graph and scales.json; nothing is written."""
     with tempfile.TemporaryDirectory() as folder:
         model, scales, quantised = (Path(folder) / name for name in ("model.onnx", "scales.json", "quantised.onnx"))
         model.write_bytes(bundle.graph("fp32"))
         scales.write_bytes(bundle.read("scales.json"))
         write_quantised(model, load_scales(scales, model), quantised, precision)
-        bundle.add_file(f"model.{precision}.onnx", quantised.read_bytes())
-    bundle.manifest["graphs"][precision] = f"model.{precision}.onnx"
+        return quantised.read_bytes()
+
+
+def renew_narrow_answers(bundle: Bundle) -> None:
+    """What both INT8 graphs of the bundle's scales answer, and FP32 where that is missing, into the bundle, unsaved.
+
+    The 7-bit graph's too, which may only be written later, on the CPU that needs it.
+
+    Raises:
+        QanetError: ONNX Runtime is not installed, or a graph does not run.
+    """
+    wanted = answers_missing(bundle, ("fp32", "int8", SEVEN_BITS))
+    graphs = {name: bundle.graph(name) if name == "fp32" else quantised_graph(bundle, name) for name in wanted}
+    if graphs:
+        renew_answers(bundle, graphs, exact_outputs, TOLERANCES)
 
 
 def calibrate_bundle(
@@ -71,7 +94,9 @@ def write_scales(bundle: Bundle, scales: Scales) -> None:
     for precision in NARROW_TYPES:
         bundle.manifest["graphs"].pop(precision, None)
         bundle.manifest["accuracy"].pop(precision, None)
-    quantize_bundle(bundle)
+    for graph in dict.fromkeys(("int8", int8_of_this_cpu())):
+        quantize_bundle(bundle, graph)
+    renew_narrow_answers(bundle)
     bundle.manifest["engines"] = [e for e in bundle.engines if e["precision"] not in NARROW_TYPES]
     bundle.save()
 

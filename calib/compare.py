@@ -27,10 +27,12 @@ from qanet.calib.calibrate import calibrate
 from qanet.calib.graph import load_model
 from qanet.calib.latency import network_latency_ms
 from qanet.calib.observe import crop_shape, each_crop
-from qanet.calib.quantize import write_quantised
+from qanet.calib.quantize import int8_of_this_cpu, write_quantised
 from qanet.cli.commandline import command_parser, emit, note, run_module, table
+from qanet.cpu_features import sums_saturate
 from qanet.errors import QanetError
 from qanet.files import write_bytes
+from qanet.runtime.crops import people_crops
 
 _HEADER = ("graph", "mIoU", "pixel acc.", "rank corr.", "MB", "Q/DQ nodes", "OpenVINO ms", "made in s", "TensorRT-RTX")
 
@@ -89,7 +91,7 @@ def _make(bundle: Bundle, fp32: bytes, args: argparse.Namespace) -> tuple[dict[s
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model.onnx"
         model.write_bytes(fp32)
-        batches = resolve("qanet.runtime.crops:people_crops")(Path(args.data), bundle.input_hw, args.crops)
+        batches = people_crops(Path(args.data), bundle.input_hw, args.crops)
         with CropSpool(each_crop(batches, crop_shape(load_model(model)))) as crops:
             for name, make in _makers(model, crops, args.threads or 0).items():
                 start = time.monotonic()
@@ -113,7 +115,8 @@ def _makers(model: Path, crops: CropSpool, threads: int) -> dict[str, Callable[[
 
     def ours(method: str) -> bytes:
         output = model.with_name("ours.onnx")
-        write_quantised(model, calibrate(model, crops, method, threads=threads), output)
+        scales = calibrate(model, crops, method, threads=threads)
+        write_quantised(model, scales, output, int8_of_this_cpu())
         return output.read_bytes()
 
     return {
@@ -141,7 +144,7 @@ def _quantize_static(model: Path, crops: CropSpool, operators: list[str] | None)
     output = model.with_name("quantize_static.onnx")
     quantize_static(
         model, output, Reader(), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QInt8,
-        weight_type=QuantType.QInt8, op_types_to_quantize=operators,
+        weight_type=QuantType.QInt8, op_types_to_quantize=operators, reduce_range=sums_saturate(),
         extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
     )  # fmt: skip
     return output.read_bytes()

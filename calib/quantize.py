@@ -2,8 +2,9 @@
 
 Activations get a Q and a DQ, one pair a tensor, shared by its readers. Weights are stored as constants of the narrow
 type with a DQ alone, which TensorRT, TensorRT-RTX, OpenVINO and ONNX Runtime all take, so the file is about a quarter
-of the FP32 one. All is symmetric with zero point 0: scale = amax / 127, and -128 is not used by weights. FP8 is E4M3,
-scale = amax / 448, for GPUs from sm_89 on; its Q/DQ came with opset 19.
+of the FP32 one. All is symmetric with zero point 0: scale = amax / 127, and -128 is not used by weights. For CPUs
+without dot products weights have 7 bits, so that the sum of two products fits 16 bits. FP8 is E4M3, scale = amax / 448,
+for GPUs from sm_89 on; its Q/DQ came with opset 19.
 """
 
 from copy import deepcopy
@@ -14,9 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qanet.bundle import SEVEN_BITS
 from qanet.calib.placement import Placement, place
 from qanet.calib.ranges import INT8_LEVELS
 from qanet.calib.scales import Scales
+from qanet.cpu_features import sums_saturate
 from qanet.errors import QanetError
 
 # A runtime may turn a float bias into int32 steps of activation scale x weight scale (ONNX Runtime does, on its own),
@@ -27,11 +30,13 @@ SMALLEST_SCALE = 2.0**-14
 
 @dataclass(frozen=True)
 class NarrowType:
-    """A type to quantise to: its name, the value that amax maps to, and the first opset whose Q/DQ knows it."""
+    """A type to quantise to: its name, the value that amax maps to, the first opset whose Q/DQ knows it, and the value
+    that the largest weight of a channel maps to."""
 
     name: str
     top: float
     opset: int
+    weight_top: float
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -43,7 +48,17 @@ class NarrowType:
         return np.dtype(ml_dtypes.float8_e4m3fn)
 
 
-NARROW_TYPES = {"int8": NarrowType("int8", INT8_LEVELS, 18), "fp8": NarrowType("fp8", 448.0, 19)}
+NARROW_TYPES = {
+    "int8": NarrowType("int8", INT8_LEVELS, 18, INT8_LEVELS),
+    # 255 x 64 x 2 = 32640: sums of two products fit the saturating 16 bits of a CPU without dot products.
+    SEVEN_BITS: NarrowType("int8", INT8_LEVELS, 18, 64.0),
+    "fp8": NarrowType("fp8", 448.0, 19, 448.0),
+}
+
+
+def int8_of_this_cpu() -> str:
+    """The key of NARROW_TYPES whose graph this CPU computes rightly."""
+    return SEVEN_BITS if sums_saturate() else "int8"
 
 
 def write_quantised(model_path: str | Path, scales: Scales, output: str | Path, precision: str = "int8") -> None:
@@ -88,13 +103,14 @@ def insert_qdq(model: Any, scales: Scales, precision: str = "int8") -> Any:
     return quantised
 
 
-def quantise_weight(weight: NDArray[np.float32], precision: str = "int8") -> tuple[NDArray[Any], NDArray[np.float32]]:
+def quantise_weight(
+    weight: NDArray[np.float32], narrow: NarrowType = NARROW_TYPES["int8"]
+) -> tuple[NDArray[Any], NDArray[np.float32]]:
     """Per output channel (axis 0): float32 (M, ...) -> int8 or E4M3 of the same shape and scales (M,) float32."""
-    narrow = NARROW_TYPES[precision]
     amax = np.abs(weight).reshape(len(weight), -1).max(1)
-    scale = np.maximum(amax / narrow.top, SMALLEST_SCALE).astype(np.float32)
-    steps = np.clip(weight / scale.reshape(-1, *[1] * (weight.ndim - 1)), -narrow.top, narrow.top)
-    return (np.rint(steps) if precision == "int8" else steps).astype(narrow.dtype), scale
+    scale = np.maximum(amax / narrow.weight_top, SMALLEST_SCALE).astype(np.float32)
+    steps = np.clip(weight / scale.reshape(-1, *[1] * (weight.ndim - 1)), -narrow.weight_top, narrow.weight_top)
+    return (np.rint(steps) if narrow.name == "int8" else steps).astype(narrow.dtype), scale
 
 
 def _tensor(name: str, values: NDArray[Any]) -> Any:
@@ -135,7 +151,7 @@ def _weights(graph: Any, placement: Placement, narrow: NarrowType) -> dict[str, 
         graph.node[index].input[1] = f"{name}.dq"
         if name in made:
             continue
-        values, scale = quantise_weight(onnx.numpy_helper.to_array(constants[name]), narrow.name)
+        values, scale = quantise_weight(onnx.numpy_helper.to_array(constants[name]), narrow)
         zero_points = np.zeros(len(scale), narrow.dtype)
         tensors: dict[str, NDArray[Any]] = {narrow.name: values, "scale": scale, "zero_point": zero_points}
         node = onnx.helper.make_node(
@@ -163,3 +179,28 @@ def _reassemble(graph: Any, pairs: dict[str, Any], weights: dict[str, Any], narr
     del graph.node[:], graph.initializer[:]
     graph.node.extend(nodes)
     graph.initializer.extend(initialisers)
+
+
+def rounded_to_seven_bits(data: bytes) -> bytes:
+    """An INT8 ONNX graph with its weights rounded once more, to 7 bits: for graphs that came without their scales.
+
+    What is rounded twice is a little worse than what `insert_qdq` makes of the float weights.
+    """
+    import onnx
+
+    model = onnx.load_model_from_string(data)
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    done: set[str] = set()
+    for node in model.graph.node:
+        if node.op_type != "DequantizeLinear" or not {*node.input[:2]} <= constants.keys():
+            continue
+        weight, scale = (constants[name] for name in node.input[:2])
+        if weight.data_type != onnx.TensorProto.INT8 or len(weight.dims) < 2 or weight.name in done:
+            continue
+        done |= {weight.name, scale.name}
+        halved = np.rint(onnx.numpy_helper.to_array(weight).astype(np.float32) / 2).astype(np.int8)
+        doubled = onnx.numpy_helper.to_array(scale) * 2
+        weight.CopyFrom(onnx.numpy_helper.from_array(halved, weight.name))
+        scale.CopyFrom(onnx.numpy_helper.from_array(doubled, scale.name))
+    serialised: bytes = model.SerializeToString(deterministic=True)
+    return serialised

@@ -1,4 +1,4 @@
-"""What ships of a bundle: the FP32 graph, the checkpoint, the scales, the card and the measured accuracy.
+"""What ships of a bundle: the FP32 graph, the checkpoint, the scales, the known answers, the card and the accuracy.
 
 `python -m qanet.export.release WORKED.qanet --card CARD.md --output qanet/models/NAME.qanet`. Typed graphs and engines
 are left out: `qanet build` makes them from what ships, for the machine at hand.
@@ -13,9 +13,10 @@ from qanet.bundle import Bundle, open_bundle
 from qanet.cli.commandline import CommandParser, run_module
 from qanet.errors import QanetError
 from qanet.labels import PERSON_BOX1
+from qanet.runtime.answers.known import FILE as ANSWERS
 
-KEPT = ("model.onnx", "model.safetensors", "scales.json")
-DETECTOR_KEPT = ("model.onnx", "scales.json")  # without the checkpoint: it comes with every installation
+KEPT = ("model.onnx", "model.safetensors", "scales.json", ANSWERS)
+DETECTOR_KEPT = ("model.onnx", "scales.json", ANSWERS)  # without the checkpoint: it comes with every installation
 CARD = "MODEL_CARD.md"
 
 
@@ -34,7 +35,7 @@ def release(worked: Bundle, card: Path, output: Path) -> Bundle:
     if not card.is_file():
         raise QanetError(f"no model card at {card}")
     manifest = json.loads(json.dumps(worked.manifest))
-    manifest |= {"files": {}, "engines": [], "graphs": {"fp32": "model.onnx"}}
+    manifest |= {"files": {}, "engines": [], "timings": [], "graphs": {"fp32": "model.onnx"}}
     kept = {name: worked.read(name) for name in (DETECTOR_KEPT if worked.labels == PERSON_BOX1 else KEPT)}
     text = card.read_bytes()
     if (output / "manifest.json").exists():

@@ -4,12 +4,13 @@ import difflib
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from qanet._version import __version__
-from qanet.errors import QanetError
+from qanet.errors import QanetError, QanetWarning
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,10 @@ class Command:
 
 
 COMMANDS = {
-    "doctor": Command("qanet.cli.doctor:main", "what this machine can run, and the command for what is missing"),
+    "doctor": Command(
+        "qanet.cli.doctor:main", "what this machine can run, what is missing, and whether its engines answer rightly",
+        {"prove": "qanet.export.building.prove:prove"},
+    ),
     "check": Command("qanet.cli.check_data:main", "walk a data set, name its broken files, count its classes"),
     "train": Command("qanet.train.command:main", "train a recipe; resumes where it stopped"),
     "val": Command(
@@ -38,10 +42,7 @@ COMMANDS = {
         },
     ),
     "qat": Command("qanet.train.qat:main", "fine-tune a calibrated network with fake quantisation"),
-    "build": Command(
-        "qanet.export.building.command:main", "typed graphs and engines for a target",
-        {"quantize": "qanet.calib.command:quantize_bundle", "open_engine": "qanet.runtime.engines.select:open_engine"},
-    ),
+    "build": Command("qanet.export.building.command:main", "typed graphs and engines for a target, each proved"),
     "parse": Command("qanet.runtime.cli.command:main", "parse the people of a video, an image or a folder"),
     "benchmark": Command(
         "qanet.benchmarks.command:main", "latency against accuracy, with an HTML report; verdicts on two results",
@@ -87,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] in ("-V", "--version"):
         print(f"qanet-edge {__version__}")
         return 0
+    warnings.showwarning = _show_warning
     try:
         command = COMMANDS.get(arguments[0])
         if command is None:
@@ -116,6 +118,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # a file or a folder that cannot be used; whoever knows more has told it above
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
+    """The project's own warnings as one line without a place in the code; all others as Python shows them."""
+    if issubclass(category, QanetWarning):
+        print(f"note: {message}", file=sys.stderr)
+    else:
+        print(warnings.formatwarning(message, category, filename, lineno, line), file=file or sys.stderr, end="")
 
 
 def _install_hint(command: str) -> str:

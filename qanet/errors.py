@@ -28,3 +28,7 @@ class QanetError(Exception):
         if self.next_command:
             text += f"; next: {self.next_command}"
         return " ".join(text.split())
+
+
+class QanetWarning(UserWarning):
+    """What a user should know and can go on with: commands print it as one line."""

@@ -80,6 +80,26 @@ def _constants() -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """A user's cache that is empty when the tests begin: what an engine answered in an earlier run proves nothing now.
+
+    Compiled kernels are found by the hash of their sources and stay where they are.
+    """
+    before = os.environ.get("XDG_CACHE_HOME")
+    kept = Path(before or Path.home() / ".cache") / "qanet" / "kernels"
+    kept.mkdir(parents=True, exist_ok=True)
+    folder = tmp_path_factory.mktemp("cache")
+    (folder / "qanet").mkdir()
+    (folder / "qanet" / "kernels").symlink_to(kept)
+    os.environ["XDG_CACHE_HOME"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["XDG_CACHE_HOME"]
+    else:
+        os.environ["XDG_CACHE_HOME"] = before
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of data and clips that are not part of the project: $QANET_SHARED, or `shared` beside the checkout."""

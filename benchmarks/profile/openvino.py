@@ -26,9 +26,12 @@ def profile_openvino(
     """
 
     from qanet.runtime.engines.openvino import bundle_hint, select_outputs
+    from qanet.runtime.engines.select import graphs_of
 
     core = openvino_core()
-    model = select_outputs(core.read_model(variant.bundle.graph(variant.precision)), variant.outputs)
+    model = select_outputs(
+        core.read_model(variant.bundle.graph(graphs_of(variant.bundle, variant.precision)[0])), variant.outputs
+    )
     hint = bundle_hint(variant.bundle, variant.precision, variant.outputs)
     config: dict[str, Any] = {"PERF_COUNT": True, "INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
     if threads:

@@ -51,8 +51,11 @@ def write_openvino_graph(bundle: Bundle, engine: Engine, file: Path) -> None:
     import openvino
 
     from qanet.runtime.engines.openvino import select_outputs
+    from qanet.runtime.engines.select import graphs_of
 
-    model = select_outputs(openvino_core().read_model(bundle.graph(engine.precision)), engine.outputs)
+    model = select_outputs(
+        openvino_core().read_model(bundle.graph(graphs_of(bundle, engine.precision)[0])), engine.outputs
+    )
     openvino.save_model(model, str(file), compress_to_fp16=False)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from qanet.bundle import OPTIONAL_PRECISIONS, PRECISIONS, Bundle
 from qanet.errors import QanetError
 from qanet.runtime.engines.base import GRAPH_TAIL_OUTPUTS, KERNEL_TAIL_OUTPUTS
+from qanet.runtime.engines.select import has_cuda
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,27 @@ def list_variants(
     if not variants:
         raise QanetError("no precision to measure", expected=f"of {', '.join(PRECISIONS)}", got=precisions)
     return variants
+
+
+def without_lacking(variants: Sequence[Variant]) -> tuple[list[Variant], list[str]]:
+    """The variants that this machine can compute as they are called, and a sentence on each precision that it cannot.
+
+    Raises:
+        QanetError: none is left.
+    """
+    from qanet.cpu_precision import floating_point, openvino_core
+
+    kept, sentences = [], []
+    for variant in variants:
+        is_16_bit = variant.precision in ("fp16", "bf16")
+        on_cpu = variant.device == "cpu" or (variant.device == "auto" and not has_cuda())
+        if is_16_bit and on_cpu and floating_point(openvino_core(), variant.precision) == "fp32":
+            sentences.append(f"{variant.precision} is not in this report: this CPU computes FP32 only")
+        else:
+            kept.append(variant)
+    if variants and not kept:
+        raise QanetError(sentences[0], expected="a precision that this machine has", next_command="--precision fp32")
+    return kept, list(dict.fromkeys(sentences))
 
 
 def model_names(bundles: Sequence[Bundle]) -> list[str]:

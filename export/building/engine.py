@@ -5,31 +5,26 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.bundle import Bundle, create
+from qanet.bundle import SEVEN_BITS, Bundle
 from qanet.cli.commandline import note
 from qanet.errors import QanetError
-from qanet.export.building.entry import engine_entry
+from qanet.export.building.asking import alone, ask_built
 from qanet.export.building.float_rest import check_float_rest, choose_float_rest, describe_float_rest
-from qanet.export.building.verify import Arrays, Difference, Run, drawn_crops, verify
+from qanet.export.building.verify import Arrays, Run, drawn_crops, verify
 from qanet.export.engines.built import BuiltEngine
 from qanet.export.engines.census import Census, check_delivered
 from qanet.export.engines.openvino import KERNEL_TAIL, deliverable
 from qanet.export.engines.tensorrt_options import Options
 from qanet.export.graphs.typed_set import graph_file, largest_activations
+from qanet.runtime.answers.judge import Difference
+from qanet.runtime.engines.select import open_engine
 
 _VERIFIED_CROPS = 2
-
-
-class OpenEngine(Protocol):
-    """qanet.runtime.engines.select.open_engine."""
-
-    def __call__(self, bundle: Bundle, device: str, precision: str, outputs: tuple[str, ...]) -> Any:
-        """An engine with `run(crops, box_scores)`."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +36,21 @@ class Order:
     options: Options
     args: argparse.Namespace
     detects: bool = False  # a person detector, whose one tail is in the graph
+    seven_bits: bool = False  # INT8 weights for a CPU whose 16-bit sums would saturate
+
+    @property
+    def graph(self) -> str:
+        """The bundle's graph to build from, by its key in the manifest."""
+        return SEVEN_BITS if self.seven_bits and self.precision == "int8" else self.precision
+
+    @property
+    def lacks(self) -> str | None:
+        """Why this machine cannot deliver the precision, as a sentence; None where it can."""
+        if self.runtime != "openvino" or self.precision not in ("fp16", "bf16"):
+            return None
+        if deliverable(self.precision, None if self.outputs is None else KERNEL_TAIL) != "fp32":
+            return None
+        return f"{self.precision} was not built: this CPU computes FP32 only"
 
     @property
     def targets(self) -> list[str] | None:
@@ -83,16 +93,15 @@ def check_runtimes(orders: list[Order]) -> None:
             this_gpu()  # an engine is verified by running it
 
 
-def build_engines(
-    bundle: Bundle, order: Order, open_engine: OpenEngine, say: Callable[[str], None]
-) -> list[BuiltEngine]:
-    """Build what is ordered: one engine, or one for each bucket in low-memory mode.
+def build_engines(bundle: Bundle, order: Order, say: Callable[[str], None]) -> list[BuiltEngine]:
+    """Build what is ordered: one engine, or one for each bucket in low-memory mode; each answers before it is kept.
 
     Raises:
-        QanetError: a build fails, is not in the precision asked for, or departs from ONNX Runtime.
+        WrongAnswers: an engine that runs here does not give the known answers.
+        QanetError: a build fails, is not in the precision asked for, or departs from its graph with --verify.
     """
     apart = order.args.low_memory and order.runtime != "openvino"
-    with graph_file(bundle, order.precision, order.runtime) as path:
+    with graph_file(bundle, order.graph, order.runtime) as path:
         engines, rest = [], None
         if order.has_float_rest:
             rest = choose_float_rest(path, order.outputs, bundle.input_hw, order.args.float_rest)
@@ -104,9 +113,11 @@ def build_engines(
                 built = replace(built, float_rest=rest.to_json())
             keep = _left_wider(bundle, path, order.precision, built.census)
             check_delivered(built.census, _deliverable(order), keep=keep)
-            if order.args.verify:
-                for line in verify_engine(bundle, order, options, built, open_engine):
+            if order.args.verify:  # first: it names the layer where known answers only tell that they are wrong
+                for line in verify_engine(bundle, order, options, built):
                     say(f"  {line.name}: {line.value:.2g}, limit {line.limit:g}")
+            verdict = ask_built(bundle, built, order.precision, order.graph)
+            say(f"  known answers: {verdict or 'not asked: it is for another machine, and answers there first'}")
             engines.append(built)
     return engines
 
@@ -139,17 +150,15 @@ def build_one(
         return tensorrt.build(path, bar=None if bar.disable else bar, **asked)
 
 
-def verify_engine(
-    bundle: Bundle, order: Order, options: Options, built: BuiltEngine, open_engine: OpenEngine
-) -> list[Difference]:
+def verify_engine(bundle: Bundle, order: Order, options: Options, built: BuiltEngine) -> list[Difference]:
     """Run an engine that is not in the bundle yet, through the runtime's own loader, against ONNX Runtime."""
     device = "cpu" if order.runtime == "openvino" else "cuda"
 
     def runner(engine: BuiltEngine) -> Run:
         def run(crops: NDArray[np.uint8], boxes: NDArray[np.float32], outputs: tuple[str, ...]) -> Arrays:
             with tempfile.TemporaryDirectory() as folder:
-                scratch = _scratch(Path(folder), bundle, order, engine)
-                opened = open_engine(scratch, device, order.precision, outputs)
+                scratch = alone(Path(folder), bundle, engine, order.precision)
+                opened: Any = open_engine(scratch, device, order.precision, outputs)
                 results: Arrays = opened.run(crops, boxes)
                 if device == "cuda":
                     opened.close()  # its memory goes back before the next engine is built
@@ -158,11 +167,11 @@ def verify_engine(
         return run
 
     def rebuild(graph: bytes, outputs: tuple[str, ...]) -> Run:
-        with graph_file(bundle, order.precision, order.runtime, graph) as path:
+        with graph_file(bundle, order.graph, order.runtime, graph) as path:
             hint = built.options.get("INFERENCE_PRECISION_HINT")
             return runner(build_one(path, order, options, outputs, lambda line: None, hint))
 
-    reference = bundle.graph("fp32" if order.precision == "bf16" else order.precision)
+    reference = bundle.graph("fp32" if order.precision == "bf16" else order.graph)
     crops = _crops(order, bundle)[: built.batches[0][2] if built.batches else None]
     try:
         return verify(reference, runner(built), built.outputs, _deliverable(order), crops, rebuild)
@@ -176,23 +185,12 @@ def verify_engine(
 
 def _polygraphy(bundle: Bundle, order: Order) -> str:
     """The command that compares every tensor of the graph, fusions and all, with NVIDIA's own tool."""
-    graph = bundle.path / bundle.manifest["graphs"][order.precision]
+    graph = bundle.path / bundle.manifest["graphs"][order.graph]
     height, width = bundle.input_hw
     return (
         f"polygraphy run {graph} --onnxrt --trt --strongly-typed --onnx-outputs mark all --trt-outputs mark all "
         f"--input-shapes crops:[1,{height},{width},3] box_scores:[1] --fail-fast"
     )
-
-
-def _scratch(folder: Path, bundle: Bundle, order: Order, built: BuiltEngine) -> Bundle:
-    """A bundle of this engine alone, without a graph to fall back to."""
-    scratch = create(
-        folder / "verified.qanet", labels=bundle.labels.name, input_hw=list(bundle.input_hw),
-        qam_weights=list(bundle.qam_weights), pixel_score_threshold=bundle.threshold,
-    )  # fmt: skip
-    scratch.add_engine("engines/verified", built.data, engine_entry(built, order.precision, None))
-    scratch.save()
-    return scratch
 
 
 def _crops(order: Order, bundle: Bundle) -> NDArray[np.uint8]:

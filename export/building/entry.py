@@ -2,27 +2,36 @@
 
 from typing import Any
 
-from qanet.bundle import safe_name
+from qanet.bundle import SEVEN_BITS, safe_name
 from qanet.cpu_precision import cpu_signature, openvino_core
 from qanet.export.engines.built import BuiltEngine
 
 _SUFFIX = {"openvino": "blob", "tensorrt": "plan", "tensorrt-rtx": "plan"}
 
 
-def engine_file(built: BuiltEngine, precision: str, one_of_many: bool) -> str:
+def engine_file(built: BuiltEngine, graph: str, one_of_many: bool) -> str:
     """Where an engine lies in its bundle; one that is built for one bucket of several has the batch in its name."""
     bucket = f".b{built.batches[0][2]}" if one_of_many else ""
     target = safe_name("+".join(built.targets))
-    return f"engines/{built.runtime}-{built.version}-{target}.{precision}{bucket}.{_SUFFIX[built.runtime]}"
+    return f"engines/{built.runtime}-{built.version}-{target}.{graph}{bucket}.{_SUFFIX[built.runtime]}"
 
 
-def engine_entry(built: BuiltEngine, precision: str, graph_sha256: str | None) -> dict[str, Any]:
-    """What the manifest says of an engine; `graph_sha256` is that of the bundle's graph it was built from."""
+def engine_entry(
+    built: BuiltEngine, precision: str, graph_sha256: str | None, graph: str | None = None
+) -> dict[str, Any]:
+    """What the manifest says of an engine.
+
+    Args:
+        graph_sha256: of the bundle's graph it was built from.
+        graph: the key of that graph; None for the precision.
+    """
     entry: dict[str, Any] = {
         "runtime": built.runtime, "version": built.version, "precision": precision, "targets": list(built.targets),
         "inputs": list(built.inputs), "outputs": list(built.outputs), "census": built.census.to_json(),
         "options": dict(built.options), "messages": list(built.messages), "graph_sha256": graph_sha256,
     }  # fmt: skip
+    if precision == "int8":
+        entry |= {"graph": graph or precision, "weight_bits": 7 if graph == SEVEN_BITS else 8}
     if built.batches:
         entry["batches"] = [list(batch) for batch in built.batches]
     if built.stripped:

@@ -4,34 +4,37 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
-from qanet.bundle import Bundle
+from qanet.bundle import SEVEN_BITS, Bundle
+from qanet.calib.command import quantize_bundle
+from qanet.calib.quantize import NARROW_TYPES, rounded_to_seven_bits
 from qanet.export.engines.source_graph import parse_graph
 
 SCALES = "scales.json"
 
 
-class Quantize(Protocol):
-    """qanet.calib.command.quantize_bundle."""
+def write_typed_graph(bundle: Bundle, precision: str) -> None:
+    """Make the bundle's graph where it is not there, or is older than the weights or the scales; unsaved.
 
-    def __call__(self, bundle: Bundle, precision: str = "int8") -> None:
-        """Write the Q/DQ graph of a precision into the bundle, unsaved."""
-
-
-def write_typed_graph(bundle: Bundle, precision: str, quantize: Quantize) -> None:
-    """Make the bundle's graph of a precision where it is not there, or is older than the weights or the scales."""
+    Args:
+        precision: of the graph, or SEVEN_BITS.
+    """
+    if precision == SEVEN_BITS:
+        write_typed_graph(bundle, "int8")  # what the other stages of the project read, and GPUs
     source = parse_graph(bundle.graph("fp32"), "model.onnx")  # what is broken is told before anything is written
     if precision == "fp32":
         return
     sources = [bundle.manifest["files"].get(file, {}).get("sha256", "")[:16] for file in ("model.onnx", SCALES)]
     made = bundle.manifest["made"].setdefault("typed_from", {})
-    known = made.get(precision, sources if precision in ("int8", "fp8") else None)  # calibration wrote it itself
+    known = made.get(precision, sources if precision in NARROW_TYPES else None)  # calibration wrote it itself
     if precision in bundle.manifest["graphs"] and known == sources:
         made[precision] = sources
         return
-    if precision in ("int8", "fp8"):
-        quantize(bundle, precision)
+    if precision == SEVEN_BITS and SCALES not in bundle.manifest["files"] and "int8" in bundle.manifest["graphs"]:
+        bundle.add_file(f"model.{precision}.onnx", rounded_to_seven_bits(bundle.graph("int8")))
+        bundle.manifest["graphs"][precision] = f"model.{precision}.onnx"
+    elif precision in NARROW_TYPES:
+        quantize_bundle(bundle, precision)
     else:
         from qanet.export.graphs.typed import to_bf16, to_fp16
 
@@ -58,7 +61,7 @@ def graph_file(bundle: Bundle, precision: str, runtime: str, data: bytes | None 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{bundle.name}.{precision}.onnx"
         graph = bundle.graph(precision) if data is None else data
-        if precision in ("int8", "fp8") and runtime != "openvino":
+        if precision in NARROW_TYPES and runtime != "openvino":
             from qanet.export.graphs.typed import to_fp16
 
             typed = to_fp16(parse_graph(graph, path.name), largest_activations(bundle))

@@ -5,10 +5,20 @@ parser. A bundle that ships inside the package is read-only: `writable_copy` mak
 """
 
 from qanet.bundle.folder import SHIPPED, SUFFIX, Bundle
-from qanet.bundle.manifest import OPTIONAL_PRECISIONS, PRECISIONS, SCHEMA_VERSION
+from qanet.bundle.manifest import OPTIONAL_PRECISIONS, PRECISIONS, SCHEMA_VERSION, SEVEN_BITS
 from qanet.bundle.opening import copy_bundle, create, open_bundle, safe_name, writable_copy
 
 __all__ = [
-    "OPTIONAL_PRECISIONS", "PRECISIONS", "SCHEMA_VERSION", "SHIPPED", "SUFFIX", "Bundle", "copy_bundle", "create",
-    "open_bundle", "safe_name", "writable_copy",
-]  # fmt: skip
+    "OPTIONAL_PRECISIONS",
+    "PRECISIONS",
+    "SCHEMA_VERSION",
+    "SEVEN_BITS",
+    "SHIPPED",
+    "SUFFIX",
+    "Bundle",
+    "copy_bundle",
+    "create",
+    "open_bundle",
+    "safe_name",
+    "writable_copy",
+]

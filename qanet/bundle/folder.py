@@ -184,8 +184,10 @@ class Bundle:
     def _drop_stale_engines(self) -> None:
         """Engines of a graph that is no longer the bundle's, and files of engines that are no longer listed."""
         files, graphs = self.manifest["files"], self.manifest["graphs"]
-        current = {precision: files.get(file, {}).get("sha256") for precision, file in graphs.items()}
-        engines = [e for e in self.engines if e.get("graph_sha256") in (None, current.get(e["precision"]))]
+        current = {graph: files.get(file, {}).get("sha256") for graph, file in graphs.items()}
+        engines = [
+            e for e in self.engines if e.get("graph_sha256") in (None, current.get(e.get("graph", e["precision"])))
+        ]
         self.manifest["engines"] = engines
         known = {e["file"] for e in engines}
         self.manifest["files"] = {f: e for f, e in files.items() if not f.startswith("engines/") or f in known}

@@ -10,10 +10,17 @@ from qanet.labels import label_set
 SCHEMA_VERSION = 1
 PRECISIONS = ("fp32", "fp16", "int8")
 OPTIONAL_PRECISIONS = ("bf16", "fp8")  # built on demand: not every processor has them
+SEVEN_BITS = "int8-w7"  # the INT8 graph whose weights have 7 bits, for CPUs whose 16-bit sums would saturate
 _REQUIRED = {"schema_version": int, "name": str, "labels": str, "input_hw": list, "files": dict, "graphs": dict}
 _DEFAULTS: dict[str, Any] = {
-    "engines": [], "accuracy": {}, "made": {}, "qam_weights": [1, 0.5, 3], "pixel_score_threshold": 0.2,
-}  # fmt: skip
+    "engines": [],
+    "accuracy": {},
+    "made": {},
+    "answers": {},
+    "timings": [],
+    "qam_weights": [1, 0.5, 3],
+    "pixel_score_threshold": 0.2,
+}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -97,6 +104,12 @@ def _check_values(path: Path, manifest: dict[str, Any]) -> None:
             and all(isinstance(e, dict) and {"file", "runtime", "precision"} <= e.keys() for e in engines),
         ),
         "accuracy": ("an object", isinstance(manifest["accuracy"], dict)),
+        "answers": ("a file, its graphs and tolerances", _are_answers(manifest["answers"])),
+        "timings": (
+            "runtime, version, device and least_ms of each",
+            isinstance(manifest["timings"], list)
+            and all(isinstance(t, dict) and isinstance(t.get("least_ms"), dict) for t in manifest["timings"]),
+        ),
         "made": ("an object", isinstance(manifest["made"], dict)),
     }
     for key, (expected, right) in checks.items():
@@ -104,3 +117,17 @@ def _check_values(path: Path, manifest: dict[str, Any]) -> None:
             got = json.dumps(manifest[key])
             raise QanetError(f"{path}: bad field {key}", expected=expected, got=got[:120])
     label_set(manifest["labels"])
+
+
+def _are_answers(value: Any) -> bool:
+    """Nothing, or the known answers' file, what each graph's follow from, and the limits of each precision."""
+    if not isinstance(value, dict) or not value:
+        return isinstance(value, dict)
+    limits = value.get("tolerances")
+    return (
+        isinstance(value.get("file"), str)
+        and isinstance(value.get("of"), dict)
+        and isinstance(limits, dict)
+        and all(isinstance(v, dict) and {"map", "score", "label", "box"} <= v.keys() for v in limits.values())
+        and all(type(number) in (int, float) for v in limits.values() for number in v.values())
+    )

@@ -14,7 +14,8 @@ from qanet.errors import QanetError
 def create(path: Path, **fields: Any) -> Bundle:
     """A new bundle with an empty set of files; `fields` go into the manifest. Nothing is written until `save`."""
     manifest = {"schema_version": SCHEMA_VERSION, "name": path.name.removesuffix(SUFFIX)}
-    manifest |= {"files": {}, "graphs": {}, "engines": [], "accuracy": {}, "made": {}} | fields
+    manifest |= {"files": {}, "graphs": {}, "engines": [], "accuracy": {}, "made": {}} | {"answers": {}, "timings": []}
+    manifest |= fields
     return Bundle(path, manifest)
 
 

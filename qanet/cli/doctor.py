@@ -7,12 +7,12 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from qanet._version import __version__
 from qanet.cli.commandline import command_parser, emit, table
+from qanet.cpu_features import cpu_features, has_dot_products, sums_saturate
 
 # module, distributions that may provide it, what it is for, the command that installs it
 _PACKAGES = (
@@ -74,25 +74,14 @@ def has_driver() -> bool:
         return False
 
 
-def cpu_features() -> list[str]:
-    """Instruction sets that decide which precision pays on this CPU."""
-    wanted = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
-              "asimddp", "i8mm", "bf16")  # fmt: skip
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            flags = next((line for line in file if line.startswith(("flags", "Features"))), "").split()
-    except OSError:
-        return []
-    return [name for name in wanted if name in flags]
-
-
 def examine() -> dict[str, Any]:
     """Everything the command prints, as plain data."""
     packages = package_versions()
     driver = has_driver()
     return {
         "qanet_edge": __version__, "python": platform.python_version(), "machine": platform.machine(),
-        "system": platform.platform(), "cpu_cores": os.cpu_count(), "cpu_features": cpu_features(),
+        "system": platform.platform(), "cpu_cores": os.cpu_count(), "cpu_features": list(cpu_features()),
+        "int8_weights": 7 if sums_saturate() else 8,
         "gpus": gpus(), "cuda_driver": driver, "packages": packages,
         "can": {
             "parse on the CPU": bool(packages["openvino"] and packages["cv2"]),
@@ -104,25 +93,58 @@ def examine() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def main(argv: Sequence[str]) -> int:
-    """Entry point; 0 when people can be parsed on this machine, 1 otherwise."""
-    args = command_parser("doctor", "What this machine can run, and what is missing.").parse_args(argv)
+def main(argv: Sequence[str], *, prove: Callable[[str], dict[str, Any]]) -> int:
+    """Entry point; 0 when people can be parsed on this machine, 1 otherwise, or when an engine answers wrongly.
+
+    Args:
+        prove: `qanet.export.building.prove.prove`, from the command table.
+    """
+    parser = command_parser("doctor", "What this machine can run, and what is missing.")
+    parser.add_argument(
+        "--prove",
+        nargs="?",
+        const="ccp13-lite0",
+        metavar="NAME",
+        help="ask every engine of a bundle that could run here for its known answers, and time it (ccp13-lite0)",
+    )
+    args = parser.parse_args(argv)
+    if args.prove:
+        proof = prove(args.prove)
+        header = (
+            "runtime",
+            "precision",
+            "computes in",
+            "largest difference",
+            "limit",
+            "labels as fp32",
+            "ms",
+            "answer",
+        )
+        text = table([tuple(row.values()) for row in proof["engines"]], header)
+        emit(args.json, proof, f"{text}\n\n{proof['auto']}")
+        return 0 if proof["auto_is_right"] else 1
     facts = examine()
     rows = []
     for module, _, purpose, command in _PACKAGES:
         version = facts["packages"][module]
         rows.append((module, version or "missing", purpose, "" if version else command))
     can = [("yes" if able else "no", task) for task, able in facts["can"].items()]
-    text = "\n\n".join([
-        f"qanet-edge {__version__}, Python {facts['python']} on {facts['system']}\n"
-        f"CPU: {facts['cpu_cores']} cores, {', '.join(facts['cpu_features']) or 'no known extensions'}\n"
-        f"GPU: {'; '.join(facts['gpus']) or 'none'} (CUDA driver: {'yes' if facts['cuda_driver'] else 'no'})",
-        table(rows, ("package", "version", "for", "next")),
-        table(can, ("can", "what")),
-    ])  # fmt: skip
+    int8 = (
+        "has no dot products, so INT8 takes 7-bit weights"
+        if sums_saturate()
+        else "has dot products, so INT8 pays"
+        if has_dot_products()
+        else "has no dot products, so INT8 is right and may not pay"
+    )
+    text = "\n\n".join(
+        [
+            f"qanet-edge {__version__}, Python {facts['python']} on {facts['system']}\n"
+            f"CPU: {facts['cpu_cores']} cores, {', '.join(facts['cpu_features']) or 'no known extensions'}; it {int8}\n"
+            f"GPU: {'; '.join(facts['gpus']) or 'none'} (CUDA driver: {'yes' if facts['cuda_driver'] else 'no'})",
+            table(rows, ("package", "version", "for", "next")),
+            table(can, ("can", "what")),
+            "next: qanet doctor --prove asks every engine that could run here, and times it",
+        ]
+    )
     emit(args.json, facts, text)
     return 0 if facts["can"]["parse on the CPU"] or facts["can"]["parse on a GPU"] else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -87,14 +87,33 @@ def _text(bundle: Bundle, size: dict[str, int]) -> str:
         header = ("precision", "mIoU %", "pixel accuracy %", "rank corr. of Q", "measured on")
         parts.append(table(rows, header))
     if bundle.engines:
-        rows = [
-            (e["runtime"], e["version"], e["precision"], ", ".join(e["targets"]), _shares(e), e["census"]["reformats"])
+        engines = [
+            (
+                e["runtime"],
+                e["version"],
+                e["precision"],
+                e.get("weight_bits", ""),
+                ", ".join(e["targets"]),
+                _shares(e),
+                e["census"]["reformats"],
+            )
             for e in bundle.engines
         ]
-        parts.append(table(rows, ("runtime", "version", "precision", "runs on", "multiply-adds in", "reformats")))
+        columns = ("runtime", "version", "precision", "weight bits", "runs on", "multiply-adds in", "reformats")
+        parts.append(table(engines, columns))
     else:
         parts.append(f"no engines yet; next: qanet build {bundle.name}")
+    parts.append(_answers(manifest["answers"]))
+    for record in manifest["timings"]:
+        times = ", ".join(f"{graph} {value:g} ms" for graph, value in record["least_ms"].items())
+        parts.append(f"one crop in turns, {record['runtime']} {record['version']} on {record['device']}: {times}")
     return "\n\n".join(parts)
+
+
+def _answers(record: dict[str, Any]) -> str:
+    if not record:
+        return "no known answers: they are made from the FP32 graph when an engine is first loaded, or by qanet build"
+    return f"known answers of {', '.join(record['of'])} in {record['file']}: each engine gives them before it serves"
 
 
 def _card(card: dict[str, Any]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from qanet.errors import QanetError
@@ -23,6 +23,7 @@ class Gpu:
         driver: the module pycuda.driver, initialised.
         index: the GPU's, among those that CUDA_VISIBLE_DEVICES leaves.
         target: compute capability, such as "sm_87".
+        identity: the GPU's name and target, and the versions of CUDA and of the driver.
     """
 
     def __init__(self, driver: Any, index: int):
@@ -31,6 +32,7 @@ class Gpu:
         self._context: Any = None
         major, minor = self._device.compute_capability()
         self.target = f"sm_{major}{minor}"
+        self.identity = f"{self._device.name()} {self.target}, CUDA {driver.get_driver_version()}, {_driver_version()}"
 
     @contextmanager
     def active(self, doing: str) -> Iterator[None]:
@@ -63,6 +65,14 @@ class Gpu:
                 # Finalizers run at exit in reverse order of creation: after those of the lanes, which come later.
                 weakref.finalize(self, self._context.detach)
             return self._context
+
+
+def _driver_version() -> str:
+    """The NVIDIA driver by its own file; a Jetson's has none, and is named by its release."""
+    for path in ("/proc/driver/nvidia/version", "/etc/nv_tegra_release"):
+        with suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+            return file.readline().strip()
+    return "driver unknown"
 
 
 def open_gpu(index: int = 0) -> Gpu:

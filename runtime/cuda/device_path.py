@@ -8,10 +8,11 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.errors import QanetError
+from qanet.errors import QanetError, QanetWarning
 from qanet.quality import PixelScores
 from qanet.runtime.cuda.crop import queue_crops
 from qanet.runtime.cuda.lane import Lane
+from qanet.runtime.cuda.proof import kernels_verdict
 from qanet.runtime.cuda.stream import Event
 from qanet.runtime.cuda.tail import score_people
 from qanet.runtime.cuda.tensor import DeviceArray, fetch
@@ -102,16 +103,24 @@ class DevicePath:
 
 
 def open_device_path(engine: object) -> DevicePath | None:
-    """The path of an engine, its kernels loaded.
+    """The path of an engine, its kernels loaded and asked.
 
-    None for an engine that is no `DeviceEngine`, and, with a RuntimeWarning, where the kernels cannot be had.
+    None for an engine that is no `DeviceEngine`, and, with one line, where the kernels cannot be had or answer wrongly.
     """
     if not isinstance(engine, DeviceEngine):
         return None
     try:
         with engine.lane.active("loading the kernels"):
             engine.lane.load("crop", "pixel_score")
+        verdict = kernels_verdict(engine.lane)
     except QanetError as error:
-        warnings.warn(f"crops and the tail run on the CPU: {error}", RuntimeWarning, stacklevel=3)
+        _say(str(error))
+        return None
+    if not verdict.right:
+        _say(f"the kernels answer wrongly on this GPU ({verdict}); next: qanet doctor --prove")
         return None
     return DevicePath(engine)
+
+
+def _say(why: str) -> None:
+    warnings.warn(f"crops and the tail run on the CPU: {why}", QanetWarning, stacklevel=3)

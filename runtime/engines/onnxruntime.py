@@ -1,12 +1,14 @@
-"""ONNX Runtime on the CPU: the numerical oracle the other engines are compared with."""
+"""ONNX Runtime on the CPU: another opinion, and an engine where OpenVINO is not to be had."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qanet.bundle import Bundle
 from qanet.errors import QanetError
-from qanet.runtime.engines.base import Outputs
+from qanet.files import sha256_bytes
+from qanet.runtime.engines.base import Origin, Outputs
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -19,6 +21,7 @@ class OnnxRuntimeEngine:
 
     def __init__(self, session: "onnxruntime.InferenceSession", precision: str, outputs: tuple[str, ...]):
         self.session, self.precision, self.outputs = session, precision, outputs
+        self.origin: Origin | None = None
         self._inputs = [value.name for value in session.get_inputs()]
 
     def run(self, crops: NDArray[np.uint8], box_scores: NDArray[np.float32]) -> Outputs:
@@ -46,3 +49,15 @@ def engine_from_graph(
         raise QanetError("ONNX Runtime refuses the graph", got=str(error).splitlines()[0]) from error
     names = tuple(output.name for output in session.get_outputs())
     return OnnxRuntimeEngine(session, precision, names if outputs is None else outputs)
+
+
+def engine_from_bundle(
+    bundle: Bundle, precision: str, outputs: tuple[str, ...], threads: int | None = None, graph: str | None = None
+) -> OnnxRuntimeEngine:
+    """A graph of the bundle on the CPU provider, which computes 16-bit graphs in FP32; QanetError as above."""
+    data = bundle.graph(graph or precision)
+    engine = engine_from_graph(data, precision, outputs, threads)
+    import onnxruntime
+
+    engine.origin = Origin(graph or precision, sha256_bytes(data), onnxruntime.__version__, "CPUExecutionProvider")
+    return engine

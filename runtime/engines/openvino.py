@@ -6,12 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.bundle import Bundle
-from qanet.cpu_precision import cpu_signature, float_rest_hints, openvino_core, openvino_hint
+from qanet.cpu_precision import cpu_signature, float_rest_hints, floating_point, openvino_core, openvino_hint
 from qanet.errors import QanetError
-from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS, Outputs
+from qanet.files import sha256_bytes
+from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS, Origin, Outputs
 
 if TYPE_CHECKING:
     import openvino
+
+_COMPUTES_IN = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 
 
 class OpenVinoEngine:
@@ -19,8 +22,8 @@ class OpenVinoEngine:
 
     runtime = "openvino"
 
-    def __init__(self, compiled: "openvino.CompiledModel", precision: str):
-        self.precision = precision
+    def __init__(self, compiled: "openvino.CompiledModel", precision: str, origin: Origin | None = None):
+        self.precision, self.origin = precision, origin
         self.compiled = compiled
         self.floating_point = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()  # f32, bf16 or f16
         self.outputs = tuple(port.get_any_name() for port in compiled.outputs)
@@ -63,24 +66,57 @@ def engine_from_graph(
 
 
 def engine_from_bundle(
-    bundle: Bundle, precision: str, outputs: tuple[str, ...], threads: int | None = None
+    bundle: Bundle, precision: str, outputs: tuple[str, ...], threads: int | None = None, graph: str | None = None
 ) -> OpenVinoEngine:
     """The engine that `qanet build` made for this CPU, version and tail, else the bundle's graph compiled now.
 
-    Raises:
-        QanetError: the bundle has neither, or a file of it was changed.
-    """
+    Args:
+        graph: which of the precision's graphs; None for that of the precision's name.
 
+    Raises:
+        QanetError: the bundle has neither, a file of it was changed, or this CPU lacks the precision's type.
+    """
+    graph = graph or precision
     core = openvino_core()
+    check_type(precision)
     hint = bundle_hint(bundle, precision, outputs)
     for entry in _entries_of_this_cpu(bundle, precision):
-        if set(entry.get("outputs", ())) == set(outputs):
-            try:  # the file itself does not hold what its floating point was compiled for: the hint decides anew
-                file = bundle.read(entry["file"])
-                return OpenVinoEngine(core.import_model(file, "CPU", _config(hint, threads)), precision)
+        if set(entry.get("outputs", ())) == set(outputs) and entry.get("graph", precision) == graph:
+            try:
+                return engine_from_file(bundle.read(entry["file"]), precision, hint, threads, graph)
             except RuntimeError:
                 break  # OpenVINO itself refuses the file: compile the graph, which takes a second
-    return engine_from_graph(bundle.stored_graph(precision), precision, outputs, threads, hint)
+    engine = engine_from_graph(bundle.stored_graph(graph), precision, outputs, threads, hint)
+    sha256 = bundle.manifest["files"][bundle.manifest["graphs"][graph]]["sha256"]
+    engine.origin = Origin(graph, sha256, version(), cpu_signature(core), _COMPUTES_IN.get(hint, ""))
+    return engine
+
+
+def engine_from_file(
+    data: bytes, precision: str, hint: str, threads: int | None = None, graph: str | None = None
+) -> OpenVinoEngine:
+    """Load what `qanet build` compiled; the file does not hold what its floating point was compiled for: `hint` does.
+
+    Raises:
+        RuntimeError: OpenVINO refuses the file.
+    """
+    core = openvino_core()
+    compiled = core.import_model(data, "CPU", _config(hint, threads))
+    device, computes_in = cpu_signature(core), _COMPUTES_IN.get(hint, "")
+    return OpenVinoEngine(
+        compiled, precision, Origin(graph or precision, sha256_bytes(data), version(), device, computes_in)
+    )
+
+
+def check_type(precision: str) -> None:
+    """QanetError where this CPU computes a 16-bit precision in FP32 only: it would be FP32 by another name."""
+    if precision in ("fp16", "bf16") and floating_point(openvino_core(), precision) == "fp32":
+        raise QanetError(
+            f"{precision} cannot run here: this CPU computes FP32 only",
+            expected="a CPU with FP16 or BF16, or a GPU",
+            got=cpu_signature(openvino_core()),
+            next_command="--precision fp32, or auto",
+        )
 
 
 def bundle_hint(bundle: Bundle, precision: str, outputs: tuple[str, ...] | None) -> str:

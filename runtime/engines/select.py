@@ -1,58 +1,215 @@
-"""Which engine runs a bundle on this machine."""
+"""Which engine runs a bundle on this machine: opened, asked its known answers, and refused where it gets them wrong."""
 
+import contextlib
 import importlib.util
 import sys
 import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from qanet.bundle import OPTIONAL_PRECISIONS, PRECISIONS, Bundle
-from qanet.errors import QanetError
+from qanet.bundle import OPTIONAL_PRECISIONS, PRECISIONS, SEVEN_BITS, Bundle
+from qanet.cpu_features import has_dot_products, sums_saturate
+from qanet.errors import QanetError, QanetWarning
+from qanet.runtime.answers.ask import answer
+from qanet.runtime.answers.verdicts import Verdict
 from qanet.runtime.engines.base import Engine
 from qanet.runtime.engines.tensorrt_choice import MODULES as TENSORRT_MODULES
 
 DEVICES = ("auto", "cpu", "cuda", "onnxruntime")
-_FASTEST_FIRST = ("int8", "fp16", "fp32")
+COARSEST = 0.2  # relative RMS of the logits against FP32's, beyond which `auto` does not take a precision
+_GAIN = 0.02  # by so much a narrower precision must be faster than FP32, which is exact
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An engine that could run: where, in which precision, of which of the bundle's graphs."""
+
+    device: str
+    precision: str
+    graph: str
+
+    def __str__(self) -> str:
+        return f"{self.precision} with 7-bit weights" if self.graph == SEVEN_BITS else self.precision
+
+
+class WrongAnswers(QanetError):
+    """An engine that runs and computes something else than its graph."""
+
+    def __init__(self, bundle: Bundle, choice: Choice, verdict: Verdict):
+        where = {"cuda": "on this GPU", "onnxruntime": "in ONNX Runtime on this CPU"}.get(choice.device, "on this CPU")
+        name = bundle.name if bundle.is_shipped else bundle.path
+        can_help = choice.graph == "int8" and choice.device != "cuda" and SEVEN_BITS not in bundle.manifest["graphs"]
+        mend = f"qanet build {name} --precision int8 (makes one with 7-bit weights where this CPU needs them), or "
+        super().__init__(
+            f"{choice} of {bundle.name} answers wrongly {where}",
+            expected=f"the known answers of its {verdict.against} graph",
+            got=str(verdict),
+            next_command=(mend if can_help else "") + f"--precision auto; qanet doctor --prove {name} shows all",
+        )
+        self.choice, self.verdict = choice, verdict
 
 
 def open_engine(
     bundle: Bundle, device: str, precision: str, outputs: tuple[str, ...], threads: int | None = None
 ) -> Engine:
-    """Open or compile the engine for a device and a precision; see `qanet.runtime.parser.load`."""
+    """Open or compile the engine for a device and a precision; see `qanet.runtime.parser.load`.
+
+    Every engine answers the bundle's known pictures before it is handed out, once on each machine. One that was asked
+    for by name and answers wrongly is an error; "auto" goes on to the next best, with one line that says so.
+
+    Raises:
+        QanetError: the device or the precision is not to be had, or answers wrongly (`WrongAnswers`).
+    """
     if device not in DEVICES:
         raise QanetError("unknown device", expected=f"one of {', '.join(DEVICES)}", got=device)
     if precision not in ("auto", *PRECISIONS, *OPTIONAL_PRECISIONS):
         raise QanetError("unknown precision", expected=f"auto or one of {', '.join(PRECISIONS)}", got=precision)
-    if device == "auto":
-        device = "cuda" if has_cuda() else "cpu"
-        if device == "cuda" and not any(e["runtime"] in TENSORRT_MODULES for e in bundle.engines):
-            warnings.warn(
-                f"{bundle.name} has no engine for this GPU and runs on the CPU; "
-                f"next: qanet build {bundle.name} --runtime tensorrt", stacklevel=3,
-            )  # fmt: skip
-            device = "cpu"
-    if precision == "auto":
-        built = {e["precision"] for e in bundle.engines if device == "cuda" and e["runtime"] in TENSORRT_MODULES}
-        precision = next((p for p in _FASTEST_FIRST if p in (built or bundle.manifest["graphs"])), "fp32")
-    if device == "cuda":
+    refused: list[WrongAnswers] = []
+    for choice in _choices(bundle, device, precision, outputs):
+        engine = open_choice(bundle, choice, outputs, threads)
+        verdict = answer(bundle, engine)
+        if hasattr(engine, "question"):
+            engine.question = partial(_ask_new_plan, bundle, choice, engine)
+        if verdict is None or (verdict.right and not (precision == "auto" and is_too_coarse(verdict))):
+            for error in refused if precision == "auto" else ():
+                _say(f"{error.choice} of {bundle.name} is not used: {_why(error.verdict)}; {choice} is")
+            return engine
+        refused.append(WrongAnswers(bundle, choice, verdict))
+        with contextlib.suppress(AttributeError):
+            engine.close()  # type: ignore[attr-defined]  # GPU memory goes back before the next one opens
+    raise refused[0]
+
+
+def open_choice(bundle: Bundle, choice: Choice, outputs: tuple[str, ...], threads: int | None = None) -> Engine:
+    """Open an engine without asking it; for those who ask by themselves."""
+    if choice.device == "cuda":
         if not has_cuda():
             raise QanetError(
                 "no GPU to run on", expected="an NVIDIA driver, TensorRT and PyCUDA", next_command="qanet doctor"
             )
         from qanet.runtime.engines.tensorrt import engine_from_bundle
 
-        return engine_from_bundle(bundle, precision, outputs)
-    if device == "onnxruntime":
+        return engine_from_bundle(bundle, choice.precision, outputs)
+    if choice.device == "onnxruntime":
         from qanet.runtime.engines import onnxruntime
 
-        return onnxruntime.engine_from_graph(bundle.graph(precision), precision, outputs, threads)
+        return onnxruntime.engine_from_bundle(bundle, choice.precision, outputs, threads, choice.graph)
     from qanet.runtime.engines import openvino
 
-    return openvino.engine_from_bundle(bundle, precision, outputs, threads)
+    return openvino.engine_from_bundle(bundle, choice.precision, outputs, threads, choice.graph)
 
 
-def built_entry(bundle: Bundle, runtime: str, precision: str) -> dict[str, Any] | None:
-    """The manifest's entry of a built engine, None where there is none."""
-    return next((e for e in bundle.engines if e["runtime"] == runtime and e["precision"] == precision), None)
+def _ask_new_plan(bundle: Bundle, choice: Choice, engine: Engine, batch_sizes: tuple[int, ...]) -> None:
+    """A plan for larger batches, opened when the first such batch came: asked before it answers that."""
+    verdict = answer(bundle, engine, batch_sizes)
+    if verdict is not None and not verdict.right:
+        raise WrongAnswers(bundle, choice, verdict)
+
+
+def is_too_coarse(verdict: Verdict) -> bool:
+    """Whether a graph, computed rightly, is too far from FP32 for `auto`: its scales fit other pictures than people."""
+    return verdict.from_fp32 is not None and verdict.from_fp32 > COARSEST
+
+
+def _why(verdict: Verdict) -> str:
+    return f"it is too far from fp32 ({verdict})" if verdict.right else f"it answers wrongly here ({verdict})"
+
+
+def _choices(bundle: Bundle, device: str, precision: str, outputs: tuple[str, ...]) -> Iterator[Choice]:
+    """What to try, best first; a GPU's engines before the CPU's where the device is "auto"."""
+    if device in ("auto", "cuda"):
+        is_there = device == "cuda" or has_cuda()
+        built = [e["precision"] for e in bundle.engines if e["runtime"] in TENSORRT_MODULES]
+        if is_there and device == "auto" and not built:
+            _say(
+                f"{bundle.name} has no engine for this GPU and runs on the CPU; "
+                f"next: qanet build {bundle.name} --runtime tensorrt"
+            )
+        elif is_there:
+            names = _on_gpu(bundle, built, outputs) if precision == "auto" else [precision]
+            yield from (Choice("cuda", name, name) for name in names or ["fp32"])
+            if device == "cuda" or precision != "auto":
+                return
+            _say(f"no engine of {bundle.name} answers rightly on this GPU: it runs on the CPU")
+    where = "onnxruntime" if device == "onnxruntime" else "cpu"
+    if precision == "auto":
+        yield from _on_cpu(bundle, where, outputs)
+    else:
+        yield from (Choice(where, precision, graph) for graph in graphs_of(bundle, precision))
+
+
+def graphs_of(bundle: Bundle, precision: str) -> list[str]:
+    """Graphs of a precision for this CPU, the fitting one first; the precision's own name where there is none."""
+    if precision != "int8":
+        return [precision]
+    known = [SEVEN_BITS, "int8"] if sums_saturate() else ["int8", SEVEN_BITS]
+    return [graph for graph in known if graph in bundle.manifest["graphs"]] or ["int8"]
+
+
+def _on_cpu(bundle: Bundle, where: str, outputs: tuple[str, ...]) -> list[Choice]:
+    """By the times that `qanet build` measured on this CPU; without them by what the CPU has, never by hope."""
+    graphs = bundle.manifest["graphs"]
+    least_ms = _measured_on_cpu(bundle, where, outputs)
+    if least_ms:
+        best_first = sorted(least_ms, key=lambda graph: least_ms[graph] * (1 - _GAIN if graph == "fp32" else 1))
+    else:
+        best_first = [*(["int8"] if has_dot_products() else []), *(["fp16"] if _has_16_bits(where) else [])]
+    known = [graph for graph in dict.fromkeys([*best_first, "fp32"]) if graph in graphs] or ["fp32"]
+    return [Choice(where, "int8" if graph == SEVEN_BITS else graph, graph) for graph in known]
+
+
+def _measured_on_cpu(bundle: Bundle, where: str, outputs: tuple[str, ...]) -> dict[str, float]:
+    if where != "cpu" or not bundle.manifest.get("timings"):
+        return {}
+    from qanet.cpu_precision import cpu_signature, openvino_core
+    from qanet.runtime.engines.openvino import version
+
+    return recorded_ms(bundle, "openvino", version(), cpu_signature(openvino_core()), outputs)
+
+
+def _has_16_bits(where: str) -> bool:
+    from qanet.cpu_precision import floating_point, openvino_core
+
+    return where == "cpu" and floating_point(openvino_core(), "fp16") != "fp32"
+
+
+def _on_gpu(bundle: Bundle, built: list[str], outputs: tuple[str, ...]) -> list[str]:
+    """By the times that `qanet build` measured on this GPU; without them FP16, which every GPU here has in hardware."""
+    ranks = {name: rank for rank, name in enumerate(("fp16", "fp32", "bf16", "int8", "fp8"))}
+    order = sorted(dict.fromkeys(built), key=lambda name: ranks.get(name, len(ranks)))
+    if not bundle.manifest.get("timings"):
+        return order
+    from qanet.runtime.cuda.context import open_gpu
+
+    identity = open_gpu().identity
+    for record in bundle.manifest["timings"]:
+        if record.get("runtime") in TENSORRT_MODULES and record.get("device") == identity:
+            least_ms = recorded_ms(bundle, record["runtime"], record["version"], identity, outputs)
+            return sorted(order, key=lambda name: least_ms.get(name, float("inf")))
+    return order
+
+
+def recorded_ms(
+    bundle: Bundle, runtime: str, version: str, device: str, outputs: tuple[str, ...] | None
+) -> dict[str, float]:
+    """Graph -> least milliseconds of one crop, as `qanet build` measured them here in turns; empty without a record.
+
+    A record of other outputs stands in for one of these: what differs between them is the tail, the same for all.
+    """
+    here = [
+        record
+        for record in bundle.manifest.get("timings", [])
+        if (record.get("runtime"), record.get("version"), record.get("device")) == (runtime, version, device)
+    ]
+    exact = [record for record in here if set(record.get("outputs", ())) == set(outputs or ())]
+    found: dict[str, Any] = (exact or here or [{}])[0].get("least_ms", {})
+    return {graph: float(value) for graph, value in found.items() if isinstance(value, (int, float)) and value > 0}
+
+
+def _say(line: str) -> None:
+    warnings.warn(line, QanetWarning, stacklevel=4)
 
 
 def has_cuda() -> bool:

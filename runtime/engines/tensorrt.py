@@ -15,7 +15,7 @@ from qanet.runtime.cuda.closing import Closing
 from qanet.runtime.cuda.context import open_gpu
 from qanet.runtime.cuda.lane import Lane
 from qanet.runtime.cuda.tensor import DeviceArray
-from qanet.runtime.engines.base import Outputs
+from qanet.runtime.engines.base import Origin, Outputs
 from qanet.runtime.engines.tensorrt_buckets import Buckets, PlanFile
 from qanet.runtime.engines.tensorrt_choice import HOST_CODE, batches_of, choose_plans, needs_host_code
 
@@ -31,12 +31,19 @@ class TensorRtEngine(Closing):
         precision: as the manifest says.
         outputs: names of the arrays that `run` returns.
         max_batch: the most crops the engine takes at once; `run` splits what is more.
+        question: called with the batch sizes of a plan that was just opened, before its first result; raises where
+            its answers are wrong.
     """
 
-    def __init__(self, buckets: Buckets, runtime: str, precision: str, crop_hw: tuple[int, int]):
+    def __init__(
+        self, buckets: Buckets, runtime: str, precision: str, crop_hw: tuple[int, int], origin: Origin | None = None
+    ):
         self.runtime, self.precision, self.outputs = runtime, precision, buckets.outputs
+        self.origin = origin
         self.max_batch = buckets.max_batch
         self._buckets, self._crop_shape = buckets, (*crop_hw, 3)
+        self.question: Callable[[tuple[int, ...]], None] | None = None
+        self._asked = set(self.batch_sizes)  # of what is open from the start: whoever opens the engine asks that
         self._finalizer = weakref.finalize(self, buckets.release)  # runs once, at exit too
 
     def run(self, crops: NDArray[np.uint8], box_scores: NDArray[np.float32]) -> Outputs:
@@ -60,6 +67,7 @@ class TensorRtEngine(Closing):
         parts = []
         for start in range(0, count, self.max_batch):
             part = {name: values[start : start + self.max_batch] for name, values in feed.items()}
+            self._make_ready(len(part["crops"]))
             parts.append(self._buckets.run(part, len(part["crops"])))
         if len(parts) == 1:
             return parts[0]
@@ -69,6 +77,11 @@ class TensorRtEngine(Closing):
     def graph_batches(self) -> tuple[int, ...]:
         """Batch sizes of static buckets that run as CUDA graphs by now: those that ran twice, where that works."""
         return self._buckets.graph_batches
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """The largest batch of each profile of the plans that are open by now: sizes to ask the engine at."""
+        return self._buckets.profile_batches
 
     @property
     def open_batches(self) -> tuple[int, ...]:
@@ -87,7 +100,7 @@ class TensorRtEngine(Closing):
             QanetError: as `run_on_device`.
         """
         self._check_count(count)
-        self._buckets.prepare(count)
+        self._make_ready(count)
 
     @contextmanager
     def run_on_device(
@@ -113,8 +126,18 @@ class TensorRtEngine(Closing):
         scores = np.asarray(box_scores, np.float32)
         if scores.shape != (count,):
             raise QanetError("box_scores do not fit the crops", expected=(count,), got=scores.shape)
+        self._make_ready(count)
         with self._buckets.run_on_device({"box_scores": scores}, count, write_crops) as outputs:
             yield outputs
+
+    def _make_ready(self, count: int) -> None:
+        """Open the plan of a batch, and ask it where it is new."""
+        self._buckets.prepare(count)
+        new = tuple(sorted(set(self.batch_sizes) - self._asked))
+        if new:
+            self._asked |= set(new)  # asking runs the engine, which comes here again
+            if self.question is not None:
+                self.question(new)
 
     def _check_count(self, count: int) -> None:
         if not 1 <= count <= self.max_batch:
@@ -166,7 +189,9 @@ def engine_from_bundle(
         )  # fmt: skip
     plans = [PlanFile(e["file"], batches_of(e), partial(_read_plan, bundle, e["file"], len(entries))) for e in entries]
     buckets = Buckets(library, device, plans, host_code, (*bundle.input_hw, 3), outputs)
-    return TensorRtEngine(buckets, entries[0]["runtime"], precision, bundle.input_hw)
+    sha256 = "+".join(bundle.manifest["files"][entry["file"]]["sha256"] for entry in entries)
+    origin = Origin(precision, sha256, library.__version__, device.identity)
+    return TensorRtEngine(buckets, entries[0]["runtime"], precision, bundle.input_hw, origin)
 
 
 def _read_plan(bundle: Bundle, file: str, plans: int) -> bytes:

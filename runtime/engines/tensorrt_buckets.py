@@ -145,6 +145,11 @@ class Buckets:
         return tuple(sorted(batch for session in self._sessions() for batch in session.graph_batches))
 
     @property
+    def profile_batches(self) -> tuple[int, ...]:
+        """The largest batch of each profile of the plans that are open, in ascending order."""
+        return tuple(sorted({high for session in self._sessions() for _, high in session.batches}))
+
+    @property
     def open_batches(self) -> tuple[int, ...]:
         """The largest batch of each plan that is open, in ascending order."""
         return tuple(sorted(max(high for _, high in session.batches) for session in self._sessions()))

@@ -136,6 +136,6 @@ def test_a_release_is_small_and_still_opens(run, tmp_path):
     bundle.save()
     (tmp_path / "CARD.md").write_text("# tiny\n")
     shipped = release(open_bundle(copy), tmp_path / "CARD.md", tmp_path / "out" / "tiny.qanet")
-    assert set(shipped.manifest["files"]) == {"model.onnx", "scales.json", "MODEL_CARD.md"}
+    assert set(shipped.manifest["files"]) == {"model.onnx", "scales.json", "answers.npz", "MODEL_CARD.md"}
     again, before = (PersonDetector(path, 0.0, "cpu", "fp32", 1).detect(frame()) for path in (shipped.path, copy))
     assert again.scores[0] == pytest.approx(before.scores[0], abs=1e-4)

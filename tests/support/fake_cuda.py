@@ -143,7 +143,8 @@ class Machine:
     def driver(self):
         """The module pycuda.driver."""
         module = ModuleType("pycuda.driver")
-        names = {"Error": self.Error, "MemoryError": self.MemoryError, "init": lambda: None}
+        names = {"Error": self.Error, "MemoryError": self.MemoryError, "init": lambda: None,
+                 "get_driver_version": lambda: 12040}  # fmt: skip
         flags = SimpleNamespace(DEFAULT=0, DISABLE_TIMING=2)
         module.__dict__.update(names | _device(self) | _streams(self) | _memory(self) | _modules(self))
         module.event_flags = flags
@@ -173,6 +174,9 @@ def _device(machine):
 
         def compute_capability(self):
             return machine.capability
+
+        def name(self):
+            return "Made-up GPU"
 
         def retain_primary_context(self):
             machine.calls["retain"] += 1

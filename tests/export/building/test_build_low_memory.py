@@ -55,8 +55,8 @@ def test_each_plan_is_verified_with_no_more_crops_than_it_takes(tiny_bundle, tin
         return Engine()
 
     arguments = ["--runtime", "tensorrt", "--precision", "fp32", "--low-memory", "--static-buckets", "--verify"]
-    assert build_main([str(tiny_bundle), *arguments, "--no-timing-cache", "--json"], quantize=None,
-                      open_engine=open_engine) == 0  # fmt: skip
+    monkeypatch.setattr("qanet.export.building.engine.open_engine", open_engine)
+    assert build_main([str(tiny_bundle), *arguments, "--no-timing-cache", "--json"]) == 0
     engines = json.loads(capsys.readouterr().out)["engines"]
     assert [e["batches"] for e in engines] == [[[1, 1, 1]], [[2, 2, 2]], [[4, 4, 4]]]
     assert verified == [[[1, 1, 1]], 1, "closed", [[2, 2, 2]], 2, "closed", [[4, 4, 4]], 2, "closed"]

@@ -5,7 +5,8 @@ import pytest
 from engine_graphs import make_graph, onnx
 
 from qanet.errors import QanetError
-from qanet.export.building.verify import compare, drawn_crops, mark_layers, relative_rms, verify
+from qanet.export.building.verify import drawn_crops, mark_layers, verify
+from qanet.runtime.answers.judge import TOLERANCES, compare, relative_rms
 
 SIZE = (32, 24)
 OUTPUTS = ("logits", "iou_scores", "quality")
@@ -44,7 +45,7 @@ def test_an_engine_of_the_same_graph_is_within_every_limit(precision):
         model.SerializeToString(), run_of(model), OUTPUTS, precision, drawn_crops(3, SIZE), lambda graph, outputs: None
     )
     assert [difference.name for difference in found] == list(OUTPUTS)
-    assert all(difference.value == 0 for difference in found)
+    assert all(difference.value <= (1e-5 if precision == "fp32" else difference.limit) for difference in found)
 
 
 @pytest.mark.parametrize(
@@ -82,20 +83,21 @@ def test_layers_end_behind_what_runtimes_fuse_into_them():
         ("logits", np.zeros((1, 2, 3, 3)), np.ones((1, 2, 3, 3)), 1),
         ("labels", np.zeros((1, 2, 2), np.uint8), np.array([[[0, 1], [0, 0]]], np.uint8), 0.25),
         ("quality", np.array([0.5, 0.25]), np.array([0.5, 0.75]), 0.5),
-        ("part_scores", np.array([[0.5, 0.0, 0.0, 0.0]]), np.array([[0.5, 0.0, 0.0, 0.4]]), 0.1),
+        ("part_scores", np.array([[0.5, 0.0, 0.0, 0.0]]), np.array([[0.5, 0.0, 0.0, 0.4]]), 0),  # a part that comes
+        ("part_scores", np.array([[0.5, 0.2, 0.0, 0.0]]), np.array([[0.5, 0.6, 0.0, 0.4]]), 0.2),
     ],
 )
 def test_differences_by_kind_of_output(name, expected, got, value):
-    (difference,) = compare({name: expected}, {name: got}, "fp32")
+    (difference,) = compare({name: expected}, {name: got}, TOLERANCES["fp32"])
     assert difference.value == pytest.approx(value) and difference.departs == (value > difference.limit)
 
 
 def test_nan_departs_and_another_shape_is_refused():
     nan = np.full((1, 2, 3, 3), np.nan)
-    (difference,) = compare({"logits": np.ones_like(nan)}, {"logits": nan}, "int8")
+    (difference,) = compare({"logits": np.ones_like(nan)}, {"logits": nan}, TOLERANCES["int8"])
     assert difference.departs
     with pytest.raises(QanetError, match="the engine's logits has another shape"):
-        compare({"logits": np.ones((1, 2, 3, 3))}, {"logits": np.ones((1, 2, 3, 4))}, "fp32")
+        compare({"logits": np.ones((1, 2, 3, 3))}, {"logits": np.ones((1, 2, 3, 4))}, TOLERANCES["fp32"])
     assert relative_rms(np.ones(4, np.float16), np.full(4, 1.5, np.float16)) == pytest.approx(0.5)
 
 

@@ -7,7 +7,6 @@ from tiny_networks import lively_network
 
 from qanet.bundle import open_bundle
 from qanet.calib.calibrate import calibrate
-from qanet.calib.command import quantize_bundle
 from qanet.calib.quantize import write_quantised
 from qanet.export.building.verify import drawn_crops
 from qanet.export.engines import tensorrt
@@ -44,7 +43,7 @@ def lite0():
     """The bundled network with all its typed graphs, in memory: nothing is saved into the package."""
     bundle = open_bundle("ccp13-lite0")
     for precision in ("fp16", "bf16", "int8", "fp8"):
-        write_typed_graph(bundle, precision, quantize_bundle)
+        write_typed_graph(bundle, precision)
     return bundle
 
 

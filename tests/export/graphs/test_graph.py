@@ -100,7 +100,7 @@ def test_a_checkpoint_becomes_a_bundle(network, tmp_path):
     bundle = bundle_of_checkpoint(tmp_path / "model.safetensors", tmp_path / "mine", input_hw=(64, 64))
     bundle.verify()
     assert bundle.path.name == "mine.qanet" and bundle.input_hw == (64, 64)
-    assert set(bundle.manifest["files"]) == {"model.onnx", "model.safetensors"}
+    assert set(bundle.manifest["files"]) == {"model.onnx", "model.safetensors", "answers.npz"}
     with pytest.raises(QanetError, match="another recipe"):
         bundle_of_checkpoint(tmp_path / "model.safetensors", tmp_path / "other", recipe_name="ccp59-lite0")
     with pytest.raises(QanetError, match="multiples of 32"):

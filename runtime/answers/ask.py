@@ -1,0 +1,162 @@
+"""Puts the known pictures to an engine, once for each engine on each machine, and says how it answered."""
+
+import contextlib
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+
+import numpy as np
+
+from qanet.bundle import SEVEN_BITS, Bundle
+from qanet.errors import QanetError, QanetWarning
+from qanet.files import write_bytes
+from qanet.runtime.answers.judge import COARSER, TOLERANCES, compare, label_agreement, relative_rms
+from qanet.runtime.answers.known import (
+    KnownAnswers,
+    Outputs,
+    current_graphs,
+    pictures,
+    reduced,
+    source_of,
+    stored_answers,
+)
+from qanet.runtime.answers.verdicts import Verdict, cache_folder, read_own, recall, remember, verdict_key
+from qanet.runtime.engines.base import Engine, Origin
+
+_NARROW = ("int8", SEVEN_BITS, "fp8")
+
+
+def answer(bundle: Bundle, engine: Engine, batch_sizes: tuple[int, ...] | None = None) -> Verdict | None:
+    """The verdict on an engine of a bundle: this machine's from the cache, else asked now.
+
+    Args:
+        batch_sizes: pictures at once; None: what the engine has open, one at a time for one that takes any number.
+    Returns:
+        None where nobody knows the answers: the bundle has no FP32 graph, or the engine does not say what it is.
+    Raises:
+        QanetError: the answers were changed, or the engine does not run.
+    """
+    origin: Origin | None = getattr(engine, "origin", None)
+    if origin is None or "fp32" not in bundle.manifest["graphs"]:
+        return None
+    stored = stored_answers(bundle)  # its hash is checked even where the verdict is known
+    record = bundle.manifest["answers"] if stored else {}
+    told = [bundle.manifest["files"][record["file"]]["sha256"], record] if stored else [source_of(bundle, "fp32")]
+    sizes = batch_sizes if batch_sizes is not None else tuple(getattr(engine, "batch_sizes", (1,)))
+    key = verdict_key(engine.runtime, asdict(origin), sorted(engine.outputs), sizes, told, TOLERANCES)
+    verdict = recall(key)
+    if verdict is None:
+        known = stored or made_answers(bundle)
+        verdict = ask(engine, origin, known, record.get("tolerances", {}), sizes)
+        remember(key, verdict)
+    return verdict
+
+
+def ask(
+    engine: Engine,
+    origin: Origin,
+    known: KnownAnswers,
+    tolerances: Mapping[str, Mapping[str, float]] | None = None,
+    batch_sizes: Sequence[int] = (1,),
+) -> Verdict:
+    """Run the known pictures through an engine and judge what comes back.
+
+    Args:
+        tolerances: precision -> limits, in place of those of TOLERANCES.
+        batch_sizes: pictures at once.
+    Raises:
+        QanetError: the engine does not run, or has outputs of another shape.
+    """
+    against = origin.graph if origin.graph in known.outputs else "fp32"
+    kind = _kind(origin)
+    limits = dict((tolerances or {}).get(kind, TOLERANCES[kind]))
+    if kind in _NARROW and against == "fp32":
+        limits = {name: COARSER * value for name, value in limits.items()}
+    names = [name for name in engine.outputs if name in known.outputs[against]]
+    if not names:
+        raise QanetError("the engine has none of the outputs with known answers", got=", ".join(engine.outputs))
+    got, rows, least_ms = _run(engine, known, names, batch_sizes)
+    reference, fp32 = (
+        {name: known.outputs[graph][name][rows] for name in names if name in known.outputs[graph]}
+        for graph in (against, "fp32")
+    )
+    differences = compare(reference, got, limits)
+    return Verdict(
+        right=not any(d.departs for d in differences),
+        against=against,
+        differences={d.name: (_number(d.value), d.limit) for d in differences},
+        agreement=label_agreement(fp32, got),
+        from_fp32=_number(relative_rms(fp32["logits"], got["logits"])) if "logits" in names else None,
+        least_ms=round(least_ms, 3),
+    )
+
+
+def _run(
+    engine: Engine, known: KnownAnswers, names: Sequence[str], batch_sizes: Sequence[int]
+) -> tuple[dict[str, np.ndarray], np.ndarray, float]:
+    """Every picture in batches of each size; outputs, the picture of each row, and milliseconds."""
+    count = len(known.crops)
+    found: list[dict[str, np.ndarray]] = []
+    rows: list[int] = []
+    least_ms = float("inf")
+    for size in batch_sizes:
+        for start in range(0, count, size):
+            chosen = [(start + k) % count for k in range(size)]
+            begin = time.perf_counter()
+            outputs: Outputs = engine.run(known.crops[chosen], known.box_scores[chosen])
+            least_ms = min(least_ms, (time.perf_counter() - begin) * 1e3 / size)
+            found.append(reduced({name: outputs[name] for name in names}))
+            rows += chosen
+    return {name: np.concatenate([part[name] for part in found]) for name in names}, np.array(rows), least_ms
+
+
+def _kind(origin: Origin) -> str:
+    """The entry of TOLERANCES that holds for an engine."""
+    if origin.graph == "fp16" and origin.computes_in == "bf16":
+        return "bf16"
+    return "int8" if origin.graph == SEVEN_BITS else origin.graph
+
+
+def _number(value: float) -> float:
+    """A difference for JSON, which has no NaN: an engine that answers NaN is wrong by a very large number."""
+    return float(value) if np.isfinite(value) else 1e30
+
+
+def made_answers(bundle: Bundle, run: Callable[..., Outputs] | None = None) -> KnownAnswers:
+    """Answers of a bundle that brings none, made by an older version: from its FP32 graph on this CPU, and said so.
+
+    They are kept in the user's cache. `qanet build` puts them into a bundle of one's own.
+    """
+    height, width = bundle.input_hw
+    path = cache_folder() / f"answers-{source_of(bundle, 'fp32')}-{height}x{width}.npz"
+    with contextlib.suppress(QanetError, OSError):
+        data = read_own(path, 64 << 20)
+        if data is not None:
+            return KnownAnswers.from_bytes(data)
+    warnings.warn(
+        f"{bundle.name} brings no known answers: they are made from its FP32 graph on this CPU; "
+        "`qanet build` keeps them in the bundle",
+        QanetWarning,
+        stacklevel=2,
+    )
+    crops, scores = pictures(bundle)
+    outputs = (run or run_in_fp32)(bundle.stored_graph("fp32"), crops, scores)
+    made = KnownAnswers(crops, scores, {"fp32": reduced(outputs)})
+    with contextlib.suppress(QanetError, OSError):
+        write_bytes(path, made.to_bytes())
+    return made
+
+
+def run_in_fp32(graph: bytes, crops: np.ndarray, box_scores: np.ndarray) -> Outputs:
+    """All outputs of a graph on this CPU in FP32: by OpenVINO, which every installation has."""
+    from qanet.runtime.engines.openvino import engine_from_graph
+
+    engine = engine_from_graph(graph, "fp32")
+    return {name: np.array(values) for name, values in engine.run(crops, box_scores).items()}
+
+
+def answers_missing(bundle: Bundle, graphs: Sequence[str]) -> list[str]:
+    """Graphs whose answers the bundle does not hold, or holds of older weights or scales."""
+    current = current_graphs(bundle)
+    return [graph for graph in graphs if graph not in current]

@@ -1,0 +1,142 @@
+"""Verdicts on engines, kept in the user's cache: $XDG_CACHE_HOME/qanet/verdicts (~/.cache without it).
+
+A verdict holds for one engine on one machine: its file's name is a hash of the engine's bytes, the runtime and its
+version, the CPU or GPU with its driver, the machine and the answers that were asked for, so that whatever changes asks
+again. Without a cache that can be written every load asks, and all else works.
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import platform
+import stat
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from qanet.errors import QanetError
+from qanet.files import write_bytes
+
+_VERSION = 1  # raised when what is asked, or how it is judged, changes
+_MAX_BYTES = 1 << 16
+_SWITCHES = ("ONEDNN_", "DNNL_", "OV_", "ORT_", "NVIDIA_TF32_OVERRIDE")  # variables that change what a library computes
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How an engine answered.
+
+    Attributes:
+        right: every difference is within its limit.
+        against: whose answers were expected: "fp32", "int8" or "int8-w7".
+        differences: output -> (difference, limit), as `judge` defines them.
+        agreement: share of the foreground's pixels labelled as in FP32; None for a detector.
+        from_fp32: relative RMS of the logits against FP32's, quantisation and all; None without logits.
+        least_ms: least time of one picture, milliseconds.
+    """
+
+    right: bool
+    against: str
+    differences: dict[str, tuple[float, float]]
+    agreement: float | None
+    from_fp32: float | None
+    least_ms: float
+
+    @property
+    def worst(self) -> tuple[str, float, float]:
+        """The output that used up most of its limit, its difference and its limit."""
+        name = max(self.differences, key=lambda n: _used(*self.differences[n]))
+        return name, *self.differences[name]
+
+    def __str__(self) -> str:
+        name, value, limit = self.worst
+        shown = f"{name} off by {value:.3g}, limit {limit:g}"
+        return (
+            shown if self.agreement is None else f"{shown}; {self.agreement:.0%} of the foreground labelled as in fp32"
+        )
+
+
+def _used(value: float, limit: float) -> float:
+    return value / limit if value == value else float("inf")
+
+
+def verdict_key(*facts: object) -> str:
+    """Hex digest of what a verdict depends on, this machine and the libraries' switches included."""
+    switches = sorted((k, v) for k, v in os.environ.items() if k.startswith(_SWITCHES))
+    text = json.dumps([_VERSION, machine_identity(), switches, *facts], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
+@functools.cache
+def machine_identity() -> str:
+    """Names this machine: its CPU with its instruction sets, and the operating system's own id for it."""
+    host = platform.node()
+    with contextlib.suppress(OSError):
+        host = Path("/etc/machine-id").read_text().strip() or host
+    cpu = [platform.machine(), platform.processor()]
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if not line.strip():
+                break  # the first core stands for all
+            name, _, value = line.partition(":")
+            if name.strip() in ("model name", "flags", "Features", "CPU part", "CPU implementer"):
+                cpu.append(value.strip())
+    return hashlib.sha256(json.dumps([host, cpu]).encode()).hexdigest()[:20]
+
+
+def recall(key: str) -> Verdict | None:
+    """The verdict that this user stored on this machine; None where there is none that can be believed."""
+    text = read_own(_path(key), _MAX_BYTES)
+    if text is None:
+        return None
+    try:
+        document = json.loads(text)
+        return _verdict(document) if document.pop("key") == key else None
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        return None
+
+
+def read_own(path: Path, most_bytes: int) -> bytes | None:
+    """A regular file that this user owns and nobody else may write; None for any other, and where there is none."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:
+        return None
+    with os.fdopen(handle, "rb") as file:
+        told = os.fstat(file.fileno())
+        foreign = hasattr(os, "getuid") and told.st_uid != os.getuid()
+        if foreign or told.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or not stat.S_ISREG(told.st_mode):
+            return None
+        return file.read(most_bytes) if told.st_size <= most_bytes else None
+
+
+def remember(key: str, verdict: Verdict) -> None:
+    """Store a verdict where that is possible; two processes that do so at once store the same."""
+    text = json.dumps({"key": key, **asdict(verdict)}, sort_keys=True)
+    with contextlib.suppress(QanetError, OSError):  # a full disk or a read-only home: the next load asks again
+        write_bytes(_path(key), text.encode())
+
+
+def _verdict(document: dict[str, Any]) -> Verdict:
+    differences = {str(name): (float(value), float(limit)) for name, (value, limit) in document["differences"].items()}
+    if type(document["right"]) is not bool or not differences:
+        raise ValueError("no verdict")
+    shares = [None if document[name] is None else float(document[name]) for name in ("agreement", "from_fp32")]
+    agreement, from_fp32 = shares
+    least_ms = float(document["least_ms"])
+    return Verdict(document["right"], str(document["against"]), differences, agreement, from_fp32, least_ms)
+
+
+def cache_folder() -> Path:
+    """Where verdicts, and answers of bundles that bring none, are kept."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "qanet" / "verdicts"
+
+
+def _path(key: str) -> Path:
+    try:
+        return cache_folder() / f"{key}.json"
+    except RuntimeError:  # no home
+        return Path(os.devnull) / key
