@@ -16,7 +16,7 @@ import pytest
 
 pytest.importorskip("onnxruntime", reason="graphs are compared with ONNX Runtime")
 pytest.importorskip("onnx", reason="graphs are made with onnx")
-from foreign_graphs import HEIGHT, WIDTH, exact_logits, foreign_graphs, relative_error, worst_case
+from foreign_graphs import HEIGHT, WIDTH, foreign_bundle, foreign_graphs, worst_case
 from foreign_machine import (
     ARM,
     ARM_DOT_PRODUCTS,
@@ -37,6 +37,8 @@ import qanet
 from qanet import quality
 from qanet.geometry import crop_people
 from qanet.images import read_image
+from qanet.runtime.answers.judge import relative_rms
+from qanet.runtime.answers.reference import exact_outputs
 from qanet.runtime.native import library
 
 pytestmark = pytest.mark.slow
@@ -48,12 +50,11 @@ SATURATE = {
 PHOTOGRAPH = Path(__file__).parents[2] / "docs" / "demo.jpg"
 SOMEBODY = np.array([[288, 24, 400, 252]], np.float32)
 on_every_machine = pytest.mark.parametrize("machine, runtime", CASES, ids=lambda value: str(value))
-one_of_each = pytest.mark.parametrize("machine", [SSE42, AVX2, ARM], ids=str)
 
 
 @pytest.fixture(scope="module")
 def graphs():
-    return foreign_graphs() | {f"int8_worst{levels}": worst_case(levels) for levels in (64, 65, 127)}
+    return foreign_graphs() | {f"int8-worst{levels}": worst_case(levels) for levels in (64, 65, 127)}
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,9 @@ def crops():
 @pytest.fixture(scope="module")
 def exact(graphs, crops):
     """What each graph means, with products in floating point."""
-    return {name: exact_logits(model, crops) for name, model in graphs.items()}
+    scores = np.ones(len(crops), np.float32)
+    files = {name: model.SerializeToString() for name, model in graphs.items()}
+    return {name: exact_outputs(data, crops, scores, ("logits",))["logits"] for name, data in files.items()}
 
 
 @pytest.fixture(scope="module")
@@ -87,24 +90,24 @@ def answers(graphs, crops, folder):
 @on_every_machine
 def test_fp32_is_right(answers, exact, machine, runtime):
     limit = 0.01 if answers(machine, runtime).floating_point == "f16" else 1e-4
-    assert relative_error(answers(machine, runtime).outputs["fp32"], exact["fp32"]) < limit
+    assert relative_rms(exact["fp32"], answers(machine, runtime).outputs["fp32"]) < limit
 
 
 @on_every_machine
 def test_int8_saturates_where_there_is_no_vnni(answers, exact, machine, runtime):
-    error = relative_error(answers(machine, runtime).outputs["int8"], exact["int8"])
+    error = relative_rms(exact["int8"], answers(machine, runtime).outputs["int8"])
     assert error > 0.2 if (machine, runtime) in SATURATE else error < 0.05, error  # 0.29, or 0.02
 
 
 @on_every_machine
 def test_seven_bits_are_right_everywhere(answers, exact, machine, runtime):
-    assert relative_error(answers(machine, runtime).outputs["int8_seven"], exact["int8_seven"]) < 0.05  # 0.02
+    assert relative_rms(exact["int8-w7"], answers(machine, runtime).outputs["int8-w7"]) < 0.05  # 0.02
 
 
 @on_every_machine
 def test_64_levels_are_the_most_that_cannot_saturate(answers, exact, machine, runtime):
     told = answers(machine, runtime)
-    errors = {k: relative_error(told.outputs[f"int8_worst{k}"], exact[f"int8_worst{k}"]) for k in (64, 65, 127)}
+    errors = {k: relative_rms(exact[f"int8-worst{k}"], told.outputs[f"int8-worst{k}"]) for k in (64, 65, 127)}
     if (machine, runtime) in SATURATE:
         assert errors[64] == 0 and errors[65] > 0.01 and errors[127] > 0.5, errors
     else:
@@ -115,7 +118,7 @@ def test_saturated_answers_find_nobody(answers, exact):
     """That the fault is not a matter of decimals: the person is gone."""
     is_somebody = exact["fp32"].argmax(1) > 0
     outputs = answers(AVX2, "openvino").outputs
-    saturated, right = ((outputs[name].argmax(1) > 0)[is_somebody].mean() for name in ("int8", "int8_seven"))
+    saturated, right = ((outputs[name].argmax(1) > 0)[is_somebody].mean() for name in ("int8", "int8-w7"))
     assert saturated < 0.1 and right > 0.9
 
 
@@ -153,7 +156,7 @@ def test_fewer_instructions_here_answer_as_the_emulated_machine_does(answers):
     here, there = answers(FEWER_AVX2, "openvino"), answers(AVX2, "openvino")
     assert here.kinds == there.kinds
     for name, logits in there.outputs.items():
-        assert relative_error(here.outputs[name], logits) < 0.02, name
+        assert relative_rms(logits, here.outputs[name]) < 0.02, name
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +183,7 @@ print(json.dumps([library.lanes(), scored.labels[0].tolist(), scored.part_scores
 """
 
 
-@one_of_each
+@pytest.mark.parametrize("machine", [SSE42, AVX2, ARM], ids=str)
 def test_the_native_kernels_take_the_vectors_of_the_machine(machine, native, tmp_path):
     machine.require()
     told = machine.python("-c", TAIL, folder=tmp_path, library=native(machine.processor))
@@ -203,7 +206,7 @@ print(json.dumps([result.labels.tolist(), [person.quality for person in result]]
 """
 
 
-@one_of_each
+@pytest.mark.parametrize("machine", [SSE42, ARM], ids=str)
 def test_the_whole_parser(machine, shared_tiny_bundle, people, tmp_path):
     machine.require()
     np.save(tmp_path / "image.npy", people(0))
@@ -220,6 +223,51 @@ def test_a_program_that_fails_quotes_its_error(tmp_path):
     AVX2.require()
     with pytest.raises(AssertionError, match="avx2: the program ended with 1: .*no such thing"):
         AVX2.python("-c", "raise SystemExit('no such thing')", folder=tmp_path)
+
+
+LOAD = """
+import json
+import sys
+import warnings
+import qanet
+from qanet.errors import QanetError, QanetWarning
+
+told = {}
+for name in sys.argv[1:]:
+    bundle, device, precision = name.split(",")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", QanetWarning)
+        try:
+            engine = qanet.load(bundle, device=device, precision=precision, threads=1).engine
+            told[name] = [engine.origin.graph, [str(warning.message) for warning in said]]
+        except QanetError as error:
+            told[name] = [str(error), []]
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def bundles(graphs, folder):
+    """A bundle as it is built where INT8 is right, and one that has 7-bit weights as well."""
+    eight = foreign_bundle(folder / "eight.qanet", {name: graphs[name] for name in ("fp32", "int8")})
+    return eight, foreign_bundle(folder / "both.qanet", {name: graphs[name] for name in ("fp32", "int8", "int8-w7")})
+
+
+@pytest.mark.parametrize(
+    "machine, device, takes, auto",
+    [(AVX2, "cpu", "int8-w7", "fp32"), (AVX2, "onnxruntime", "int8-w7", "fp32"),
+     (ARM_DOT_PRODUCTS, "onnxruntime", "int8", "int8")],
+    ids=str,
+)  # fmt: skip
+def test_known_answers_refuse_what_saturates_and_nothing_else(machine, device, takes, auto, bundles, tmp_path):
+    machine.require()
+    asked = [f"{bundle},{device},{kind}" for bundle, kind in zip((*bundles, bundles[1]), ("int8", "int8", "auto"))]
+    eight, both, best = json.loads(machine.python("-c", LOAD, *asked, folder=tmp_path)).values()
+    if (machine, "openvino" if device == "cpu" else device) in SATURATE:
+        assert "int8 of eight answers wrongly" in eight[0] and "7-bit weights" in eight[0]
+    else:
+        assert eight == ["int8", []]
+    assert both == [takes, []] and best == [auto, []]
 
 
 LOOK = """
@@ -247,9 +295,9 @@ def test_a_machine_that_cannot_be_had_says_why(monkeypatch, tmp_path):
     monkeypatch.setattr("foreign_machine._flags_here", lambda: ["avx2"])
     assert FEWER_AVX2.missing() == ""
     assert FEWER_AVX512.missing() == "fewer_avx512: this CPU has no avx512bw"
+    monkeypatch.setattr("foreign_machine.arm_root.ready", lambda: False)
     emulator = tmp_path / "qemu-aarch64"
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert ARM.missing() == "no qemu-aarch64: install the Debian package qemu-user"
     for version, reason in (("6.2.0", f"{emulator} has no AVX: 7.2 is the first that does"), ("9.0.1", None)):
         emulator.write_text(f"#!/bin/sh\necho qemu-aarch64 version {version}\n")

@@ -20,14 +20,14 @@ _CONSTRAINTS = Path(__file__).resolve().parents[2] / "constraints.txt"
 _DEBIAN = ("python3-minimal", "libpython3-stdlib", "libstdc++6")
 _WHEELS = ("numpy", "openvino", "onnxruntime", "opencv-python-headless", "onnx", "ml_dtypes", "protobuf", "tqdm")
 _RECIPE = "1"  # another number where the same versions are laid out in another way
+_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")  # as it was before tests took another one
 
 
 def folder() -> Path:
     """Where they lie: root/ is Debian's, site/ the wheels'."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     pins = [line for line in _CONSTRAINTS.read_text().splitlines() if line.startswith(_WHEELS)]
     key = hashlib.sha256("\n".join((_RECIPE, *_DEBIAN, *_WHEELS, *pins)).encode()).hexdigest()[:16]
-    return cache / "qanet" / f"arm-{key}"
+    return _CACHE / "qanet" / f"arm-{key}"
 
 
 def ready() -> bool:

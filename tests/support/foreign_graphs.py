@@ -1,49 +1,47 @@
-"""The bundled parsing network for machines that are not here: logits alone, of small crops, in three precisions."""
+"""The bundled parsing network for machines that are not here: without its tail and on small crops; and a worst case."""
+
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx.parser
 from onnx import numpy_helper
 
-from qanet.bundle import open_bundle
+from qanet.bundle import SEVEN_BITS, create, open_bundle
 from qanet.calib.quantize import insert_qdq
 from qanet.calib.scales import load_scales
+from qanet.runtime.answers.judge import TOLERANCES
+from qanet.runtime.answers.known import renew_answers
+from qanet.runtime.answers.reference import exact_outputs
+from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS
 
 HEIGHT, WIDTH = 128, 96  # a ninth of the pixels that the network was trained with: an emulated machine has 1 s for them
 
 
 def foreign_graphs() -> dict[str, onnx.ModelProto]:
-    """fp32, int8 (127 levels a side) and int8_seven (64 levels, but 127 where a convolution is depthwise)."""
+    """Key of a bundle's graphs -> model: fp32, int8 and int8-w7."""
     bundle = open_bundle("ccp13-lite0")
     path = bundle.path / bundle.manifest["graphs"]["fp32"]
     scales = load_scales(bundle.path / "scales.json", path)
-    quantised = insert_qdq(scales.check(path), scales)
-    seven = onnx.ModelProto.FromString(quantised.SerializeToString())
-    halve_weights(seven)
-    graphs = {"fp32": onnx.load(path), "int8": quantised, "int8_seven": seven}
+    graphs = {"fp32": onnx.load(path)}
+    for name in ("int8", SEVEN_BITS):
+        graphs[name] = insert_qdq(scales.check(path), scales, name)
     for model in graphs.values():
         _cut(model)
     return graphs
 
 
-def halve_weights(model: onnx.ModelProto) -> None:
-    """Round the INT8 weights of a Q/DQ graph to half as many levels.
-
-    Products of 64 levels added in pairs fit 16 bits: 2 x 255 x 64 = 32640. The weights of a depthwise convolution stay
-    as they are, since its kernels add no pairs: they go through one channel at a time.
-    """
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    made = {node.output[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
-    for node in model.graph.node:
-        if node.op_type != "Conv" or node.input[1] not in made:
-            continue
-        weight, scale = made[node.input[1]].input[:2]
-        steps = numpy_helper.to_array(constants[weight]).astype(np.float32)
-        if steps.shape[1] == 1:  # depthwise
-            continue
-        widths = numpy_helper.to_array(constants[scale])
-        constants[weight].CopyFrom(numpy_helper.from_array(np.rint(steps / 2).astype(np.int8), weight))
-        constants[scale].CopyFrom(numpy_helper.from_array(widths * np.float32(2), scale))
+def foreign_bundle(path: Path, graphs: Mapping[str, onnx.ModelProto]) -> Path:
+    """A bundle of some of `foreign_graphs` with the known answers of each; its folder."""
+    bundle = create(path, labels="ccp13", input_hw=[HEIGHT, WIDTH], graphs={})
+    files = {name: model.SerializeToString(deterministic=True) for name, model in graphs.items()}
+    for name, data in files.items():
+        bundle.add_file(f"model.{name}.onnx", data)
+        bundle.manifest["graphs"][name] = f"model.{name}.onnx"
+    renew_answers(bundle, files, exact_outputs, TOLERANCES)
+    bundle.save()
+    return bundle.path
 
 
 def worst_case(levels: int) -> onnx.ModelProto:
@@ -66,14 +64,14 @@ def worst_case(levels: int) -> onnx.ModelProto:
     }  # fmt: skip
     text = f"""
         <ir_version: 9, opset_import: ["": 18]>
-        worst (uint8[N,{HEIGHT},{WIDTH},3] crops) => (float[N,13,{HEIGHT},{WIDTH}] logits) {{
+        worst (uint8[N,{HEIGHT},{WIDTH},3] crops) => (float[N,13,{HEIGHT // 4},{WIDTH // 4}] logits) {{
           floats = Cast<to = 1>(crops)
           planar = Transpose<perm = [0, 3, 1, 2]>(floats)
           centred = Sub(planar, grey)
           a = Conv(centred, spread)
           {_quantised("a")}
           {_weight("full")}
-          b = Conv<pads = [1, 1, 1, 1]>(a.dq, full.weight)
+          b = Conv<pads = [1, 1, 1, 1], strides = [4, 4]>(a.dq, full.weight)
           {_quantised("b")}
           {_weight("deep")}
           c = Conv<pads = [1, 1, 1, 1], group = {channels}>(b.dq, deep.weight)
@@ -99,30 +97,16 @@ def _weight(name: str) -> str:
     return f"{name}.weight = DequantizeLinear({name}.steps, weight.step, zero)"
 
 
-def exact_logits(model: onnx.ModelProto, crops: np.ndarray) -> np.ndarray:
-    """What a graph means, on any machine: each Q and DQ by itself, and the products between them in float32."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    feed = {"crops": crops, "box_scores": np.ones(len(crops), np.float32)}
-    return session.run(["logits"], {value.name: feed[value.name] for value in session.get_inputs()})[0]
-
-
-def relative_error(got: np.ndarray, exact: np.ndarray) -> float:
-    """RMS of the error over the RMS of the value."""
-    return float(np.sqrt(np.square(got.astype(np.float64) - exact).mean() / np.square(exact.astype(np.float64)).mean()))
-
-
 def _cut(model: onnx.ModelProto) -> None:
-    """Logits alone, of crops of HEIGHT x WIDTH: the network has no layer that knows the size."""
+    """Logits and IoU scores alone, of crops of HEIGHT x WIDTH: the network has no layer that knows the size."""
     graph = model.graph
     del graph.value_info[:]
+    kept = [
+        onnx.ValueInfoProto.FromString(v.SerializeToString()) for v in graph.output if v.name in KERNEL_TAIL_OUTPUTS
+    ]
+    del graph.output[:]
+    graph.output.extend(kept)
     logits = next(value for value in graph.output if value.name == "logits")
     for value, height, width, first in ((graph.input[0], HEIGHT, WIDTH, 1), (logits, HEIGHT // 4, WIDTH // 4, 2)):
         dimensions = value.type.tensor_type.shape.dim
         dimensions[first].dim_value, dimensions[first + 1].dim_value = height, width
-    kept = onnx.ValueInfoProto.FromString(logits.SerializeToString())
-    del graph.output[:]
-    graph.output.append(kept)

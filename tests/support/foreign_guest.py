@@ -24,7 +24,7 @@ def main(runtime: str, hint: str, folder: Path, graphs: list[str]) -> None:
     outputs, kinds, seconds, floating_point = {}, {}, {}, ""
     for name in graphs:
         begin = time.perf_counter()
-        engine = _open(runtime, (folder / f"{name}.onnx").read_bytes(), name.split("_")[0], hint)
+        engine = _open(runtime, (folder / f"{name}.onnx").read_bytes(), name.split("-")[0], hint)
         outputs[name] = engine.run(crops, scores)["logits"]
         seconds[name] = time.perf_counter() - begin
         if runtime == "openvino":

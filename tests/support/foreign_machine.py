@@ -186,7 +186,7 @@ def ask(machine: Machine, runtime: str, graphs: Mapping[str, bytes], crops: np.n
 
     Args:
         runtime: openvino or onnxruntime.
-        graphs: name -> ONNX file; the name's first part up to "_" is the precision.
+        graphs: name -> ONNX file; the name's first part up to "-" is the precision.
         crops: (N, H, W, 3) uint8.
         folder: the machine's, as for `Machine.python`.
     """
