@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from qanet.bundle import SEVEN_BITS, Bundle, open_bundle, writable_copy
+from qanet.bundle import NO_VNNI, Bundle, open_bundle, writable_copy
 from qanet.calib.bundle_search import search_bundle
 from qanet.calib.calibrate import calibrate_cached
 from qanet.calib.graph import file_sha256
@@ -52,12 +52,12 @@ def quantised_graph(bundle: Bundle, precision: str) -> bytes:
 def renew_narrow_answers(bundle: Bundle) -> None:
     """What both INT8 graphs of the bundle's scales answer, and FP32 where that is missing, into the bundle, unsaved.
 
-    The 7-bit graph's too, which may only be written later, on the CPU that needs it.
+    That for CPUs without VNNI too, which may only be written later, on the CPU that needs it.
 
     Raises:
         QanetError: ONNX Runtime is not installed, or a graph does not run.
     """
-    wanted = answers_missing(bundle, ("fp32", "int8", SEVEN_BITS))
+    wanted = answers_missing(bundle, ("fp32", "int8", NO_VNNI))
     graphs = {name: bundle.graph(name) if name == "fp32" else quantised_graph(bundle, name) for name in wanted}
     if graphs:
         renew_answers(bundle, graphs, exact_outputs, TOLERANCES)

@@ -32,7 +32,7 @@ def has_dot_products() -> bool:
 def sums_saturate() -> bool:
     """Whether this is an x86-64 CPU that adds products of 8 bits in pairs into saturating 16 bits.
 
-    255 x 127 x 2 is beyond 32767, so INT8 is right there only with weights of 7 bits. ARM's CPUs multiply signed by
-    signed, and 127 x 127 x 2 fits.
+    255 x 127 x 2 is beyond 32767, so INT8 is right there only where neighbouring weights share their range. ARM's CPUs
+    multiply signed by signed, and 127 x 127 x 2 fits.
     """
     return platform.machine().lower() in ("x86_64", "amd64") and not has_dot_products()

@@ -15,7 +15,7 @@ from qanet.benchmarks.targets.variants import Variant
 from qanet.bundle import Bundle
 from qanet.errors import QanetError
 from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS, Engine
-from qanet.runtime.engines.select import open_engine
+from qanet.runtime.engines.select import WrongAnswers, open_engine
 
 FLOOR = 0.9  # least share of label pixels that agree with FP32
 ORACLE_CROPS = 2
@@ -85,6 +85,9 @@ def check_variants(
             engine = checked.engines[label]
             checked.executions[label] = describe_execution(bundle, engine)
             parsing = checked.parsings.get(label) or parse_crops(engine, bundle, crops, box_scores)
+        except WrongAnswers as error:
+            checked.checks[label] = Check(False, "the known answers", reason=f"{error.fact}: {error.got}")
+            continue
         except Exception as error:  # runtimes raise what they like
             checked.checks[label] = Check(False, reason=f"it does not run: {_line(error)}")
             continue

@@ -29,7 +29,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--format", default="ccp", choices=DATA_FORMATS)
     parser.add_argument("--split", metavar="NAME", help="default: val; a ccp folder without val.txt is taken whole")
     parser.add_argument("--boxes", metavar="FILE.json", help="COCO results of a detector; default: the ground truth's")
-    parser.add_argument("--precision", default="fp32", help="fp32, fp16 or int8")
+    parser.add_argument("--precision", default="fp32", help="fp32, fp16, int8, or auto (fp32)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, onnxruntime")
     parser.add_argument("--tail", default="kernel", choices=("kernel", "graph"))
     parser.add_argument("--protocol", default="official", choices=tuple(PROTOCOLS))
@@ -69,7 +69,7 @@ def main(argv: Sequence[str], *, open_checkpoint: Callable[..., Bundle]) -> int:
         bundle = open_bundle(str(path))
         document = _measure(args, bundle)
         if args.save:
-            save_card(bundle, args.precision, document)
+            save_card(bundle, document["precision"], document)
     emit(args.json, document, val_text(document, bundle))
     return 0
 
@@ -88,7 +88,8 @@ def _measure(args: argparse.Namespace, bundle: Bundle) -> dict[str, Any]:
     with tqdm(total=len(data.image_names), unit="image", desc="val", disable=args.json or None) as bar:
         report = evaluate(parser, data, args.protocol, lambda: bar.update() and None, detected, args.weights, tags=tags)
     return {
-        "model": str(args.model), "runtime": parser.engine.runtime, "precision": args.precision, "tail": args.tail,
+        "model": str(args.model), "runtime": parser.engine.runtime, "precision": parser.engine.precision,
+        "tail": args.tail,
         "data": Path(args.data).resolve().name, "format": args.format, "split": split,
         "boxes": Path(args.boxes).name if args.boxes else "ground truth", "flip": args.flip,
         "scales": list(args.scales), "tags": args.tags, "synthetic": is_synthetic(Path(args.data)), **plain(report),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from qanet.bundle import SEVEN_BITS, Bundle, create
+from qanet.bundle import NO_VNNI, Bundle, create
 from qanet.calib.command import quantised_graph
 from qanet.errors import QanetError
 from qanet.export.building.entry import engine_entry
@@ -28,7 +28,7 @@ def complete_answers(bundle: Bundle, graphs: Sequence[str], say: Callable[[str],
     Without ONNX Runtime OpenVINO answers for FP32, and INT8 is compared with FP32, more coarsely.
     """
     has_reference = importlib.util.find_spec("onnxruntime") is not None
-    wanted = answers_missing(bundle, ["fp32", *(g for g in graphs if g in ("int8", SEVEN_BITS) and has_reference)])
+    wanted = answers_missing(bundle, ["fp32", *(g for g in graphs if g in ("int8", NO_VNNI) and has_reference)])
     if "fp32" in wanted:
         by = "ONNX Runtime" if has_reference else "OpenVINO on this CPU"
         say(f"{bundle.name} brought no known answers; they are made from its FP32 graph by {by}")

@@ -48,9 +48,9 @@ def main(argv: Sequence[str]) -> int:
     precisions, runtimes = precisions_of(args.precision), runtimes_of(args.runtime)
     source = open_bundle(args.model)
     options = engine_options(args, source.input_hw)
-    detects, seven_bits = source.labels == PERSON_BOX1, "openvino" in runtimes and sums_saturate()
+    detects, no_vnni = source.labels == PERSON_BOX1, "openvino" in runtimes and sums_saturate()
     orders = [
-        Order(runtime, precision, options, args, detects, seven_bits and runtime == "openvino")
+        Order(runtime, precision, options, args, detects, no_vnni and runtime == "openvino")
         for runtime in runtimes
         for precision in precisions
     ]
@@ -124,8 +124,8 @@ def _right_engines(bundle: Bundle, order: Order, say: Callable[[str], None]) -> 
     except WrongAnswers as error:
         if order.runtime != "openvino" or order.graph != "int8":
             raise
-        note(f"{error.fact} ({error.got}): built again with 7-bit weights")
-        order = replace(order, seven_bits=True)
+        note(f"{error.fact} ({error.got}): built again for a CPU without VNNI")
+        order = replace(order, no_vnni=True)
         write_typed_graph(bundle, order.graph)
         complete_answers(bundle, [order.graph], note)
         bundle.save()
@@ -161,7 +161,7 @@ def _row(built: BuiltEngine, order: Order) -> tuple[object, ...]:
     batches = ", ".join(f"{low}-{high}" if low < high else f"{high}" for low, _, high in built.batches) or "any"
     return (
         built.runtime,
-        f"{order.precision} (7-bit weights)" if order.graph != order.precision else order.precision,
+        f"{order.precision} (no VNNI)" if order.graph != order.precision else order.precision,
         safe_name("+".join(built.targets)),
         batches,
         f"{len(built.data) / 2**20:.1f}",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.bundle import SEVEN_BITS, Bundle
+from qanet.bundle import NO_VNNI, Bundle
 from qanet.cli.commandline import note
 from qanet.errors import QanetError
 from qanet.export.building.asking import alone, ask_built
@@ -36,12 +36,12 @@ class Order:
     options: Options
     args: argparse.Namespace
     detects: bool = False  # a person detector, whose one tail is in the graph
-    seven_bits: bool = False  # INT8 weights for a CPU whose 16-bit sums would saturate
+    no_vnni: bool = False  # INT8 weights for a CPU whose 16-bit sums would saturate
 
     @property
     def graph(self) -> str:
         """The bundle's graph to build from, by its key in the manifest."""
-        return SEVEN_BITS if self.seven_bits and self.precision == "int8" else self.precision
+        return NO_VNNI if self.no_vnni and self.precision == "int8" else self.precision
 
     @property
     def lacks(self) -> str | None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from qanet.bundle import SEVEN_BITS, safe_name
+from qanet.bundle import NO_VNNI, safe_name
 from qanet.cpu_precision import cpu_signature, openvino_core
 from qanet.export.engines.built import BuiltEngine
 
@@ -31,7 +31,7 @@ def engine_entry(
         "options": dict(built.options), "messages": list(built.messages), "graph_sha256": graph_sha256,
     }  # fmt: skip
     if precision == "int8":
-        entry |= {"graph": graph or precision, "weight_bits": 7 if graph == SEVEN_BITS else 8}
+        entry |= {"graph": graph or precision, "weights": "pairs within 128" if graph == NO_VNNI else "8 bits"}
     if built.batches:
         entry["batches"] = [list(batch) for batch in built.batches]
     if built.stripped:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from qanet.bundle import OPTIONAL_PRECISIONS, PRECISIONS, SEVEN_BITS, Bundle, open_bundle
+from qanet.bundle import NO_VNNI, OPTIONAL_PRECISIONS, PRECISIONS, Bundle, open_bundle
 from qanet.calib.quantize import NARROW_TYPES
 from qanet.errors import QanetError
 from qanet.export.building.asking import complete_answers
@@ -69,19 +69,19 @@ def _with_typed_graphs(bundle: Bundle) -> Bundle:
     """A copy in memory with every graph that can be made of the bundle, and their answers."""
     made = Bundle(bundle.path, copy.deepcopy(bundle.manifest))
     calibrated = "scales.json" in bundle.manifest["files"]
-    for graph in ("fp16", *(("int8", SEVEN_BITS) if calibrated or "int8" in bundle.manifest["graphs"] else ())):
+    for graph in ("fp16", *(("int8", NO_VNNI) if calibrated or "int8" in bundle.manifest["graphs"] else ())):
         write_typed_graph(made, graph)
-    complete_answers(made, ["int8", SEVEN_BITS] if "int8" in made.manifest["graphs"] else [], lambda line: None)
+    complete_answers(made, ["int8", NO_VNNI] if "int8" in made.manifest["graphs"] else [], lambda line: None)
     return made
 
 
 def _choices(bundle: Bundle) -> list[Choice]:
     graphs = bundle.manifest["graphs"]
-    known = [g for g in (*PRECISIONS, SEVEN_BITS, *OPTIONAL_PRECISIONS) if g in graphs and g != "fp8"]
-    found = [Choice("cpu", "int8" if g == SEVEN_BITS else g, g) for g in known]
+    known = [g for g in (*PRECISIONS, NO_VNNI, *OPTIONAL_PRECISIONS) if g in graphs and g != "fp8"]
+    found = [Choice("cpu", "int8" if g == NO_VNNI else g, g) for g in known]
     if importlib.util.find_spec("onnxruntime") is not None:
         plain = [g for g in known if g == "fp32" or g in NARROW_TYPES]
-        found += [Choice("onnxruntime", "int8" if g == SEVEN_BITS else g, g) for g in plain]
+        found += [Choice("onnxruntime", "int8" if g == NO_VNNI else g, g) for g in plain]
     if has_cuda():
         built = dict.fromkeys(e["precision"] for e in bundle.engines if e["runtime"] in TENSORRT_MODULES)
         found += [Choice("cuda", precision, precision) for precision in built]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from qanet.bundle import SEVEN_BITS, Bundle
+from qanet.bundle import NO_VNNI, Bundle
 from qanet.errors import QanetError
 from qanet.export.building.float_rest import samples_in_turns
 from qanet.runtime.answers.ask import answer
@@ -65,7 +65,7 @@ def _choices(bundle: Bundle, device: str, precisions: Sequence[str]) -> list[Cho
         graph = precision
         if precision == "int8" and device == "cpu":
             built = [e.get("graph", "int8") for e in bundle.engines if e["precision"] == "int8"]
-            graph = SEVEN_BITS if SEVEN_BITS in built else "int8"
+            graph = NO_VNNI if NO_VNNI in built else "int8"
         found.append(Choice(device, precision, graph))
     return found
 

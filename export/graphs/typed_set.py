@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from qanet.bundle import SEVEN_BITS, Bundle
+from qanet.bundle import NO_VNNI, Bundle
 from qanet.calib.command import quantize_bundle
-from qanet.calib.quantize import NARROW_TYPES, rounded_to_seven_bits
+from qanet.calib.quantize import NARROW_TYPES, requantised_without_vnni
 from qanet.export.engines.source_graph import parse_graph
 
 SCALES = "scales.json"
@@ -17,9 +17,9 @@ def write_typed_graph(bundle: Bundle, precision: str) -> None:
     """Make the bundle's graph where it is not there, or is older than the weights or the scales; unsaved.
 
     Args:
-        precision: of the graph, or SEVEN_BITS.
+        precision: of the graph, or NO_VNNI.
     """
-    if precision == SEVEN_BITS:
+    if precision == NO_VNNI:
         write_typed_graph(bundle, "int8")  # what the other stages of the project read, and GPUs
     source = parse_graph(bundle.graph("fp32"), "model.onnx")  # what is broken is told before anything is written
     if precision == "fp32":
@@ -30,8 +30,8 @@ def write_typed_graph(bundle: Bundle, precision: str) -> None:
     if precision in bundle.manifest["graphs"] and known == sources:
         made[precision] = sources
         return
-    if precision == SEVEN_BITS and SCALES not in bundle.manifest["files"] and "int8" in bundle.manifest["graphs"]:
-        bundle.add_file(f"model.{precision}.onnx", rounded_to_seven_bits(bundle.graph("int8")))
+    if precision == NO_VNNI and SCALES not in bundle.manifest["files"] and "int8" in bundle.manifest["graphs"]:
+        bundle.add_file(f"model.{precision}.onnx", requantised_without_vnni(bundle.graph("int8")))
         bundle.manifest["graphs"][precision] = f"model.{precision}.onnx"
     elif precision in NARROW_TYPES:
         quantize_bundle(bundle, precision)

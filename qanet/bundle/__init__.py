@@ -5,14 +5,14 @@ parser. A bundle that ships inside the package is read-only: `writable_copy` mak
 """
 
 from qanet.bundle.folder import SHIPPED, SUFFIX, Bundle
-from qanet.bundle.manifest import OPTIONAL_PRECISIONS, PRECISIONS, SCHEMA_VERSION, SEVEN_BITS
+from qanet.bundle.manifest import NO_VNNI, OPTIONAL_PRECISIONS, PRECISIONS, SCHEMA_VERSION
 from qanet.bundle.opening import copy_bundle, create, open_bundle, safe_name, writable_copy
 
 __all__ = [
     "OPTIONAL_PRECISIONS",
     "PRECISIONS",
     "SCHEMA_VERSION",
-    "SEVEN_BITS",
+    "NO_VNNI",
     "SHIPPED",
     "SUFFIX",
     "Bundle",

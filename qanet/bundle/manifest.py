@@ -10,7 +10,7 @@ from qanet.labels import label_set
 SCHEMA_VERSION = 1
 PRECISIONS = ("fp32", "fp16", "int8")
 OPTIONAL_PRECISIONS = ("bf16", "fp8")  # built on demand: not every processor has them
-SEVEN_BITS = "int8-w7"  # the INT8 graph whose weights have 7 bits, for CPUs whose 16-bit sums would saturate
+NO_VNNI = "int8-no-vnni"  # the INT8 graph for CPUs without VNNI: neighbouring weights share their range
 _REQUIRED = {"schema_version": int, "name": str, "labels": str, "input_hw": list, "files": dict, "graphs": dict}
 _DEFAULTS: dict[str, Any] = {
     "engines": [],

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from qanet._version import __version__
+from qanet.bundle import NO_VNNI
 from qanet.cli.commandline import command_parser, emit, table
 from qanet.cpu_features import cpu_features, has_dot_products, sums_saturate
 
@@ -81,7 +82,7 @@ def examine() -> dict[str, Any]:
     return {
         "qanet_edge": __version__, "python": platform.python_version(), "machine": platform.machine(),
         "system": platform.platform(), "cpu_cores": os.cpu_count(), "cpu_features": list(cpu_features()),
-        "int8_weights": 7 if sums_saturate() else 8,
+        "int8_graph": NO_VNNI if sums_saturate() else "int8",
         "gpus": gpus(), "cuda_driver": driver, "packages": packages,
         "can": {
             "parse on the CPU": bool(packages["openvino"] and packages["cv2"]),
@@ -130,7 +131,7 @@ def main(argv: Sequence[str], *, prove: Callable[[str], dict[str, Any]]) -> int:
         rows.append((module, version or "missing", purpose, "" if version else command))
     can = [("yes" if able else "no", task) for task, able in facts["can"].items()]
     int8 = (
-        "has no dot products, so INT8 takes 7-bit weights"
+        "has no dot products (VNNI), so INT8 has weights of its own"
         if sums_saturate()
         else "has dot products, so INT8 pays"
         if has_dot_products()

@@ -92,14 +92,14 @@ def _text(bundle: Bundle, size: dict[str, int]) -> str:
                 e["runtime"],
                 e["version"],
                 e["precision"],
-                e.get("weight_bits", ""),
+                e.get("weights", ""),
                 ", ".join(e["targets"]),
                 _shares(e),
                 e["census"]["reformats"],
             )
             for e in bundle.engines
         ]
-        columns = ("runtime", "version", "precision", "weight bits", "runs on", "multiply-adds in", "reformats")
+        columns = ("runtime", "version", "precision", "weights", "runs on", "multiply-adds in", "reformats")
         parts.append(table(engines, columns))
     else:
         parts.append(f"no engines yet; next: qanet build {bundle.name}")

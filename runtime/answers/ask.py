@@ -5,10 +5,11 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
-from qanet.bundle import SEVEN_BITS, Bundle
+from qanet.bundle import NO_VNNI, Bundle
 from qanet.errors import QanetError, QanetWarning
 from qanet.files import write_bytes
 from qanet.runtime.answers.judge import COARSER, TOLERANCES, compare, label_agreement, relative_rms
@@ -24,7 +25,7 @@ from qanet.runtime.answers.known import (
 from qanet.runtime.answers.verdicts import Verdict, cache_folder, read_own, recall, remember, verdict_key
 from qanet.runtime.engines.base import Engine, Origin
 
-_NARROW = ("int8", SEVEN_BITS, "fp8")
+_NARROW = ("int8", NO_VNNI, "fp8")
 
 
 def answer(bundle: Bundle, engine: Engine, batch_sizes: tuple[int, ...] | None = None) -> Verdict | None:
@@ -40,14 +41,16 @@ def answer(bundle: Bundle, engine: Engine, batch_sizes: tuple[int, ...] | None =
     origin: Origin | None = getattr(engine, "origin", None)
     if origin is None or "fp32" not in bundle.manifest["graphs"]:
         return None
-    stored = stored_answers(bundle)  # its hash is checked even where the verdict is known
-    record = bundle.manifest["answers"] if stored else {}
-    told = [bundle.manifest["files"][record["file"]]["sha256"], record] if stored else [source_of(bundle, "fp32")]
+    record = bundle.manifest["answers"] if "fp32" in current_graphs(bundle) else {}
+    told: list[Any] = [source_of(bundle, "fp32"), record]
+    if record:
+        bundle.read(record["file"])  # its hash is checked even where the verdict is known
+        told.append(bundle.manifest["files"][record["file"]]["sha256"])
     sizes = batch_sizes if batch_sizes is not None else tuple(getattr(engine, "batch_sizes", (1,)))
     key = verdict_key(engine.runtime, asdict(origin), sorted(engine.outputs), sizes, told, TOLERANCES)
     verdict = recall(key)
     if verdict is None:
-        known = stored or made_answers(bundle)
+        known = stored_answers(bundle) or made_answers(bundle)
         verdict = ask(engine, origin, known, record.get("tolerances", {}), sizes)
         remember(key, verdict)
     return verdict
@@ -115,7 +118,7 @@ def _kind(origin: Origin) -> str:
     """The entry of TOLERANCES that holds for an engine."""
     if origin.graph == "fp16" and origin.computes_in == "bf16":
         return "bf16"
-    return "int8" if origin.graph == SEVEN_BITS else origin.graph
+    return "int8" if origin.graph == NO_VNNI else origin.graph
 
 
 def _number(value: float) -> float:

@@ -43,7 +43,7 @@ class KnownAnswers:
     Attributes:
         crops: (K, H, W, 3) uint8 BGR.
         box_scores: (K,) float32.
-        outputs: graph ("fp32", "int8", "int8-w7") -> output name -> its answer, as `reduced` gives it.
+        outputs: graph ("fp32", "int8", "int8-no-vnni") -> output name -> its answer, as `reduced` gives it.
     """
 
     crops: NDArray[np.uint8]
@@ -161,7 +161,7 @@ def renew_answers(bundle: Bundle, graphs: Mapping[str, bytes], run: RunGraph, to
     """Put the answers of graphs into a bundle, beside those that are still current; the manifest is not saved.
 
     Args:
-        graphs: "fp32", "int8" or "int8-w7" -> ONNX file contents.
+        graphs: "fp32", "int8" or "int8-no-vnni" -> ONNX file contents.
         run: computes a graph exactly as it stands, in floating point.
         tolerances: for the manifest: how far each precision may be off.
     Raises:

@@ -30,7 +30,7 @@ class Verdict:
 
     Attributes:
         right: every difference is within its limit.
-        against: whose answers were expected: "fp32", "int8" or "int8-w7".
+        against: whose answers were expected: "fp32", "int8" or "int8-no-vnni".
         differences: output -> (difference, limit), as `judge` defines them.
         agreement: share of the foreground's pixels labelled as in FP32; None for a detector.
         from_fp32: relative RMS of the logits against FP32's, quantisation and all; None without logits.

@@ -6,8 +6,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.bundle import SEVEN_BITS
-
 KERNEL_TAIL_OUTPUTS = ("logits", "iou_scores")
 GRAPH_TAIL_OUTPUTS = ("labels", "pixel_scores", "part_scores", "iou_scores", "quality", "part_quality")
 
@@ -19,7 +17,7 @@ class Origin:
     """What an engine was made of and for: enough to know it again, and to know whose answers it must give.
 
     Attributes:
-        graph: the bundle's graph, by its key in the manifest: "fp32", "fp16", "int8", "int8-w7", ...
+        graph: the bundle's graph, by its key in the manifest: "fp32", "fp16", "int8", "int8-no-vnni", ...
         sha256: of the file that was compiled or loaded; of several, joined.
         version: of the runtime.
         device: the CPU by its number types, or the GPU and its driver.
@@ -31,11 +29,6 @@ class Origin:
     version: str
     device: str
     computes_in: str = ""
-
-    @property
-    def weight_bits(self) -> int | None:
-        """Bits of an INT8 engine's weights; None for the others."""
-        return {"int8": 8, SEVEN_BITS: 7}.get(self.graph)
 
 
 class Engine(Protocol):

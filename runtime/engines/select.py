@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from qanet.bundle import OPTIONAL_PRECISIONS, PRECISIONS, SEVEN_BITS, Bundle
+from qanet.bundle import NO_VNNI, OPTIONAL_PRECISIONS, PRECISIONS, Bundle
 from qanet.cpu_features import has_dot_products, sums_saturate
 from qanet.errors import QanetError, QanetWarning
 from qanet.runtime.answers.ask import answer
@@ -31,7 +31,7 @@ class Choice:
     graph: str
 
     def __str__(self) -> str:
-        return f"{self.precision} with 7-bit weights" if self.graph == SEVEN_BITS else self.precision
+        return f"{self.precision} for CPUs without VNNI" if self.graph == NO_VNNI else self.precision
 
 
 class WrongAnswers(QanetError):
@@ -40,8 +40,8 @@ class WrongAnswers(QanetError):
     def __init__(self, bundle: Bundle, choice: Choice, verdict: Verdict):
         where = {"cuda": "on this GPU", "onnxruntime": "in ONNX Runtime on this CPU"}.get(choice.device, "on this CPU")
         name = bundle.name if bundle.is_shipped else bundle.path
-        can_help = choice.graph == "int8" and choice.device != "cuda" and SEVEN_BITS not in bundle.manifest["graphs"]
-        mend = f"qanet build {name} --precision int8 (makes one with 7-bit weights where this CPU needs them), or "
+        can_help = choice.graph == "int8" and choice.device != "cuda" and NO_VNNI not in bundle.manifest["graphs"]
+        mend = f"qanet build {name} --precision int8 (makes one for CPUs without VNNI where this is one), or "
         super().__init__(
             f"{choice} of {bundle.name} answers wrongly {where}",
             expected=f"the known answers of its {verdict.against} graph",
@@ -144,7 +144,7 @@ def graphs_of(bundle: Bundle, precision: str) -> list[str]:
     """Graphs of a precision for this CPU, the fitting one first; the precision's own name where there is none."""
     if precision != "int8":
         return [precision]
-    known = [SEVEN_BITS, "int8"] if sums_saturate() else ["int8", SEVEN_BITS]
+    known = [NO_VNNI, "int8"] if sums_saturate() else ["int8", NO_VNNI]
     return [graph for graph in known if graph in bundle.manifest["graphs"]] or ["int8"]
 
 
@@ -157,7 +157,7 @@ def _on_cpu(bundle: Bundle, where: str, outputs: tuple[str, ...]) -> list[Choice
     else:
         best_first = [*(["int8"] if has_dot_products() else []), *(["fp16"] if _has_16_bits(where) else [])]
     known = [graph for graph in dict.fromkeys([*best_first, "fp32"]) if graph in graphs] or ["fp32"]
-    return [Choice(where, "int8" if graph == SEVEN_BITS else graph, graph) for graph in known]
+    return [Choice(where, "int8" if graph == NO_VNNI else graph, graph) for graph in known]
 
 
 def _measured_on_cpu(bundle: Bundle, where: str, outputs: tuple[str, ...]) -> dict[str, float]:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from rtx_small import RtxNetwork
 
+from qanet.bundle import NO_VNNI
 from qanet.calib.calibrate import calibrate
-from qanet.calib.quantize import SMALLEST_SCALE, insert_qdq, quantise_weight, write_quantised
+from qanet.calib.quantize import NARROW_TYPES, SMALLEST_SCALE, insert_qdq, quantise_weight, write_quantised
 from qanet.calib.scales import Range
 from qanet.cpu_precision import openvino_core
 from qanet.errors import QanetError
@@ -144,3 +145,34 @@ def test_openvino_runs_the_convolutions_in_int8(small_model, int8, crops):
 
 def test_tensorrt_rtx_takes_the_graph(int8):
     assert RtxNetwork(int8.read_bytes()).build() is not None
+
+
+def pair_sums(values):
+    size = np.abs(values.astype(int))
+    return size[:, ::2] + size[:, 1::2]
+
+
+@pytest.mark.parametrize("shape", [(16, 8, 3, 3), (5, 2, 1, 1), (9, 64, 1, 1)])
+def test_without_vnni_neighbouring_weights_share_their_range(shape):
+    weight = np.random.default_rng(1).normal(0, 1, shape).astype(np.float32)
+    values, scale = quantise_weight(weight, NARROW_TYPES[NO_VNNI])
+    assert pair_sums(values).max() <= 128 and np.abs(values).max() <= 127
+    assert 255 * int(pair_sums(values).max()) <= 2**15 - 1
+    back = values * scale[:, None, None, None]
+    assert np.abs(back - weight).max() <= 1.51 * scale.max()  # a step more where both of a pair were rounded up
+    seven_bits = np.abs(weight).reshape(len(weight), -1).max(1) / 64
+    assert (scale <= seven_bits * (1 + 1e-6)).all() and (scale < 0.95 * seven_bits).any()
+
+
+def test_without_vnni_both_of_a_pair_may_not_be_rounded_up():
+    weight = np.array([[64.5, 63.5, 1, 0]], np.float32).reshape(1, 4, 1, 1)  # scale 1: the first pair sums to 128
+    values, scale = quantise_weight(weight, NARROW_TYPES[NO_VNNI])
+    assert scale == [1] and pair_sums(values).max() <= 128
+
+
+def test_without_vnni_an_odd_number_of_channels_has_64_levels_and_a_depthwise_one_keeps_127():
+    weight = np.random.default_rng(2).normal(0, 1, (6, 3, 3, 3)).astype(np.float32)
+    assert np.abs(quantise_weight(weight, NARROW_TYPES[NO_VNNI])[0]).max() == 64
+    depthwise = np.random.default_rng(3).normal(0, 1, (6, 1, 3, 3)).astype(np.float32)
+    values, scale = quantise_weight(depthwise, NARROW_TYPES[NO_VNNI], is_depthwise=True)
+    assert np.array_equal(values, quantise_weight(depthwise)[0]) and np.abs(values).max() == 127

@@ -8,7 +8,8 @@ from fake_cuda import Machine, graph_bindings
 from fake_kernels import install
 from fake_tensorrt import tensorrt_module
 
-from qanet.runtime.cuda import context
+from qanet.runtime.answers.verdicts import Verdict
+from qanet.runtime.cuda import context, device_path
 from qanet.runtime.cuda import lane as lanes
 from qanet.runtime.cuda.context import open_gpu
 from qanet.runtime.cuda.lane import Lane
@@ -43,6 +44,9 @@ def kernels(machine, monkeypatch):
     """The machine, with the project's kernels on it."""
     build = install(machine)
     monkeypatch.setitem(sys.modules, build.__name__, build)
+    # They are asked in a test of their own: here every launch is counted.
+    right = Verdict(True, "NumPy", {"crops": (0.0, 1.0)}, None, None, 0.0)
+    monkeypatch.setattr(device_path, "kernels_verdict", lambda lane: right)
     return machine
 
 

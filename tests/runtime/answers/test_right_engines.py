@@ -10,13 +10,13 @@ from toy_plans import make_bundle_apart
 
 import qanet as package
 from qanet.__main__ import main as qanet
-from qanet.bundle import SEVEN_BITS, open_bundle
-from qanet.calib.quantize import rounded_to_seven_bits
+from qanet.bundle import NO_VNNI, open_bundle
+from qanet.calib.quantize import requantised_without_vnni
 from qanet.errors import QanetError, QanetWarning
 from qanet.runtime.answers.judge import TOLERANCES
 from qanet.runtime.answers.known import KnownAnswers, pictures, reduced, renew_answers
 from qanet.runtime.answers.reference import exact_outputs
-from qanet.runtime.cuda import proof
+from qanet.runtime.cuda import device_path, proof
 from qanet.runtime.engines import openvino, select
 from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS
 from qanet.runtime.engines.select import WrongAnswers, open_engine
@@ -50,7 +50,7 @@ def spoilt(graph: bytes, factor=1.5) -> bytes:
 
 @pytest.fixture
 def saturating(monkeypatch):
-    """An OpenVINO whose INT8 saturates unless the weights have 7 bits, as on a CPU without dot products."""
+    """An OpenVINO whose INT8 saturates unless the weights were made for it, as on a CPU without dot products."""
     run = openvino.OpenVinoEngine.run
 
     def saturated(self, crops, box_scores):
@@ -107,15 +107,15 @@ def test_auto_goes_on_to_the_next_best_and_says_so(answering, saturating, make_c
     assert [line for line in printed.err.splitlines() if "is not used" in line]
 
 
-def test_seven_bits_are_taken_where_eight_answer_wrongly(answering, saturating, monkeypatch):
+def test_the_graph_without_vnni_is_taken_where_the_other_answers_wrongly(answering, saturating, monkeypatch):
     monkeypatch.setattr(select, "has_dot_products", lambda: True)  # as under an emulator that shows the host's flags
     monkeypatch.setattr(select, "sums_saturate", lambda: False)
     bundle = with_int8(answering)
-    bundle.add_file("model.int8-w7.onnx", rounded_to_seven_bits(bundle.graph("int8")))
-    bundle.manifest["graphs"][SEVEN_BITS] = "model.int8-w7.onnx"
+    bundle.add_file("model.int8-no-vnni.onnx", requantised_without_vnni(bundle.graph("int8")))
+    bundle.manifest["graphs"][NO_VNNI] = "model.int8-no-vnni.onnx"
     bundle.save()
     engine = open_engine(bundle, "cpu", "int8", KERNEL_TAIL_OUTPUTS, 1)
-    assert (engine.precision, engine.origin.graph, engine.origin.weight_bits) == ("int8", SEVEN_BITS, 7)
+    assert (engine.precision, engine.origin.graph) == ("int8", NO_VNNI)
 
 
 def test_without_a_record_auto_takes_int8_only_where_the_cpu_has_dot_products(answering, monkeypatch):
@@ -236,6 +236,7 @@ def test_auto_leaves_a_gpu_that_answers_wrongly_for_the_cpu(gpu, tmp_path, answe
 
 def test_kernels_that_answer_wrongly_leave_the_tail_to_the_cpu(kernels, tmp_path, monkeypatch):
     made = toy(tmp_path)
+    monkeypatch.setattr(device_path, "kernels_verdict", proof.kernels_verdict)
     with package_engine(made) as engine:
         kernels.image_size = proof._IMAGE_HW
         assert Parser(made, engine)._device_path is not None

@@ -8,7 +8,7 @@ import pytest
 from toy_engines import ALL_OUTPUTS, HEIGHT, KERNEL_TAIL, STATIC, WIDTH, make_bundle, network
 
 from qanet import quality
-from qanet.errors import QanetError
+from qanet.errors import QanetError, QanetWarning
 from qanet.runtime import resample
 from qanet.runtime.cuda.crop import queue_crops
 from qanet.runtime.cuda.device_path import DevicePath, open_device_path
@@ -129,7 +129,7 @@ def test_without_kernels_the_parser_stays_on_the_host_and_says_so(scoring, tmp_p
     monkeypatch.setattr(sys.modules["qanet.runtime.cuda.build"], "kernel_image", missing)
     made = parsing_bundle(tmp_path)
     with engine_from_bundle(made, "fp16", KERNEL_TAIL) as engine:
-        with pytest.warns(RuntimeWarning, match="crops and the tail run on the CPU: no compiler for the kernels"):
+        with pytest.warns(QanetWarning, match="crops and the tail run on the CPU: no compiler for the kernels"):
             parser = Parser(made, engine)
         assert parser._device_path is None and len(parser.parse(IMAGE, Detections(BOXES, SCORES))) > 0
     assert open_device_path(object()) is None
