@@ -8,7 +8,7 @@ import onnx
 import onnx.parser
 from onnx import numpy_helper
 
-from qanet.bundle import SEVEN_BITS, create, open_bundle
+from qanet.bundle import NO_VNNI, create, open_bundle
 from qanet.calib.quantize import insert_qdq
 from qanet.calib.scales import load_scales
 from qanet.runtime.answers.judge import TOLERANCES
@@ -20,12 +20,12 @@ HEIGHT, WIDTH = 128, 96  # a ninth of the pixels that the network was trained wi
 
 
 def foreign_graphs() -> dict[str, onnx.ModelProto]:
-    """Key of a bundle's graphs -> model: fp32, int8 and int8-w7."""
+    """Key of a bundle's graphs -> model: fp32, int8 and int8-no-vnni."""
     bundle = open_bundle("ccp13-lite0")
     path = bundle.path / bundle.manifest["graphs"]["fp32"]
     scales = load_scales(bundle.path / "scales.json", path)
     graphs = {"fp32": onnx.load(path)}
-    for name in ("int8", SEVEN_BITS):
+    for name in ("int8", NO_VNNI):
         graphs[name] = insert_qdq(scales.check(path), scales, name)
     for model in graphs.values():
         _cut(model)
@@ -44,20 +44,22 @@ def foreign_bundle(path: Path, graphs: Mapping[str, onnx.ModelProto]) -> Path:
     return bundle.path
 
 
-def worst_case(levels: int) -> onnx.ModelProto:
+def worst_case(first: int, second: int) -> onnx.ModelProto:
     """Convolutions whose products are as large as they can be: activations and weights at the ends of their ranges.
 
     The steps are powers of two, so that what does not overflow is exact in float32 as well.
 
     Args:
-        levels: the size of the weights, in steps; of the depthwise ones it is 127.
+        first, second: the size of the weights of even and of odd input channels, in steps; of the depthwise
+            convolution's it is 127.
     """
     channels, rng = 32, np.random.default_rng(0)
     signs: np.ndarray = rng.choice(np.array([-1, 1], np.int8), (channels, channels, 3, 3))
     signs[0::3], signs[1::3] = 1, -1  # a third all positive, a third all negative, a third mixed
+    sizes = np.array([first, second] * (channels // 2), np.int8)[:, None, None]
     constants: dict[str, np.ndarray | np.generic] = {
-        "full.steps": signs * np.int8(levels), "deep.steps": signs[:, :1] * np.int8(127),
-        "last.steps": signs[:13, :, :1, :1] * np.int8(levels), "weight.step": np.float32(2**-10),
+        "full.steps": signs * sizes, "deep.steps": signs[:, :1] * np.int8(127),
+        "last.steps": signs[:13, :, :1, :1] * sizes, "weight.step": np.float32(2**-10),
         "grey": np.float32(127.5), "spread": np.ones((channels, 3, 1, 1), np.float32) / np.float32(3),
         "zero": np.int8(0), "a.step": np.float32(2**-7),
         **{f"{name}.step": np.float32(0.25) for name in "bcd"},
