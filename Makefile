@@ -8,7 +8,7 @@ VIDEO ?=
 EXPORT ?=
 CALIBRATE ?=
 
-.PHONY: demo test check format train gpu-check clean distclean
+.PHONY: demo test arm check format train gpu-check clean distclean
 
 demo: $(VENV)/.runtime ## parse a real clip with three precisions; look at demo/report.html
 	$(if $(EXPORT),$(MAKE) $(VENV)/.all)
@@ -16,6 +16,9 @@ demo: $(VENV)/.runtime ## parse a real clip with three precisions; look at demo/
 
 test: $(VENV)/.all check ## everything that runs on this machine; prints what was skipped and why
 	$(BIN)/python -m pytest
+
+arm: $(VENV)/.all ## programs for ARM into the user's cache, for the tests that run there by QEMU (a Debian; 430 MB)
+	$(BIN)/python tests/support/arm_root.py
 
 check: $(VENV)/.all build/links/qanet ## lint, format, types
 	$(BIN)/ruff check .

@@ -10,21 +10,28 @@ import numpy as np
 from qanet.runtime.native import library
 
 _SOURCES = Path(library.__file__).parent / "cpp"
-_FLAGS = ("-std=c++17", "-O3", "-ffp-contract=off", "-pthread", "-static", "-Wall", "-Wextra", "-Werror")
+_FLAGS = ("-std=c++17", "-O3", "-ffp-contract=off", "-pthread", "-Wall", "-Wextra", "-Werror")
 
 
 def build(compiler, folder):
     """The program of native_request.cpp; an AssertionError quotes the compiler."""
-    program = folder / "native_request"
-    sources = [*sorted(_SOURCES.rglob("*.cpp")), Path(__file__).with_name("native_request.cpp")]
-    done = subprocess.run(
-        [compiler, *_FLAGS, f"-I{_SOURCES}", *map(str, sources), "-o", str(program)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    program = Path(__file__).with_name("native_request.cpp")
+    return _compile(compiler, folder / "native_request", "-static", program)
+
+
+def build_library(compiler, folder):
+    """The library as `setup.py` makes it, for the compiler's processor; it brings its C++ library with it."""
+    flags = ("-shared", "-fPIC", "-fvisibility=hidden", "-static-libstdc++", "-static-libgcc")
+    return _compile(compiler, folder / library.PATH.name, *flags)
+
+
+def _compile(compiler, output, *more):
+    """The native sources and what else is given; an AssertionError quotes the compiler."""
+    sources = sorted(_SOURCES.rglob("*.cpp"))
+    command = [compiler, *_FLAGS, f"-I{_SOURCES}", *sources, *more, "-o", output]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return program
+    return output
 
 
 class ForeignLibrary:
