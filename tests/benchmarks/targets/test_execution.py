@@ -22,7 +22,8 @@ def test_the_census_is_that_of_the_engine_with_the_same_type(fake_bundle, fake_e
 
 def test_an_engine_that_does_not_tell(fake_bundle, fake_engine):
     execution = describe_execution(fake_bundle, fake_engine("fp16"))
-    assert execution == {"runtime": "fake", "floating_point": None, "multiply_add_shares": None, "products": None}
+    untold = dict.fromkeys(("floating_point", "multiply_add_shares", "products"))
+    assert execution == {"runtime": "fake", "graph": "fp16", **untold}
     assert precision_refusal("fp16", execution) is None
     assert execution_warning("fp16", execution) == "fp16: fake does not tell which precision its layers have"
 
