@@ -75,7 +75,7 @@ class Bundle:
     @property
     def is_shipped(self) -> bool:
         """Whether it lies inside the installed package, where nothing is written."""
-        return SHIPPED in self.path.resolve().parents
+        return SHIPPED.resolve() in self.path.resolve().parents  # the package may be installed as links
 
     def read(self, file: str) -> bytes:
         """A file's bytes, after its size and sha256 were checked against the manifest.

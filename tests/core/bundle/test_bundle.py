@@ -137,6 +137,12 @@ def test_a_shipped_bundle_is_copied_before_it_is_built_into(tiny_bundle, tmp_pat
     assert not (tiny_bundle / "engines").exists()
 
 
+def test_a_package_installed_as_links_is_not_built_into_either(tiny_bundle, tmp_path, monkeypatch):
+    (tmp_path / "links").symlink_to(tiny_bundle.parent)
+    monkeypatch.setattr(qanet.bundle.folder, "SHIPPED", tmp_path / "links")
+    assert open_bundle("tiny").is_shipped
+
+
 def test_a_bundle_of_ones_own_is_written_in_place(tiny_bundle):
     bundle = open_bundle(tiny_bundle)
     assert writable_copy(bundle) is bundle
