@@ -89,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"qanet-edge {__version__}")
         return 0
     warnings.showwarning = _show_warning
+    warnings.simplefilter("always", QanetWarning)  # whatever Python was told about warnings
+    _shown.clear()
     try:
         command = COMMANDS.get(arguments[0])
         if command is None:
@@ -120,12 +122,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
+_shown: set[str] = set()
+
+
 def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
 ) -> None:
     """The project's own warnings as one line without a place in the code; all others as Python shows them."""
     if issubclass(category, QanetWarning):
-        print(f"note: {message}", file=sys.stderr)
+        if str(message) not in _shown:  # once a command, however many engines it opens
+            print(f"note: {message}", file=sys.stderr)
+            _shown.add(str(message))
     else:
         print(warnings.formatwarning(message, category, filename, lineno, line), file=file or sys.stderr, end="")
 

@@ -184,7 +184,7 @@ def main(argv: Sequence[str]) -> int:
     results = list(mask_images(masks, images, Path(args.images), boxes, category))
     write_results(Path(args.output), results)
     report: dict[str, Any] = {
-        "output": args.output, "model": bundle.name, "precision": args.precision, "runtime": engine.runtime,
+        "output": args.output, "model": bundle.name, "precision": engine.precision, "runtime": engine.runtime,
         "boxes": "detected" if args.boxes else "ground truth", "images": len(document["images"]),
         "results": len(results),
     }  # fmt: skip

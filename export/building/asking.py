@@ -57,7 +57,7 @@ def ask_built(bundle: Bundle, built: BuiltEngine, precision: str, graph: str) ->
             return None
         choice, verdict = Choice("cuda", precision, graph), _ask_tensorrt(bundle, built, precision)
     if verdict is not None and not verdict.right:
-        raise WrongAnswers(bundle, choice, verdict)
+        raise WrongAnswers(bundle, choice, verdict, building=True)
     return verdict
 
 

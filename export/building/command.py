@@ -27,14 +27,12 @@ from qanet.runtime.engines.select import WrongAnswers
 def keep_engines(bundle: Bundle, engines: Sequence[BuiltEngine], order: Order) -> list[dict[str, Any]]:
     """Put the engines of one order into the bundle, in place of all it had of that kind, and save it."""
     graph = bundle.manifest["files"][bundle.manifest["graphs"][order.graph]]["sha256"]
-    kind = (engines[0].runtime, engines[0].version, list(engines[0].targets), order.precision)
-    bundle.manifest["engines"] = [
-        e for e in bundle.engines if (e["runtime"], e.get("version"), e.get("targets"), e["precision"]) != kind
-    ]
     kept = []
-    for built in engines:
+    entries = [engine_entry(built, order.precision, graph, order.graph) for built in engines]
+    same = ("runtime", "version", "targets", "precision", "cpu")  # another CPU's engines stay
+    bundle.manifest["engines"] = [e for e in bundle.engines if any(e.get(k) != entries[0].get(k) for k in same)]
+    for built, entry in zip(engines, entries):
         file = engine_file(built, order.graph, one_of_many=len(engines) > 1)
-        entry = engine_entry(built, order.precision, graph, order.graph)
         bundle.add_engine(file, built.data, entry)
         kept.append({"file": file, **{k: v for k, v in entry.items() if k != "census"}})
     bundle.save()

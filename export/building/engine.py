@@ -2,6 +2,7 @@
 
 import argparse
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from qanet.bundle import NO_VNNI, Bundle
 from qanet.cli.commandline import note
-from qanet.errors import QanetError
+from qanet.errors import QanetError, QanetWarning
 from qanet.export.building.asking import alone, ask_built
 from qanet.export.building.float_rest import check_float_rest, choose_float_rest, describe_float_rest
 from qanet.export.building.verify import Arrays, Run, drawn_crops, verify
@@ -167,7 +168,9 @@ def verify_engine(bundle: Bundle, order: Order, options: Options, built: BuiltEn
         def run(crops: NDArray[np.uint8], boxes: NDArray[np.float32], outputs: tuple[str, ...]) -> Arrays:
             with tempfile.TemporaryDirectory() as folder:
                 scratch = alone(Path(folder), bundle, engine, order.precision)
-                opened: Any = open_engine(scratch, device, order.precision, outputs)
+                with warnings.catch_warnings():  # it is compared with its graph: that it brings no answers is no news
+                    warnings.simplefilter("ignore", QanetWarning)
+                    opened: Any = open_engine(scratch, device, order.precision, outputs)
                 results: Arrays = opened.run(crops, boxes)
                 if device == "cuda":
                     opened.close()  # its memory goes back before the next engine is built

@@ -12,13 +12,13 @@ from qanet.errors import QanetError
 from qanet.export.building.asking import complete_answers
 from qanet.export.building.float_rest import samples_in_turns
 from qanet.export.graphs.typed_set import write_typed_graph
-from qanet.labels import PERSON1, PERSON_BOX1
+from qanet.labels import PERSON_BOX1
 from qanet.runtime.answers.ask import ask, made_answers
 from qanet.runtime.answers.known import pictures, stored_answers
-from qanet.runtime.answers.verdicts import Verdict
+from qanet.runtime.answers.verdicts import Verdict, asked_anew
 from qanet.runtime.detectors.person import OUTPUTS as DETECTOR_OUTPUTS
 from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS, Engine, graph_name
-from qanet.runtime.engines.select import Choice, has_cuda, open_choice, open_engine
+from qanet.runtime.engines.select import Choice, has_cuda, is_measured_here, open_choice, open_engine
 from qanet.runtime.engines.tensorrt_choice import MODULES as TENSORRT_MODULES
 
 Row = dict[str, object]
@@ -34,11 +34,14 @@ def prove(name: str) -> dict[str, Any]:
     Raises:
         QanetError: no such bundle.
     """
+    with asked_anew():
+        return _prove(name)
+
+
+def _prove(name: str) -> dict[str, Any]:
     given = open_bundle(name)
     bundle = _with_typed_graphs(given)
     outputs = DETECTOR_OUTPUTS if bundle.labels == PERSON_BOX1 else KERNEL_TAIL_OUTPUTS
-    if bundle.labels == PERSON1:
-        raise QanetError(f"{bundle.name} gives instance masks, which have no known answers yet")
     known = stored_answers(bundle) or made_answers(bundle)
     limits = bundle.manifest["answers"].get("tolerances", {})
     rows: list[Row] = []
@@ -106,8 +109,8 @@ def _auto(bundle: Bundle, outputs: tuple[str, ...]) -> tuple[str, bool]:
     except QanetError as error:
         return f"auto takes nothing: {error.line()}", False
     graph = graph_name(engine)
-    if bundle.manifest["timings"]:
-        why = "the fastest right one that `qanet build` measured"
+    if is_measured_here(bundle, engine, outputs):
+        why = "the fastest right one that `qanet build` measured here"
     elif len(bundle.manifest["graphs"]) == 1:
         why = f"the bundle has no other graph; next: qanet build {bundle.name if bundle.is_shipped else bundle.path}"
     else:

@@ -10,6 +10,7 @@ from qanet.export.building.float_rest import samples_in_turns
 from qanet.runtime.answers.ask import answer
 from qanet.runtime.answers.known import pictures
 from qanet.runtime.engines.base import Engine
+from qanet.runtime.engines.openvino import entries_of_this_cpu
 from qanet.runtime.engines.select import Choice, open_choice
 
 _GAIN = 0.02
@@ -63,9 +64,9 @@ def _choices(bundle: Bundle, device: str, precisions: Sequence[str]) -> list[Cho
     found = []
     for precision in wanted:
         graph = precision
-        if precision == "int8" and device == "cpu":
-            built = [e.get("graph", "int8") for e in bundle.engines if e["precision"] == "int8"]
-            graph = NO_VNNI if NO_VNNI in built else "int8"
+        if precision == "int8" and device == "cpu":  # of this CPU's: another's may lie beside it
+            built = [e.get("graph", "int8") for e in entries_of_this_cpu(bundle, "int8")]
+            graph = NO_VNNI if built == [NO_VNNI] else "int8"
         found.append(Choice(device, precision, graph))
     return found
 

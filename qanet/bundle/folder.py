@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shlex
 import time
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -45,6 +46,11 @@ class Bundle:
     @property
     def name(self) -> str:
         return str(self.manifest["name"])
+
+    @property
+    def shell_name(self) -> str:
+        """What to type for it in a shell."""
+        return shlex.quote(self.name if self.is_shipped else str(self.path))
 
     @property
     def labels(self) -> LabelSet:
@@ -93,7 +99,9 @@ class Bundle:
             return self._staged[file]
         path = self._inside(file)
         if not path.is_file():
-            raise QanetError(f"{self.path} lacks {file}, which its manifest names", got="missing")
+            raise QanetError(
+                f"{self.path} lacks {file}, which its manifest names", got="missing", next_command=_mend(file)
+            )
         data = path.read_bytes()
         digest = sha256_bytes(data)
         if digest != entry["sha256"]:
@@ -103,7 +111,7 @@ class Bundle:
             raise QanetError(
                 f"{path} was changed after it was made", expected=f"sha256 {entry['sha256'][:16]}",
                 got=f"{digest[:16]} of {len(data)} bytes ({entry['bytes']} in the manifest)",
-                next_command="take a fresh copy of the bundle, or build the engine again with qanet build",
+                next_command=_mend(file),
             )  # fmt: skip
         return data
 
@@ -118,7 +126,7 @@ class Bundle:
         if precision not in graphs:
             raise QanetError(
                 f"{self.path} has no {precision} graph", expected=f"one of {', '.join(graphs)}", got=precision,
-                next_command=f"qanet build {self.name if self.is_shipped else self.path} --precision {precision}",
+                next_command=f"qanet build {self.shell_name} --precision {precision}",
             )  # fmt: skip
         return self.read(graphs[precision])
 
@@ -223,6 +231,11 @@ class Bundle:
         if self.path.resolve() not in path.resolve().parents:
             raise QanetError(f"{self.path}: {file!r} is a link that leads out of the bundle", got=path.resolve())
         return path
+
+
+def _mend(file: str) -> str:
+    fresh = "take a fresh copy of the bundle"
+    return f"{fresh}, or build the engine again with qanet build" if file.startswith("engines/") else fresh
 
 
 def _copy(manifest: dict[str, Any]) -> dict[str, Any]:

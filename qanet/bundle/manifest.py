@@ -100,15 +100,13 @@ def _check_values(path: Path, manifest: dict[str, Any]) -> None:
         "pixel_score_threshold": ("0 <= T < 1", isinstance(threshold, (int, float)) and 0 <= threshold < 1),
         "engines": (
             "file, runtime and precision of each",
-            isinstance(engines, list)
-            and all(isinstance(e, dict) and {"file", "runtime", "precision"} <= e.keys() for e in engines),
+            isinstance(engines, list) and all(map(_is_engine, engines)),
         ),
         "accuracy": ("an object", isinstance(manifest["accuracy"], dict)),
         "answers": ("a file, its graphs and tolerances", _are_answers(manifest["answers"])),
         "timings": (
-            "runtime, version, device and least_ms of each",
-            isinstance(manifest["timings"], list)
-            and all(isinstance(t, dict) and isinstance(t.get("least_ms"), dict) for t in manifest["timings"]),
+            "runtime, version, device, outputs and least_ms of each",
+            isinstance(manifest["timings"], list) and all(map(_is_timing, manifest["timings"])),
         ),
         "made": ("an object", isinstance(manifest["made"], dict)),
     }
@@ -117,6 +115,30 @@ def _check_values(path: Path, manifest: dict[str, Any]) -> None:
             got = json.dumps(manifest[key])
             raise QanetError(f"{path}: bad field {key}", expected=expected, got=got[:120])
     label_set(manifest["labels"])
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _is_engine(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and {"file", "runtime", "precision"} <= value.keys()
+        and _are_names(value.get("outputs", []))
+        and isinstance(value.get("hint", ""), (str, type(None)))
+    )
+
+
+def _is_timing(value: Any) -> bool:
+    """Which runtime on which device, and graph -> milliseconds that were measured there."""
+    return (
+        isinstance(value, dict)
+        and all(isinstance(value.get(key), str) for key in ("runtime", "version", "device"))
+        and _are_names(value.get("outputs"))
+        and isinstance(value.get("least_ms"), dict)
+        and all(type(ms) in (int, float) and 0 < ms < 1e9 for ms in value["least_ms"].values())
+    )
 
 
 def _are_answers(value: Any) -> bool:

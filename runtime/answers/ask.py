@@ -34,15 +34,17 @@ def answer(bundle: Bundle, engine: Engine, batch_sizes: tuple[int, ...] | None =
     Args:
         batch_sizes: pictures at once; None: what the engine has open, one at a time for one that takes any number.
     Returns:
-        None where nobody knows the answers: the bundle has no FP32 graph, or the engine does not say what it is.
+        None where nobody knows the answers: the bundle has neither answers nor an FP32 graph, or the engine does not
+        say what it is.
     Raises:
         QanetError: the answers were changed, or the engine does not run.
     """
     origin: Origin | None = getattr(engine, "origin", None)
-    if origin is None or "fp32" not in bundle.manifest["graphs"]:
+    current, has_graph = current_graphs(bundle), "fp32" in bundle.manifest["graphs"]
+    if origin is None or not (current or has_graph):
         return None
-    record = bundle.manifest["answers"] if "fp32" in current_graphs(bundle) else {}
-    told: list[Any] = [source_of(bundle, "fp32"), record]
+    record = bundle.manifest["answers"] if "fp32" in current or not has_graph else {}
+    told: list[Any] = [source_of(bundle, "fp32") if has_graph else "", record]
     if record:
         bundle.read(record["file"])  # its hash is checked even where the verdict is known
         told.append(bundle.manifest["files"][record["file"]]["sha256"])
@@ -66,22 +68,29 @@ def ask(
     """Run the known pictures through an engine and judge what comes back.
 
     Args:
-        tolerances: precision -> limits, in place of those of TOLERANCES.
+        tolerances: precision -> limits, where they are tighter than those of TOLERANCES.
         batch_sizes: pictures at once.
     Raises:
         QanetError: the engine does not run, or has outputs of another shape.
     """
     against = origin.graph if origin.graph in known.outputs else "fp32"
     kind = _kind(origin)
-    limits = dict((tolerances or {}).get(kind, TOLERANCES[kind]))
+    if against not in known.outputs:
+        raise QanetError(f"the bundle has no known answers of {origin.graph}", got=", ".join(known.outputs))
+    told = (tolerances or {}).get(kind, {})
+    limits = {name: min(value, told.get(name, value)) for name, value in TOLERANCES[kind].items()}  # never looser
     if kind in _NARROW and against == "fp32":
         limits = {name: COARSER * value for name, value in limits.items()}
-    names = [name for name in engine.outputs if name in known.outputs[against]]
-    if not names:
-        raise QanetError("the engine has none of the outputs with known answers", got=", ".join(engine.outputs))
+    names = list(engine.outputs)
+    unknown = [name for name in names if name not in known.outputs[against]]
+    if unknown:
+        raise QanetError(
+            f"the engine's {unknown[0]} has no known answer", expected=", ".join(known.outputs[against]),
+            got=", ".join(names), next_command="take a fresh copy of the bundle, or export it again",
+        )  # fmt: skip
     got, rows, least_ms = _run(engine, known, names, batch_sizes)
     reference, fp32 = (
-        {name: known.outputs[graph][name][rows] for name in names if name in known.outputs[graph]}
+        {name: known.outputs[graph][name][rows] for name in names if name in known.outputs.get(graph, {})}
         for graph in (against, "fp32")
     )
     differences = compare(reference, got, limits)
@@ -90,7 +99,7 @@ def ask(
         against=against,
         differences={d.name: (_number(d.value), d.limit) for d in differences},
         agreement=label_agreement(fp32, got),
-        from_fp32=_number(relative_rms(fp32["logits"], got["logits"])) if "logits" in names else None,
+        from_fp32=_number(relative_rms(fp32["logits"], got["logits"])) if "logits" in fp32 else None,
         least_ms=round(least_ms, 3),
     )
 
@@ -107,7 +116,14 @@ def _run(
         for start in range(0, count, size):
             chosen = [(start + k) % count for k in range(size)]
             begin = time.perf_counter()
-            outputs: Outputs = engine.run(known.crops[chosen], known.box_scores[chosen])
+            try:
+                outputs: Outputs = engine.run(known.crops[chosen], known.box_scores[chosen])
+            except RuntimeError as error:  # of OpenVINO and ONNX Runtime: a file for other pictures, say
+                got = str(error).strip().splitlines() or ["no message"]
+                raise QanetError(
+                    "the engine does not run on pictures of the bundle's size", expected=known.crops.shape[1:],
+                    got=got[-1], next_command="qanet build makes it anew",
+                ) from error  # fmt: skip
             least_ms = min(least_ms, (time.perf_counter() - begin) * 1e3 / size)
             found.append(reduced({name: outputs[name] for name in names}))
             rows += chosen
@@ -135,8 +151,9 @@ def made_answers(bundle: Bundle, run: Callable[..., Outputs] | None = None) -> K
     path = cache_folder() / f"answers-{source_of(bundle, 'fp32')}-{height}x{width}.npz"
     with contextlib.suppress(QanetError, OSError):
         data = read_own(path, 64 << 20)
-        if data is not None:
-            return KnownAnswers.from_bytes(data)
+        kept = None if data is None else KnownAnswers.from_bytes(data)
+        if kept is not None and "fp32" in kept.outputs and kept.crops.shape[1:] == (height, width, 3):
+            return kept
     warnings.warn(
         f"{bundle.name} brings no known answers: they are made from its FP32 graph on this CPU; "
         "`qanet build` keeps them in the bundle",

@@ -97,6 +97,8 @@ def label_agreement(reference: Mapping[str, NDArray[Any]], got: Mapping[str, NDA
     if "labels" in reference and "labels" in got:
         first, second = np.asarray(reference["labels"]), np.asarray(got["labels"])
     elif "logits" in reference and "logits" in got:
+        if np.shape(got["logits"])[1] == 1:
+            return None  # of masks, which have no classes
         first, second = (np.asarray(side["logits"]).argmax(1) for side in (reference, got))
     else:
         return None

@@ -11,6 +11,7 @@ machine, so they tell an engine that computes its graph wrongly from a graph tha
 """
 
 import io
+import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ _STEP = 2  # of maps, every second row and column is kept
 _LARGEST_HALF = 6e4  # what is larger is stored as float32
 _LEAST_SCORE = 0.1  # boxes of less are stored as zeros
 _MAX_BYTES = 64 << 20
+_MOST_PX = 4096
+_FRESH_COPY = "take a fresh copy of the bundle, or export it again"
 
 Outputs = Mapping[str, NDArray[Any]]
 RunGraph = Callable[[bytes, NDArray[np.uint8], NDArray[np.float32]], Outputs]  # (ONNX, crops, box scores) -> outputs
@@ -74,7 +77,6 @@ class KnownAnswers:
         Raises:
             QanetError: not such a file.
         """
-        import cv2
 
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -83,14 +85,30 @@ class KnownAnswers:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             scores = arrays.pop("box_scores")
-            crops = [cv2.imdecode(arrays.pop(f"crop{k}"), cv2.IMREAD_COLOR) for k in range(len(scores))]
+            crops = [_picture(arrays.pop(f"crop{k}")) for k in range(len(scores))]
             outputs: dict[str, dict[str, NDArray[Any]]] = {}
             for name, values in arrays.items():
                 graph, _, output = name.partition("/")
+                if values.dtype.kind not in "fiu" or values.ndim < 1 or len(values) != len(crops):
+                    raise ValueError(f"{name} is no answer to {len(crops)} pictures: {values.dtype} {values.shape}")
                 outputs.setdefault(graph, {})[output] = values
+            if not outputs:
+                raise ValueError("no answers")
             return cls(np.stack([np.asarray(crop, np.uint8) for crop in crops]), scores.astype(np.float32), outputs)
-        except (KeyError, OSError, ValueError, EOFError, zipfile.BadZipFile, cv2.error) as error:
-            raise QanetError(f"{FILE} cannot be read", expected="known answers", got=error) from error
+        except Exception as error:  # zipfile, NumPy and OpenCV each have many, for each way a file can be broken
+            raise QanetError(
+                f"{FILE} cannot be read", expected="known answers", got=error, next_command=_FRESH_COPY
+            ) from error
+
+
+def _picture(png: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A stored picture; ValueError for what is no PNG, or one that would be huge once it is unpacked."""
+    import cv2
+
+    head = png[:24].tobytes()
+    if head[:8] != b"\x89PNG\r\n\x1a\n" or max(struct.unpack(">II", head[16:24])) > _MOST_PX:
+        raise ValueError(f"a picture that is no PNG of at most {_MOST_PX} pixels a side")
+    return np.asarray(cv2.imdecode(png, cv2.IMREAD_COLOR), np.uint8)
 
 
 def reduced(outputs: Outputs) -> dict[str, NDArray[Any]]:
@@ -136,24 +154,36 @@ def source_of(bundle: Bundle, graph: str) -> str:
 def current_graphs(bundle: Bundle) -> set[str]:
     """Graphs whose answers the bundle holds, made from what it holds now."""
     record = bundle.manifest.get("answers") or {}
-    if record.get("file") not in bundle.manifest["files"] or "fp32" not in bundle.manifest["graphs"]:
+    if record.get("file") not in bundle.manifest["files"]:
         return set()
+    if "fp32" not in bundle.manifest["graphs"]:
+        return set(record.get("of", {}))  # a bundle of engines alone: nothing says that its answers are older
     return {graph for graph, source in record.get("of", {}).items() if source == source_of(bundle, graph)}
 
 
 def stored_answers(bundle: Bundle) -> KnownAnswers | None:
-    """The bundle's own answers, without those of older weights or scales; None where it has none for FP32.
+    """The bundle's own answers, without those of older weights or scales; None where it has none, or none for FP32.
 
     Raises:
         QanetError: the file was changed, or cannot be read.
     """
     current = current_graphs(bundle)
-    if "fp32" not in current:
+    if not current or ("fp32" not in current and "fp32" in bundle.manifest["graphs"]):
         return None
     known = KnownAnswers.from_bytes(bundle.read(bundle.manifest["answers"]["file"]))
     if known.crops.shape[1:] != (*bundle.input_hw, 3):
-        raise QanetError(f"{bundle.path}: {FILE} has pictures of another size", expected=(*bundle.input_hw, 3),
-                         got=known.crops.shape[1:])  # fmt: skip
+        raise QanetError(
+            f"{bundle.path}: {FILE} has pictures of another size",
+            expected=(*bundle.input_hw, 3),
+            got=known.crops.shape[1:],
+            next_command=_FRESH_COPY,
+        )
+    lacking = current - known.outputs.keys()
+    if lacking:
+        raise QanetError(
+            f"{bundle.path}: {FILE} has no answers of {min(lacking)}", expected=", ".join(sorted(current)),
+            got=", ".join(known.outputs), next_command=_FRESH_COPY,
+        )  # fmt: skip
     return KnownAnswers(known.crops, known.box_scores, {g: o for g, o in known.outputs.items() if g in current})
 
 

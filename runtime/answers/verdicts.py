@@ -12,6 +12,8 @@ import json
 import os
 import platform
 import stat
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,9 @@ from qanet.files import write_bytes
 _VERSION = 1  # raised when what is asked, or how it is judged, changes
 _MAX_BYTES = 1 << 16
 _SWITCHES = ("ONEDNN_", "DNNL_", "OV_", "ORT_", "NVIDIA_TF32_OVERRIDE")  # variables that change what a library computes
+
+
+_asks_anew: ContextVar[bool] = ContextVar("asks_anew", default=False)
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,9 @@ class Verdict:
 
 
 def _used(value: float, limit: float) -> float:
-    return value / limit if value == value else float("inf")
+    if limit > 0 and value == value:
+        return value / limit
+    return 0.0 if value == 0 else float("inf")
 
 
 def verdict_key(*facts: object) -> str:
@@ -88,7 +95,7 @@ def machine_identity() -> str:
 
 def recall(key: str) -> Verdict | None:
     """The verdict that this user stored on this machine; None where there is none that can be believed."""
-    text = read_own(_path(key), _MAX_BYTES)
+    text = None if _asks_anew.get() else read_own(_path(key), _MAX_BYTES)
     if text is None:
         return None
     try:
@@ -121,7 +128,8 @@ def remember(key: str, verdict: Verdict) -> None:
 
 def _verdict(document: dict[str, Any]) -> Verdict:
     differences = {str(name): (float(value), float(limit)) for name, (value, limit) in document["differences"].items()}
-    if type(document["right"]) is not bool or not differences:
+    is_right = all(value <= limit for value, limit in differences.values())
+    if document["right"] is not is_right or not differences:
         raise ValueError("no verdict")
     shares = [None if document[name] is None else float(document[name]) for name in ("agreement", "from_fp32")]
     agreement, from_fp32 = shares
@@ -131,12 +139,23 @@ def _verdict(document: dict[str, Any]) -> Verdict:
 
 def cache_folder() -> Path:
     """Where verdicts, and answers of bundles that bring none, are kept."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "qanet" / "verdicts"
+    root = os.environ.get("XDG_CACHE_HOME", "")
+    try:  # the base directory specification: a relative path is to be ignored
+        base = Path(root) if os.path.isabs(root) else Path.home() / ".cache"
+    except RuntimeError:  # no home: a place that cannot be written
+        base = Path(os.devnull)
+    return base / "qanet" / "verdicts"
 
 
 def _path(key: str) -> Path:
+    return cache_folder() / f"{key}.json"
+
+
+@contextlib.contextmanager
+def asked_anew() -> Iterator[None]:
+    """For the block, no verdict is recalled: every engine is asked, and what it answers now is remembered."""
+    token = _asks_anew.set(True)
     try:
-        return cache_folder() / f"{key}.json"
-    except RuntimeError:  # no home
-        return Path(os.devnull) / key
+        yield
+    finally:
+        _asks_anew.reset(token)

@@ -9,11 +9,12 @@ from qanet.bundle import Bundle
 from qanet.cpu_precision import cpu_signature, float_rest_hints, floating_point, openvino_core, openvino_hint
 from qanet.errors import QanetError
 from qanet.files import sha256_bytes
-from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS, Origin, Outputs
+from qanet.runtime.engines.base import GRAPH_TAIL_OUTPUTS, KERNEL_TAIL_OUTPUTS, Origin, Outputs
 
 if TYPE_CHECKING:
     import openvino
 
+_CONTRACT = (*KERNEL_TAIL_OUTPUTS, *GRAPH_TAIL_OUTPUTS, "boxes", "scores")
 _COMPUTES_IN = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 
 
@@ -26,7 +27,7 @@ class OpenVinoEngine:
         self.precision, self.origin = precision, origin
         self.compiled = compiled
         self.floating_point = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()  # f32, bf16 or f16
-        self.outputs = tuple(port.get_any_name() for port in compiled.outputs)
+        self.outputs = tuple(_name(port) for port in compiled.outputs)
         self._inputs = [port.get_any_name() for port in compiled.inputs]
         self._request = compiled.create_infer_request()
 
@@ -80,12 +81,15 @@ def engine_from_bundle(
     core = openvino_core()
     check_type(precision)
     hint = bundle_hint(bundle, precision, outputs)
-    for entry in _entries_of_this_cpu(bundle, precision):
+    for entry in entries_of_this_cpu(bundle, precision):
         if set(entry.get("outputs", ())) == set(outputs) and entry.get("graph", precision) == graph:
             try:
-                return engine_from_file(bundle.read(entry["file"]), precision, hint, threads, graph)
+                engine = engine_from_file(bundle.read(entry["file"]), precision, hint, threads, graph)
             except RuntimeError:
                 break  # OpenVINO itself refuses the file: compile the graph, which takes a second
+            if set(engine.outputs) == set(outputs):
+                return engine
+            break  # it is not what its entry says
     engine = engine_from_graph(bundle.stored_graph(graph), precision, outputs, threads, hint)
     sha256 = bundle.manifest["files"][bundle.manifest["graphs"][graph]]["sha256"]
     engine.origin = Origin(graph, sha256, version(), cpu_signature(core), _COMPUTES_IN.get(hint, ""))
@@ -108,6 +112,12 @@ def engine_from_file(
     )
 
 
+def _name(port: Any) -> str:
+    """An output's name: a graph's own where OpenVINO gave the port that of a node it folded as well."""
+    names = port.get_names()
+    return next((name for name in _CONTRACT if name in names), port.get_any_name())
+
+
 def check_type(precision: str) -> None:
     """QanetError where this CPU computes a 16-bit precision in FP32 only: it would be FP32 by another name."""
     if precision in ("fp16", "bf16") and floating_point(openvino_core(), precision) == "fp32":
@@ -128,7 +138,7 @@ def bundle_hint(bundle: Bundle, precision: str, outputs: tuple[str, ...] | None)
     core = openvino_core()
     if precision == "int8":
         known = {"f32", *float_rest_hints(core)}  # what a manifest cannot have of this CPU is not believed
-        entries = _entries_of_this_cpu(bundle, precision)
+        entries = entries_of_this_cpu(bundle, precision)
         exact = [e for e in entries if outputs is not None and set(e.get("outputs", ())) == set(outputs)]
         for entry in (*exact, *entries):
             if entry.get("hint") in known:
@@ -136,10 +146,10 @@ def bundle_hint(bundle: Bundle, precision: str, outputs: tuple[str, ...] | None)
     return openvino_hint(core, precision, _has_tail(outputs))
 
 
-def _entries_of_this_cpu(bundle: Bundle, precision: str) -> list[dict[str, Any]]:
+def entries_of_this_cpu(bundle: Bundle, precision: str) -> list[dict[str, Any]]:
     """The manifest's entries of engines that this OpenVINO built on this CPU."""
     here = ("openvino", precision, version(), cpu_signature(openvino_core()))
-    return [e for e in bundle.engines if (e["runtime"], e["precision"], e["version"], e.get("cpu")) == here]
+    return [e for e in bundle.engines if (e["runtime"], e["precision"], e.get("version"), e.get("cpu")) == here]
 
 
 def version() -> str:

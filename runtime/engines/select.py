@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from qanet.runtime.engines.tensorrt_choice import MODULES as TENSORRT_MODULES
 
 DEVICES = ("auto", "cpu", "cuda", "onnxruntime")
 COARSEST = 0.2  # relative RMS of the logits against FP32's, beyond which `auto` does not take a precision
+_WHERE = {"cpu": "on this CPU", "cuda": "on this GPU", "onnxruntime": "in ONNX Runtime on this CPU"}
 _GAIN = 0.02  # by so much a narrower precision must be faster than FP32, which is exact
 
 
@@ -35,18 +37,22 @@ class Choice:
 
 
 class WrongAnswers(QanetError):
-    """An engine that runs and computes something else than its graph."""
+    """An engine that runs and computes something else than its graph.
 
-    def __init__(self, bundle: Bundle, choice: Choice, verdict: Verdict):
-        where = {"cuda": "on this GPU", "onnxruntime": "in ONNX Runtime on this CPU"}.get(choice.device, "on this CPU")
-        name = bundle.name if bundle.is_shipped else bundle.path
+    Args:
+        building: it was only just built, so that building it again is no help.
+    """
+
+    def __init__(self, bundle: Bundle, choice: Choice, verdict: Verdict, building: bool = False):
         can_help = choice.graph == "int8" and choice.device != "cuda" and NO_VNNI not in bundle.manifest["graphs"]
-        mend = f"qanet build {name} --precision int8 (makes one for CPUs without VNNI where this is one), or "
+        to = "" if os.access(bundle.path, os.W_OK) or bundle.is_shipped else f" --output {bundle.name}.qanet"
+        mend = f"qanet build {bundle.shell_name} --precision int8{to} (for this CPU), or --precision auto"
+        prove = f"qanet doctor --prove {bundle.shell_name}"
         super().__init__(
-            f"{choice} of {bundle.name} answers wrongly {where}",
+            f"{choice} of {bundle.name} answers wrongly {_WHERE[choice.device]}",
             expected=f"the known answers of its {verdict.against} graph",
             got=str(verdict),
-            next_command=(mend if can_help else "") + f"--precision auto; qanet doctor --prove {name} shows all",
+            next_command=prove if building else mend if can_help else f"--precision auto, or {prove}",
         )
         self.choice, self.verdict = choice, verdict
 
@@ -72,6 +78,8 @@ def open_engine(
         verdict = answer(bundle, engine)
         if hasattr(engine, "question"):
             engine.question = partial(_ask_new_plan, bundle, choice, engine)
+        if verdict is None and "fp32" not in bundle.manifest["graphs"]:
+            _say(f"{bundle.name} has neither known answers nor an FP32 graph: nothing proves {choice} here")
         if verdict is None or (verdict.right and not (precision == "auto" and is_too_coarse(verdict))):
             for error in refused if precision == "auto" else ():
                 _say(f"{error.choice} of {bundle.name} is not used: {_why(error.verdict)}; {choice} is")
@@ -79,11 +87,22 @@ def open_engine(
         refused.append(WrongAnswers(bundle, choice, verdict))
         with contextlib.suppress(AttributeError):
             engine.close()  # type: ignore[attr-defined]  # GPU memory goes back before the next one opens
-    raise refused[0]
+    if precision != "auto":
+        raise refused[0]
+    raise QanetError(
+        f"no precision of {bundle.name} answers rightly here",
+        expected="the known answers of the bundle",
+        got="; ".join(f"{e.choice} {_WHERE[e.choice.device]}: {e.verdict}" for e in refused),
+        next_command=f"take a fresh copy of the bundle, or qanet doctor --prove {bundle.shell_name}",
+    )
 
 
 def open_choice(bundle: Bundle, choice: Choice, outputs: tuple[str, ...], threads: int | None = None) -> Engine:
-    """Open an engine without asking it; for those who ask by themselves."""
+    """Open an engine without asking it; for those who ask by themselves.
+
+    Raises:
+        QanetError: there is none, a file was changed, or this CPU computes the precision in FP32 only.
+    """
     if choice.device == "cuda":
         if not has_cuda():
             raise QanetError(
@@ -92,6 +111,9 @@ def open_choice(bundle: Bundle, choice: Choice, outputs: tuple[str, ...], thread
         from qanet.runtime.engines.tensorrt import engine_from_bundle
 
         return engine_from_bundle(bundle, choice.precision, outputs)
+    from qanet.runtime.engines.openvino import check_type
+
+    check_type(choice.precision)
     if choice.device == "onnxruntime":
         from qanet.runtime.engines import onnxruntime
 
@@ -203,9 +225,16 @@ def recorded_ms(
         for record in bundle.manifest.get("timings", [])
         if (record.get("runtime"), record.get("version"), record.get("device")) == (runtime, version, device)
     ]
-    exact = [record for record in here if set(record.get("outputs", ())) == set(outputs or ())]
-    found: dict[str, Any] = (exact or here or [{}])[0].get("least_ms", {})
+    covering = [record for record in here if set(record.get("outputs", ())) >= set(outputs or ())]
+    nearest = sorted(covering, key=lambda record: len(record["outputs"]))  # all outputs, of which the tail's are some
+    found: dict[str, Any] = (nearest or here or [{}])[0].get("least_ms", {})
     return {graph: float(value) for graph, value in found.items() if isinstance(value, (int, float)) and value > 0}
+
+
+def is_measured_here(bundle: Bundle, engine: Engine, outputs: tuple[str, ...]) -> bool:
+    """Whether `auto` went by times of this machine when it took an engine."""
+    origin = getattr(engine, "origin", None)
+    return bool(origin and recorded_ms(bundle, engine.runtime, origin.version, origin.device, outputs))
 
 
 def _say(line: str) -> None:

@@ -151,3 +151,20 @@ def test_doctor_shows_what_answers_wrongly(bundle, monkeypatch, capsys):
     assert qanet(["doctor", "--prove", str(bundle)]) == 1
     shown = capsys.readouterr().out
     assert "WRONG: not used" in shown and "auto takes nothing: " in shown
+
+
+def test_a_bundle_that_two_cpus_built_into_holds_what_both_need(bundle, monkeypatch):
+    """Another CPU's INT8 engine stays, and is neither loaded nor timed here."""
+    monkeypatch.setattr(command, "sums_saturate", lambda: INT8 == "int8")  # build what this CPU would not
+    assert build(bundle, precision="int8") == 0
+    made = open_bundle(bundle)
+    for entry in made.engines:
+        entry["cpu"] = "Another CPU [FP32]"
+    made.manifest["timings"] = []
+    made.save()
+    monkeypatch.setattr(command, "sums_saturate", lambda: INT8 != "int8")
+    assert build(bundle, precision="int8") == 0
+    made = open_bundle(bundle)
+    assert {e["graph"] for e in made.engines} == {"int8", NO_VNNI}
+    (record,) = made.manifest["timings"]
+    assert record["least_ms"].keys() == {"fp32", INT8}

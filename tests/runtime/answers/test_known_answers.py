@@ -1,8 +1,10 @@
 """Known answers: what a bundle stores of them, when they are current, and how an engine is judged by them."""
 
 import copy
+import io
 import json
 
+import cv2
 import numpy as np
 import pytest
 
@@ -119,15 +121,72 @@ def test_the_limits_stand_in_the_manifest_and_hold(answering):
     other.outputs["fp32"]["logits"] = other.outputs["fp32"]["logits"] * np.float16(1.05)
     assert answering.manifest["answers"]["tolerances"] == TOLERANCES
     assert not ask(engine, origin(), other).right
-    assert ask(engine, origin(), other, {"fp32": dict.fromkeys(("map", "score", "label", "box"), 0.1)}).right
+    for limit in (0.1, float("inf"), 9e9):  # looser than the package's: whoever forged it gains nothing
+        assert not ask(engine, origin(), other, {"fp32": dict.fromkeys(("map", "score", "label", "box"), limit)}).right
 
 
-@pytest.mark.parametrize("limit, right", [(1e-9, False), (1.0, True)])
-def test_the_limit_of_a_verdict_is_the_one_that_was_given(answering, limit, right):
+@pytest.mark.parametrize("limit, right", [(0, False), (1e-9, False), (1.9e-3, True)])
+def test_a_tighter_limit_holds(answering, limit, right):
     engine = openvino.engine_from_bundle(answering, "fp32", KERNEL_TAIL_OUTPUTS, 1)
     known = stored_answers(answering)
     known.outputs["fp32"]["iou_scores"] += np.float32(1e-3)
-    assert ask(engine, origin(), known, {"fp32": dict.fromkeys(("map", "score", "label", "box"), limit)}).right is right
+    limits = {"fp32": dict.fromkeys(("map", "score", "label", "box"), limit)}
+    verdict = ask(engine, origin(), known, limits)
+    assert verdict.right is right and "off by" in str(verdict)
+
+
+def forged(change):
+    """Bytes of an answers file whose arrays were changed by someone who could mend the hash as well."""
+
+    def make(known):
+        arrays = {"box_scores": known.box_scores, "fp32/logits": known.outputs["fp32"]["logits"]}
+        for k, crop in enumerate(known.crops):
+            arrays[f"crop{k}"] = cv2.imencode(".png", crop)[1].ravel()
+        change(arrays)
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        return buffer.getvalue()
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        forged(lambda a: a.update(box_scores=np.float32(1))),
+        forged(lambda a: a.update(crop0=np.zeros(40, np.uint8))),
+        forged(lambda a: a.update(crop0=np.zeros(40, np.float32))),
+        forged(lambda a: a.update(crop0=cv2.imencode(".png", np.zeros((1, 5000, 3), np.uint8))[1].ravel())),
+        forged(lambda a: a.update({"fp32/logits": a["fp32/logits"][:1]})),
+        forged(lambda a: a.update({"fp32/logits": np.float32(0)})),
+        forged(lambda a: a.update({"fp32/logits": a["fp32/logits"].astype(np.complex64)})),
+        forged(lambda a: a.pop("fp32/logits")),
+        forged(lambda a: a.update({"int8/logits": a.pop("fp32/logits")})),
+    ],
+    ids=["one score", "no PNG", "no bytes", "huge", "one row", "no row", "complex", "nothing", "of another graph"],
+)
+def test_answers_that_cannot_be_used_are_an_error_of_one_line(answering, make):
+    answering.add_file(FILE, make(stored_answers(answering)))
+    engine = openvino.engine_from_bundle(answering, "fp32", KERNEL_TAIL_OUTPUTS, 1)
+    with pytest.raises(QanetError, match="cannot be read|has no answers of fp32"):
+        answer(answering, engine)
+
+
+def test_an_output_without_an_answer_is_an_error(answering):
+    known = stored_answers(answering)
+    del known.outputs["fp32"]["logits"]
+    engine = openvino.engine_from_bundle(answering, "fp32", KERNEL_TAIL_OUTPUTS, 1)
+    with pytest.raises(QanetError, match="logits has no known answer"):
+        ask(engine, origin(), known)
+
+
+def test_a_bundle_of_engines_alone_is_asked_by_its_own_answers(answering):
+    del answering.manifest["graphs"]["fp32"]
+    engine = openvino.engine_from_graph(answering.read("model.onnx"), "fp32", KERNEL_TAIL_OUTPUTS, 1)
+    engine.origin = origin()
+    assert answer(answering, engine).right
+    answering.manifest["answers"] = {}
+    assert answer(answering, engine) is None  # and `open_engine` says so
 
 
 def test_floating_point_narrower_than_the_name_is_wrong():

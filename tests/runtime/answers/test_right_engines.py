@@ -13,6 +13,7 @@ from qanet.__main__ import main as qanet
 from qanet.bundle import NO_VNNI, open_bundle
 from qanet.calib.quantize import requantised_without_vnni
 from qanet.errors import QanetError, QanetWarning
+from qanet.runtime.answers import verdicts
 from qanet.runtime.answers.judge import TOLERANCES
 from qanet.runtime.answers.known import KnownAnswers, pictures, reduced, renew_answers
 from qanet.runtime.answers.reference import exact_outputs
@@ -80,11 +81,12 @@ def test_spoilt_weights_are_refused_by_name_and_by_auto(answering, device):
     answering.add_file("model.onnx", spoilt(answering.graph("fp32")))
     answering.manifest["answers"]["of"]["fp32"] = answering.manifest["files"]["model.onnx"]["sha256"][:16]
     answering.save()
-    for precision in ("fp32", "auto"):
-        with pytest.raises(WrongAnswers) as caught:
-            package.load(answering.path, device=device, precision=precision, threads=1)
-        assert "fp32 of tiny answers wrongly" in caught.value.fact and "limit 0.002" in caught.value.got
-        assert "qanet doctor --prove" in caught.value.next_command
+    with pytest.raises(WrongAnswers) as caught:
+        package.load(answering.path, device=device, precision="fp32", threads=1)
+    assert "fp32 of tiny answers wrongly" in caught.value.fact and "limit 0.002" in caught.value.got
+    assert "qanet doctor --prove" in caught.value.next_command
+    with pytest.raises(QanetError, match="no precision of tiny answers rightly here .*fp32 .*limit 0.002"):
+        package.load(answering.path, device=device, threads=1)
 
 
 def test_parse_says_it_in_one_line_and_exits_with_2(answering, saturating, make_clip, boxes_file, capsys):
@@ -270,7 +272,69 @@ def test_auto_on_a_gpu_takes_fp16_and_int8_only_when_it_was_measured(gpu, tmp_pa
 
 def test_a_bundle_without_an_fp32_graph_cannot_be_asked_and_serves(gpu, tmp_path):
     made = make_bundle(tmp_path, outputs=ALL_OUTPUTS)
-    with open_engine(made, "cuda", "fp16", ALL_OUTPUTS) as engine:
+    with (
+        pytest.warns(QanetWarning, match="neither known answers nor an FP32 graph"),
+        open_engine(made, "cuda", "fp16", ALL_OUTPUTS) as engine,
+    ):
         assert engine.outputs == ALL_OUTPUTS
     with pytest.raises(QanetError, match="unknown device"):
         open_engine(made, "tpu", "fp16", ALL_OUTPUTS)
+
+
+def test_a_record_of_all_outputs_counts_for_a_tail_that_takes_some_of_them(answering):
+    record = {"runtime": "openvino", "version": "1", "device": "here", "crops": 1, "rounds": 9}
+    answering.manifest["timings"] = [
+        record | {"outputs": ["iou_scores", "logits"], "least_ms": {"fp32": 2.0}},
+        record | {"outputs": ["iou_scores", "labels", "logits", "quality"], "least_ms": {"fp32": 3.0}},
+    ]
+    for outputs, ms in ((KERNEL_TAIL_OUTPUTS, 2.0), (("labels", "quality"), 3.0), (("boxes",), 2.0)):
+        assert select.recorded_ms(answering, "openvino", "1", "here", outputs) == {"fp32": ms}
+    assert select.recorded_ms(answering, "openvino", "2", "here", KERNEL_TAIL_OUTPUTS) == {}
+
+
+@pytest.mark.parametrize(
+    "timing",
+    [5, {"least_ms": {}}, {"runtime": "x", "version": "1", "device": "y", "outputs": 5, "least_ms": {}},
+     {"runtime": "x", "version": "1", "device": "y", "outputs": [], "least_ms": {"fp32": 10**400}},
+     {"runtime": "x", "version": "1", "device": "y", "outputs": [], "least_ms": {"fp32": "fast"}}],
+    ids=["number", "no runtime", "outputs", "huge", "words"],
+)  # fmt: skip
+def test_a_record_that_is_none_is_refused_with_the_manifest(answering, timing):
+    path = answering.path / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"timings": [timing]}))
+    with pytest.raises(QanetError, match="bad field timings"):
+        open_bundle(answering.path)
+
+
+@pytest.mark.parametrize("device", ["cpu", "onnxruntime"])
+def test_fp16_is_refused_where_the_cpu_computes_fp32_only(answering, monkeypatch, device):
+    monkeypatch.setattr(openvino, "floating_point", lambda *given: "fp32")
+    answering.add_file("model.fp16.onnx", answering.graph("fp32"))
+    answering.manifest["graphs"]["fp16"] = "model.fp16.onnx"
+    with pytest.raises(QanetError, match="fp16 cannot run here: this CPU computes FP32 only"):
+        open_engine(answering, device, "fp16", KERNEL_TAIL_OUTPUTS, 1)
+
+
+def test_the_next_command_can_be_typed(answering, saturating, tmp_path):
+    with_int8(answering)
+    moved = answering.path.rename(tmp_path / "my host.qanet")
+    with pytest.raises(WrongAnswers) as caught:
+        open_engine(open_bundle(moved), "cpu", "int8", KERNEL_TAIL_OUTPUTS, 1)
+    assert f"qanet build '{moved}' --precision int8" in caught.value.next_command
+    (moved / "answers.npz").write_bytes(b"other")
+    with pytest.raises(QanetError) as changed:
+        open_engine(open_bundle(moved), "cpu", "fp32", KERNEL_TAIL_OUTPUTS, 1)
+    assert changed.value.next_command == "take a fresh copy of the bundle"
+
+
+def test_the_line_is_printed_whatever_python_was_told_about_warnings(answering, make_clip, boxes_file, capsys):
+    answering.manifest["answers"] = {}
+    answering.save()
+    asked = ["parse", str(make_clip(2)), "--model", str(answering.path), "--boxes", str(boxes_file), "--device", "cpu"]
+    for told in ("ignore", "error"):
+        for file in verdicts.cache_folder().glob("*"):
+            file.unlink()
+        with warnings.catch_warnings():
+            warnings.simplefilter(told)
+            assert qanet([*asked, "--quiet"]) == 0
+        assert capsys.readouterr().err.count("brings no known answers") == 1

@@ -52,6 +52,29 @@ def test_a_file_that_is_no_verdict_is_not_believed(cache, text):
     assert recall(key) is None
 
 
+def test_a_verdict_that_contradicts_its_own_numbers_is_not_believed(cache):
+    key = verdict_key("engine")
+    remember(key, VERDICT)
+    path = cache / f"{key}.json"
+    path.write_text(path.read_text().replace('"right": true', '"right": false'))
+    assert recall(key) is None
+
+
+def test_asked_anew_recalls_nothing_for_the_block(cache):
+    key = verdict_key("engine")
+    remember(key, VERDICT)
+    with verdicts.asked_anew():
+        assert recall(key) is None
+    assert recall(key) == VERDICT
+
+
+def test_a_relative_cache_is_not_made_in_every_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", "rel")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert verdicts.cache_folder() == tmp_path / "home" / ".cache" / "qanet" / "verdicts"
+
+
 def test_a_verdict_under_another_name_is_not_believed(cache):
     first, second = verdict_key(1), verdict_key(2)
     remember(first, VERDICT)
