@@ -155,14 +155,16 @@ def test_doctor_shows_what_answers_wrongly(bundle, monkeypatch, capsys):
 
 def test_a_bundle_that_two_cpus_built_into_holds_what_both_need(bundle, monkeypatch):
     """Another CPU's INT8 engine stays, and is neither loaded nor timed here."""
-    monkeypatch.setattr(command, "sums_saturate", lambda: INT8 == "int8")  # build what this CPU would not
+    if INT8 == NO_VNNI:
+        pytest.skip("the other graph answers wrongly on this CPU, so that it cannot be built here")
+    monkeypatch.setattr(command, "sums_saturate", lambda: True)  # build what this CPU would not
     assert build(bundle, precision="int8") == 0
     made = open_bundle(bundle)
     for entry in made.engines:
         entry["cpu"] = "Another CPU [FP32]"
     made.manifest["timings"] = []
     made.save()
-    monkeypatch.setattr(command, "sums_saturate", lambda: INT8 != "int8")
+    monkeypatch.setattr(command, "sums_saturate", lambda: False)
     assert build(bundle, precision="int8") == 0
     made = open_bundle(bundle)
     assert {e["graph"] for e in made.engines} == {"int8", NO_VNNI}
