@@ -6,8 +6,9 @@
 The first teacher's label set is the finest; each further one may group its classes, and then says how much of a pixel
 goes to each group, while the first says how that is shared out within. A class that is not among a photograph's tags
 cannot be there. Pixels where no class is certain become void. `--join` makes one data set of these photographs and of
-an annotated one, whose splits stay what they are. Source: self-training with a noisy student, arXiv 1911.04252;
-photographs with tags as in Clothing Co-Parsing, arXiv 1502.00739.
+an annotated one, whose splits stay what they are. Without it the folder also has an index of people, so that it serves
+as `qanet train ... --people`. Source: self-training with a noisy student, arXiv 1911.04252; photographs with tags as in
+Clothing Co-Parsing, arXiv 1502.00739.
 """
 
 import os
@@ -22,6 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qanet.cli.commandline import CommandParser, run_module
+from qanet.datasets import person_box
+from qanet.datasets.decoding import decode_ids
 from qanet.datasets.photo_folder import photos_of, split_names
 from qanet.datasets.tags import read_tags
 from qanet.errors import QanetError
@@ -30,6 +33,7 @@ from qanet.geometry import CROP_SCALE, crop_boxes, crop_people
 from qanet.images import IMAGE_SUFFIXES, read_image
 from qanet.labels import IGNORE, LABEL_SETS, LabelSet
 from qanet.train.networks.parser import ParsingNetwork
+from qanet.train.people.folder import Person, write_index
 from qanet.train.tta import paste_probabilities
 from qanet.train.weights.checkpoint import load_weights
 
@@ -162,7 +166,7 @@ def _open_teachers(paths: Sequence[Path]) -> list[Teacher]:
         network, recipe = load_weights(path)
         teachers.append(Teacher(network, recipe.input_hw, LABEL_SETS[recipe.labels]))
     first = teachers[0].labels
-    for teacher, path in zip(teachers, paths):
+    for teacher, path in zip(teachers[1:], paths[1:]):
         if teacher.labels.num_raw != first.num_classes:
             raise QanetError(
                 f"the classes of {path} are no groups of {first.name}", expected=f"{first.num_classes} raw ids",
@@ -184,6 +188,7 @@ def main(argv: Sequence[str]) -> int:
         raise QanetError(f"no photographs in {args.photos}", expected=f"files that end in {', '.join(IMAGE_SUFFIXES)}")
     every = np.arange(teachers[0].labels.num_classes)
     names, empty = _join(args.join, args.output) if args.join else [], 0
+    people: list[Person] = []
     for photo in tqdm(photos, unit="photo"):
         target = args.output / "labels" / f"{photo.stem}.png"
         if not target.exists():
@@ -194,6 +199,11 @@ def main(argv: Sequence[str]) -> int:
             write_bytes(target, cv2.imencode(".png", labels)[1].tobytes())
             _link(photo, args.output / "photos" / photo.name)
         names.append(photo.stem)
+        if not args.join:
+            x0, y0, x1, y1 = person_box(decode_ids(target)).tolist()
+            people.append(Person(photo.stem, str((args.output / "photos" / photo.name).resolve()), (x0, y0, x1, y1)))
+    if people:
+        write_index(args.output, people)
     write_bytes(args.output / "train.txt", ("\n".join(names) + "\n").encode())
     print(f"wrote {args.output}: {len(names)} photographs to train; nobody was seen in {empty}")
     return 0
