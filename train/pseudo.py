@@ -26,7 +26,7 @@ from qanet.cli.commandline import CommandParser, run_module
 from qanet.datasets import person_box
 from qanet.datasets.decoding import decode_ids
 from qanet.datasets.photo_folder import photos_of, split_names
-from qanet.datasets.tags import read_tags
+from qanet.datasets.tags import Tags, read_tags
 from qanet.errors import QanetError
 from qanet.files import write_bytes
 from qanet.geometry import CROP_SCALE, crop_boxes, crop_people
@@ -154,6 +154,10 @@ def _arguments() -> CommandParser:
     parser.add_argument("teachers", nargs="+", type=Path, metavar="MODEL.safetensors", help="the finest classes first")
     parser.add_argument("--photos", required=True, type=Path, metavar="DIR", help="one person each, no labels")
     parser.add_argument("--tags", type=Path, metavar="JSON", help='{"photo": [class ids that may be there]}')
+    parser.add_argument(
+        "--tag-classes", choices=sorted(LABEL_SETS), metavar="SET",
+        help="whose ids the tags are, such as ccp59 for a teacher of ccp13; default: the first teacher's",
+    )  # fmt: skip
     parser.add_argument("--join", type=Path, metavar="DIR", help="an annotated set to make one data set with")
     parser.add_argument("--certain", type=float, default=CERTAIN, help="less probable pixels are void (%(default)s)")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="photos/, labels/, train.txt")
@@ -175,6 +179,14 @@ def _open_teachers(paths: Sequence[Path]) -> list[Teacher]:
     return teachers
 
 
+def _tags(path: Path | None, given: LabelSet, wanted: LabelSet) -> Tags:
+    """The tags in the first teacher's classes; a tag that is in none of its groups says nothing."""
+    tags = read_tags(path, given) if path else {}
+    if given == wanted:
+        return tags
+    return {name: np.setdiff1d(wanted.lookup[ids].astype(np.intp), [IGNORE]) for name, ids in tags.items()}
+
+
 def main(argv: Sequence[str]) -> int:
     """Entry point. Photographs that are labelled already are kept, so a stopped run goes on."""
     import cv2
@@ -182,7 +194,7 @@ def main(argv: Sequence[str]) -> int:
 
     args = _arguments().parse_args(argv)
     teachers = _open_teachers(args.teachers)
-    tags = read_tags(args.tags, teachers[0].labels) if args.tags else {}
+    tags = _tags(args.tags, LABEL_SETS[args.tag_classes or teachers[0].labels.name], teachers[0].labels)
     photos = sorted(p for p in args.photos.glob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if not photos:
         raise QanetError(f"no photographs in {args.photos}", expected=f"files that end in {', '.join(IMAGE_SUFFIXES)}")

@@ -1,5 +1,7 @@
 """Cut, covered and spoilt crops: image and labels stay together, and what cannot be seen is not asked for."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -89,6 +91,12 @@ def test_views_come_from_any_photograph(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(QanetError, match="no photographs"):
         Scenery([tmp_path / "empty"])
+
+
+def test_a_folder_with_boxes_gives_the_photographs_without_people(tmp_path):
+    photos = [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}]
+    (tmp_path / "persons.json").write_text(json.dumps({"images": photos, "annotations": [{"image_id": 1}]}))
+    assert Scenery([tmp_path]).files == [tmp_path / "images" / "b.png"]
 
 
 def test_a_stretch_changes_the_aspect_alone(lady):

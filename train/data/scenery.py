@@ -1,5 +1,6 @@
 """Other surroundings: photographs without people behind a person, and pieces of them in front."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,10 +16,13 @@ _MOST_COVERED = 0.6  # of the person; more is not pasted
 
 
 class Scenery:
-    """Photographs without people, from folders (their folders too); views of them are drawn at random."""
+    """Photographs without people, from folders (their folders too); views of them are drawn at random.
+
+    Of a folder with COCO boxes of people (persons.json), only the photographs in which nobody is boxed.
+    """
 
     def __init__(self, folders: Sequence[Path]):
-        self.files = sorted(p for f in folders for p in f.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        self.files = sorted(path for folder in folders for path in _empty_photos(folder))
         if folders and not self.files:
             raise QanetError(f"no photographs in {folders[0]}", expected=", ".join(IMAGE_SUFFIXES), got="none")
 
@@ -34,6 +38,15 @@ class Scenery:
         top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
         part = image[top : top + rows, left : left + columns]
         return cv2.resize(part[:, ::-1] if rng.random() < 0.5 else part, hw[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def _empty_photos(folder: Path) -> list[Path]:
+    index = folder / "persons.json"
+    if not index.is_file():
+        return [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
+    document = json.loads(index.read_text())
+    somebody = {annotation["image_id"] for annotation in document["annotations"]}
+    return [folder / "images" / i["file_name"] for i in document["images"] if i["id"] not in somebody]
 
 
 def put_behind(
