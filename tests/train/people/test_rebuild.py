@@ -25,14 +25,15 @@ def test_the_steps_come_in_order_and_use_what_came_before(arguments, monkeypatch
     monkeypatch.setattr(rebuild.subprocess, "run", lambda command, check: run.append(command) or Done)
     assert rebuild.main(arguments) == 0
     assert [command[2].rsplit(".", 1)[-1] for command in run] == [
-        "label", "silhouettes", "silhouettes", "pseudo", "qanet", "parts", "qanet",
+        "label", "silhouettes", "silhouettes", "pseudo", "qanet", "parts", "qanet", "mean",
     ]  # fmt: skip
     several, scenes = run[1], run[2]
     assert any(text.endswith("park") for text in several) and any(text.endswith("boxes/portraits") for text in several)
     assert [text for text in scenes if text.startswith(str(tmp_path / "people"))] == [
         str(tmp_path / "people" / "labelled" / "bav_classroom")
     ]
-    assert str(tmp_path / "output" / "first" / "model.safetensors") in run[-1]
+    assert str(tmp_path / "output" / "first" / "model.safetensors") in run[-2]
+    assert run[-1][-1] == str(tmp_path / "output" / "model.safetensors")
 
 
 def test_what_is_there_is_not_made_again(arguments, monkeypatch, tmp_path, capsys):
