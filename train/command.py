@@ -9,7 +9,10 @@ from qanet.coco.people import open_train_and_val
 from qanet.datasets import DATA_FORMATS, DataSet, open_dataset, splits_of
 from qanet.errors import QanetError
 from qanet.labels import PERSON1, PERSON_BOX1
+from qanet.train.data.scenery import Scenery
 from qanet.train.detection.command import add_arguments, open_run
+from qanet.train.people.folder import PeopleFolder
+from qanet.train.people.mixture import Mixture
 from qanet.train.recipe import Recipe
 from qanet.train.recipes import RECIPES, recipe
 
@@ -30,6 +33,15 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     parser.add_argument("--workers", type=int, default=2, help="threads that load and augment")
     parser.add_argument("--deterministic", action="store_true", help="repeatable GPU kernels where there are such")
+    group = parser.add_argument_group("people", "for parsing recipes: photographs beyond --data; see docs/training.md")
+    group.add_argument(
+        "--people", nargs=2, action="append", default=[], metavar=("DIR", "SHARE"),
+        help="people labelled by silhouettes or teachers, and their share of those drawn; may be given again",
+    )  # fmt: skip
+    group.add_argument(
+        "--scenery", type=Path, action="append", default=[], metavar="DIR",
+        help="photographs without people, to stand behind and before; may be given again",
+    )  # fmt: skip
     add_arguments(parser)
     return parser
 
@@ -41,6 +53,7 @@ def main(argv: Sequence[str]) -> int:
     detects = chosen.labels == PERSON_BOX1.name
     if not detects:
         train_data, val_data = _open(chosen, args.data, args.format or chosen.data_format)
+        train_data, scenery = _with_people(train_data, args.people), Scenery(args.scenery)
 
     import cv2
     import torch
@@ -59,7 +72,9 @@ def main(argv: Sequence[str]) -> int:
         if detects:
             trainer: Trainer = open_run(chosen, args, folder, device, world)
         else:
-            trainer = Trainer(chosen, train_data, val_data, folder, device, args.workers, args.initial_weights, world)
+            trainer = Trainer(
+                chosen, train_data, val_data, folder, device, args.workers, args.initial_weights, world, scenery
+            )  # fmt: skip
         if trainer.epoch:
             say(f"resuming {folder} after epoch {trainer.epoch} of {chosen.epochs}")
         parameters = sum(p.numel() for p in trainer.model.parameters())
@@ -88,6 +103,18 @@ def _open(chosen: Recipe, root: str, format: str) -> tuple[DataSet, DataSet | No
         return open_train_and_val(root)
     train_data = open_dataset(root, format, chosen.labels, "train")
     return train_data, open_dataset(root, format, chosen.labels, "val") if "val" in splits_of(root, format) else None
+
+
+def _with_people(annotated: DataSet, folders: list[list[str]]) -> DataSet:
+    """The annotated set, and the folders of --people beside it."""
+    if not folders:
+        return annotated
+    try:
+        shares = [float(share) for _, share in folders]
+    except ValueError as error:
+        raise QanetError("bad share of people", expected="--people DIR SHARE, such as 0.4", got=error) from error
+    people = [PeopleFolder(Path(folder), annotated.label_set) for folder, _ in folders]
+    return Mixture(annotated, people, shares)
 
 
 def _silent(_: str) -> None:

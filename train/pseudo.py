@@ -6,8 +6,9 @@
 The first teacher's label set is the finest; each further one may group its classes, and then says how much of a pixel
 goes to each group, while the first says how that is shared out within. A class that is not among a photograph's tags
 cannot be there. Pixels where no class is certain become void. `--join` makes one data set of these photographs and of
-an annotated one, whose splits stay what they are. Source: self-training with a noisy student, arXiv 1911.04252;
-photographs with tags as in Clothing Co-Parsing, arXiv 1502.00739.
+an annotated one, whose splits stay what they are. Without it the folder also has an index of people, so that it serves
+as `qanet train ... --people`. Source: self-training with a noisy student, arXiv 1911.04252; photographs with tags as in
+Clothing Co-Parsing, arXiv 1502.00739.
 """
 
 import os
@@ -22,14 +23,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qanet.cli.commandline import CommandParser, run_module
+from qanet.datasets import person_box
+from qanet.datasets.decoding import decode_ids
 from qanet.datasets.photo_folder import photos_of, split_names
-from qanet.datasets.tags import read_tags
+from qanet.datasets.tags import Tags, read_tags
 from qanet.errors import QanetError
 from qanet.files import write_bytes
 from qanet.geometry import CROP_SCALE, crop_boxes, crop_people
 from qanet.images import IMAGE_SUFFIXES, read_image
 from qanet.labels import IGNORE, LABEL_SETS, LabelSet
 from qanet.train.networks.parser import ParsingNetwork
+from qanet.train.people.folder import Person, write_index
 from qanet.train.tta import paste_probabilities
 from qanet.train.weights.checkpoint import load_weights
 
@@ -150,6 +154,10 @@ def _arguments() -> CommandParser:
     parser.add_argument("teachers", nargs="+", type=Path, metavar="MODEL.safetensors", help="the finest classes first")
     parser.add_argument("--photos", required=True, type=Path, metavar="DIR", help="one person each, no labels")
     parser.add_argument("--tags", type=Path, metavar="JSON", help='{"photo": [class ids that may be there]}')
+    parser.add_argument(
+        "--tag-classes", choices=sorted(LABEL_SETS), metavar="SET",
+        help="whose ids the tags are, such as ccp59 for a teacher of ccp13; default: the first teacher's",
+    )  # fmt: skip
     parser.add_argument("--join", type=Path, metavar="DIR", help="an annotated set to make one data set with")
     parser.add_argument("--certain", type=float, default=CERTAIN, help="less probable pixels are void (%(default)s)")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="photos/, labels/, train.txt")
@@ -162,13 +170,21 @@ def _open_teachers(paths: Sequence[Path]) -> list[Teacher]:
         network, recipe = load_weights(path)
         teachers.append(Teacher(network, recipe.input_hw, LABEL_SETS[recipe.labels]))
     first = teachers[0].labels
-    for teacher, path in zip(teachers, paths):
+    for teacher, path in zip(teachers[1:], paths[1:]):
         if teacher.labels.num_raw != first.num_classes:
             raise QanetError(
                 f"the classes of {path} are no groups of {first.name}", expected=f"{first.num_classes} raw ids",
                 got=f"{teacher.labels.name} of {teacher.labels.num_raw}", next_command="give the finest teacher first",
             )  # fmt: skip
     return teachers
+
+
+def _tags(path: Path | None, given: LabelSet, wanted: LabelSet) -> Tags:
+    """The tags in the first teacher's classes; a tag that is in none of its groups says nothing."""
+    tags = read_tags(path, given) if path else {}
+    if given == wanted:
+        return tags
+    return {name: np.setdiff1d(wanted.lookup[ids].astype(np.intp), [IGNORE]) for name, ids in tags.items()}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -178,12 +194,13 @@ def main(argv: Sequence[str]) -> int:
 
     args = _arguments().parse_args(argv)
     teachers = _open_teachers(args.teachers)
-    tags = read_tags(args.tags, teachers[0].labels) if args.tags else {}
+    tags = _tags(args.tags, LABEL_SETS[args.tag_classes or teachers[0].labels.name], teachers[0].labels)
     photos = sorted(p for p in args.photos.glob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if not photos:
         raise QanetError(f"no photographs in {args.photos}", expected=f"files that end in {', '.join(IMAGE_SUFFIXES)}")
     every = np.arange(teachers[0].labels.num_classes)
     names, empty = _join(args.join, args.output) if args.join else [], 0
+    people: list[Person] = []
     for photo in tqdm(photos, unit="photo"):
         target = args.output / "labels" / f"{photo.stem}.png"
         if not target.exists():
@@ -194,6 +211,11 @@ def main(argv: Sequence[str]) -> int:
             write_bytes(target, cv2.imencode(".png", labels)[1].tobytes())
             _link(photo, args.output / "photos" / photo.name)
         names.append(photo.stem)
+        if not args.join:
+            x0, y0, x1, y1 = person_box(decode_ids(target)).tolist()
+            people.append(Person(photo.stem, str((args.output / "photos" / photo.name).resolve()), (x0, y0, x1, y1)))
+    if people:
+        write_index(args.output, people)
     write_bytes(args.output / "train.txt", ("\n".join(names) + "\n").encode())
     print(f"wrote {args.output}: {len(names)} photographs to train; nobody was seen in {empty}")
     return 0

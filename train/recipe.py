@@ -55,7 +55,13 @@ class Recipe:
     shift_std: float = 0.05  # of the crop's size
     flip_probability: float = 0.5
     colour_jitter: float = 0.3
+    aspect_std: float = 0.0  # of the logarithm of width over height: photographs come stretched
     bystander_probability: float = 0.0  # another sample's person pasted into the crop, labelled background
+    cut_probability: float = 0.0  # the photograph, or the person's box, ends within the person
+    scenery_probability: float = 0.0  # another photograph behind a person whose outline is known
+    cover_probability: float = 0.0  # something in front of the person
+    spoil_probability: float = 0.0  # exposure, white balance, blur, few pixels, noise, JPEG
+    epoch_people: int = 0  # people drawn an epoch; 0: as many as the data has
     seed: int = 0
 
     @property

@@ -8,7 +8,7 @@ import torch
 from qanet.datasets import PhotoFolder, person_box
 from qanet.errors import QanetError
 from qanet.labels import CCP13, CELEBAMASK19
-from qanet.train.data.augment import random_affine, training_crop
+from qanet.train.data.augment import Surroundings, random_affine, training_crop
 from qanet.train.data.loader import Loader, class_presence, epoch_order, repeat_factors
 from qanet.train.loop.distributed import World
 from qanet.train.recipes import recipe
@@ -112,7 +112,9 @@ def test_a_bystander_is_background_in_front_or_behind(small_ccp):
     hidden, behind = 0, 0
     for seed in range(12):
         alone, labels = training_crop(data[0], settings, CCP13, np.random.default_rng(seed))
-        crop, with_other = training_crop(data[0], settings, CCP13, np.random.default_rng(seed), lambda number: data[1])
+        crop, with_other = training_crop(
+            data[0], settings, CCP13, np.random.default_rng(seed), Surroundings(lambda _: data[1])
+        )
         changed = (crop != alone).any(2)
         assert changed.any()
         assert (with_other[labels == 0] == 0).all()  # nobody new is labelled

@@ -134,3 +134,11 @@ def test_no_photographs(checkpoint, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(QanetError, match="no photographs in"):
         pseudo.main([checkpoint("ccp59-lite0"), "--photos", str(tmp_path / "empty"), "--output", str(tmp_path / "o")])
+
+
+def test_tags_of_finer_classes_are_grouped(tmp_path):
+    tags = tmp_path / "tags.json"
+    tags.write_text(json.dumps({"1005": [0, HAIR, JEANS, PANTS, SUIT]}))
+    assert pseudo._tags(tags, CCP59, CCP13)["1005"].tolist() == [0, _HAIR, _PANTS]
+    assert pseudo._tags(tags, CCP59, CCP59)["1005"].tolist() == sorted([0, HAIR, JEANS, PANTS, SUIT])
+    assert pseudo._tags(None, CCP13, CCP13) == {}

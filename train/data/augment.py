@@ -1,6 +1,8 @@
-"""Augmentation: scale, rotation, shift and flip in one resampling of the original pixels, colour, bystanders."""
+"""Augmentation: cuts, then scale, rotation, shift and flip in one resampling of the original pixels, then what stands
+behind, beside and before the person, then colour and the camera's faults."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +10,9 @@ from numpy.typing import NDArray
 from qanet.datasets import Sample
 from qanet.geometry import crop_boxes, resample, resample_labels
 from qanet.labels import LabelSet
+from qanet.train.data.cut import cut
+from qanet.train.data.scenery import Scenery, put_before, put_behind
+from qanet.train.data.spoil import spoil
 from qanet.train.recipe import Recipe
 
 
@@ -17,7 +22,7 @@ def random_affine(
     """(2, 3) crop -> image affine of a jittered person box, and whether the crop is mirrored.
 
     Source: method, Losses and recipe: scale clip(1 + s N, range), rotation clip(r N, +-2r) with probability,
-    flip with probability; one isotropic scale.
+    flip with probability; one isotropic scale, unless the recipe stretches.
     """
     height, width = recipe.input_hw
     x0, y0, x1, y1 = crop_boxes(box, recipe.input_hw)[0].astype(np.float64)
@@ -28,6 +33,9 @@ def random_affine(
     shift = recipe.shift_std * rng.standard_normal(2) * (x1 - x0, y1 - y0)
     flip = bool(rng.random() < recipe.flip_probability)
     linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    if recipe.aspect_std:
+        stretch = np.exp(np.clip(recipe.aspect_std * rng.standard_normal(), -0.5, 0.5) / 2)
+        linear *= (stretch, 1 / stretch)
     if flip:
         linear[:, 0] *= -1
     centre = np.array([(x0 + x1) / 2, (y0 + y1) / 2]) + shift
@@ -63,20 +71,42 @@ def add_bystander(
     target[person] = 0
 
 
-def training_crop(
-    sample: Sample, recipe: Recipe, labels: LabelSet, rng: np.random.Generator,
-    bystander: Callable[[int], Sample] | None = None,
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:  # fmt: skip
-    """An augmented crop (H, W, 3) uint8 BGR and its labels (H, W) uint8.
+@dataclass(frozen=True)
+class Surroundings:
+    """What a crop may be given beside its own person.
 
-    Args:
-        bystander: a random integer -> another sample, whose person the recipe may add; None adds nobody.
+    Attributes:
+        anybody: a random integer -> another sample, whose person may stand by.
+        scenery: photographs without people; None: there are none.
+        outlined: whether the person's outline is good enough for another background.
     """
+
+    anybody: Callable[[int], Sample] | None = None
+    scenery: Scenery | None = None
+    outlined: bool = True
+
+
+def training_crop(
+    sample: Sample, recipe: Recipe, labels: LabelSet, rng: np.random.Generator, around: Surroundings | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """An augmented crop (H, W, 3) uint8 BGR and its labels (H, W) uint8: classes, partial ids, IGNORE."""
+    around = around or Surroundings()
+    if recipe.cut_probability and rng.random() < recipe.cut_probability:
+        sample = cut(sample, labels, rng)
     affine, flip = random_affine(sample.box, recipe, rng)
     crop = resample(sample.image, affine, recipe.input_hw)
     target = resample_labels(sample.labels, affine, recipe.input_hw)
     if flip and labels.flip_pairs:
         target = labels.flip_map[target]
-    if bystander and recipe.bystander_probability and rng.random() < recipe.bystander_probability:
-        add_bystander(crop, target, bystander(int(rng.integers(2**31))), recipe, rng)
-    return jitter_colours(crop, recipe.colour_jitter, rng), target
+    view = around.scenery.view if around.scenery and around.scenery.files else None
+    if view and around.outlined and rng.random() < recipe.scenery_probability:
+        inside = resample_labels(np.ones_like(sample.labels), affine, recipe.input_hw)
+        crop = put_behind(crop, target, view(recipe.input_hw, rng), inside)
+    if around.anybody and recipe.bystander_probability and rng.random() < recipe.bystander_probability:
+        add_bystander(crop, target, around.anybody(int(rng.integers(2**31))), recipe, rng)
+    if view and rng.random() < recipe.cover_probability:
+        put_before(crop, target, view(recipe.input_hw, rng), rng)
+    crop = jitter_colours(crop, recipe.colour_jitter, rng)
+    if recipe.spoil_probability and rng.random() < recipe.spoil_probability:
+        crop = spoil(crop, rng)
+    return crop, target

@@ -19,8 +19,10 @@ from torch import Tensor
 
 from qanet.datasets import DataSet, Sample
 from qanet.files import sha256_bytes, written_aside
-from qanet.train.data.augment import training_crop
+from qanet.train.data.augment import Surroundings, training_crop
+from qanet.train.data.scenery import Scenery
 from qanet.train.loop.distributed import World
+from qanet.train.people.mixture import Mixture
 from qanet.train.recipe import Recipe
 
 
@@ -35,13 +37,30 @@ def repeat_factors(presence: NDArray[np.bool_], threshold: float) -> NDArray[np.
     return np.where(presence, per_class, 1.0).max(1)
 
 
-def epoch_order(weights: NDArray[np.float64], seed: int, epoch: int) -> NDArray[np.int64]:
-    """(len,) indices of one epoch: systematic resampling by weight (the expected count, rounded fairly), shuffled."""
+def sampling_weights(data: DataSet, presence: NDArray[np.bool_], threshold: float) -> NDArray[np.float64]:
+    """(len,) sampling weights: repeat factors, of a mixture within each part, whose share is the mixture's to say."""
+    if not isinstance(data, Mixture):
+        return repeat_factors(presence, threshold) if threshold > 0 else np.ones(len(data))
+    weights, start = [], 0
+    for part, share in zip(data.parts, data.shares):
+        own = presence[start : start + len(part)]
+        factors = repeat_factors(own, threshold) if threshold > 0 else np.ones(len(part))
+        weights.append(share * factors / factors.sum())
+        start += len(part)
+    return np.concatenate(weights)
+
+
+def epoch_order(weights: NDArray[np.float64], seed: int, epoch: int, count: int = 0) -> NDArray[np.int64]:
+    """(count,) indices of one epoch: systematic resampling by weight (the expected count, rounded fairly), shuffled.
+
+    Args:
+        count: how many; 0: as many as there are weights.
+    """
     rng = np.random.default_rng((seed, epoch))
-    count = len(weights)
+    count = count or len(weights)
     edges = np.cumsum(weights) / weights.sum() * count
     order = np.searchsorted(edges, np.arange(count) + rng.random(), side="right")
-    return rng.permutation(np.minimum(order, count - 1))
+    return rng.permutation(np.minimum(order, len(weights) - 1))
 
 
 @dataclass(frozen=True)
@@ -63,29 +82,34 @@ class Loader:
         workers: int,
         world: World | None = None,
         presence_cache: Path | None = None,
+        scenery: Scenery | None = None,
     ):
+        self.scenery = scenery
         self.data, self.recipe, self.workers = data, recipe, max(workers, 1)
         self.share = (world or World()).share(recipe.batch_size)
-        if recipe.repeat_threshold > 0:
-            self.weights = repeat_factors(class_presence(data, presence_cache), recipe.repeat_threshold)
-        else:
-            self.weights = np.ones(len(data))
+        known = recipe.repeat_threshold > 0
+        presence = class_presence(data, presence_cache) if known else np.zeros((len(data), 1), bool)
+        self.weights = sampling_weights(data, presence, recipe.repeat_threshold)
         self.waited_s = 0.0
 
     def __len__(self) -> int:
-        return math.ceil(len(self.data) / self.recipe.batch_size)
+        return math.ceil((self.recipe.epoch_people or len(self.data)) / self.recipe.batch_size)
 
     def _crop(self, index: int, epoch: int, slot: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], str]:
         rng = np.random.default_rng((self.recipe.seed, epoch, slot, 1))
-        crop, labels = training_crop(self.data[index], self.recipe, self.data.label_set, rng, self._anybody)
+        outlined = not isinstance(self.data, Mixture) or self.data.outlined(index)
+        around = Surroundings(self._anybody, self.scenery, outlined)
+        crop, labels = training_crop(self.data[index], self.recipe, self.data.label_set, rng, around)
         return crop, labels, self.data.names[index]
 
     def _anybody(self, number: int) -> Sample:
-        return self.data[number % len(self.data)]
+        """A person to be pasted: of those whose outlines are drawn."""
+        whole = self.data.parts[0] if isinstance(self.data, Mixture) else self.data
+        return whole[number % len(whole)]
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """Yields this process's share of every batch."""
-        order = epoch_order(self.weights, self.recipe.seed, epoch)
+        order = epoch_order(self.weights, self.recipe.seed, epoch, self.recipe.epoch_people)
         size = self.recipe.batch_size
         # The last batch wraps around to the full size: batch norm never sees a batch of one.
         jobs = [(int(order[slot % len(order)]), epoch, slot) for slot in range(len(self) * size)]

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qanet.labels import IGNORE
-from qanet.train.loop.losses import iou_loss, lovasz_softmax, parsing_losses
+from qanet.train.loop.losses import PartialSets, iou_loss, lovasz_softmax, parsing_losses
 from qanet.train.networks.mask_head import is_mask_task
 
 
@@ -42,7 +42,7 @@ def mask_iou_targets(logits: Tensor, labels: Tensor) -> Tensor:
 
 def mask_losses(
     logits: Tensor, iou_predicted: Tensor, labels: Tensor, *, stride: int = 1, lovasz_stride: int = 1,
-    phase: tuple[int, int] = (0, 0), with_lovasz: bool = True,
+    phase: tuple[int, int] = (0, 0), with_lovasz: bool = True, partial: PartialSets | None = None,
 ) -> dict[str, Tensor]:  # fmt: skip
     """All losses, unweighted, of quarter-resolution mask logits against full-resolution labels.
 
@@ -51,6 +51,7 @@ def mask_losses(
         iou_predicted: (N,).
         labels: (N, H, W) uint8 or int64: 0, 1 (the person), IGNORE.
         stride, lovasz_stride, phase, with_lovasz: as for `losses.parsing_losses`.
+        partial: taken and not used: a mask has one class.
     Returns:
         {"ce" (the mean binary cross-entropy), "lovasz" (if asked), "iou"}: () float32 each.
     """

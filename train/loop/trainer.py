@@ -12,7 +12,9 @@ from torch import Tensor
 
 from qanet.datasets import DataSet
 from qanet.errors import QanetError
+from qanet.labels import LABEL_SETS
 from qanet.train.data.loader import Batch, Loader
+from qanet.train.data.scenery import Scenery
 from qanet.train.loop.distributed import World
 from qanet.train.loop.ema import Ema
 from qanet.train.loop.mask_losses import losses_of
@@ -20,6 +22,7 @@ from qanet.train.loop.optimise import MixedPrecision, lr_factor, make_optimizer
 from qanet.train.loop.progress import append_log, write_pictures
 from qanet.train.loop.validate import CropScores, score_crops
 from qanet.train.networks.build import build
+from qanet.train.people.partial import partial_sets
 from qanet.train.recipe import Recipe
 from qanet.train.weights.checkpoint import load_state, save_state, save_weights
 from qanet.train.weights.start import frozen_modules, take_over
@@ -46,8 +49,10 @@ class Trainer:
     def __init__(
         self, recipe: Recipe, train_data: DataSet, val_data: DataSet | None, folder: Path, device: torch.device,
         workers: int = 2, initial_weights: Path | None = None, world: World | None = None,
+        scenery: Scenery | None = None,
     ):  # fmt: skip
         torch.manual_seed(recipe.seed)
+        self.scenery = scenery
         self.recipe, self.val_data, self.folder, self.device = recipe, val_data, folder, device
         self.world = world or World()
         self.model = build(recipe)
@@ -72,7 +77,7 @@ class Trainer:
 
     def _open_loader(self, data: Any, workers: int) -> Loader:
         """Batches of the training data; another task has its own."""
-        return Loader(data, self.recipe, workers, self.world, self.folder / "class-presence.npz")
+        return Loader(data, self.recipe, workers, self.world, self.folder / "class-presence.npz", self.scenery)
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -156,6 +161,7 @@ class Trainer:
         terms = losses_of(recipe.labels)(
             logits, iou, labels, stride=recipe.loss_stride, lovasz_stride=recipe.lovasz_stride, phase=(row, column),
             with_lovasz=self.epoch >= recipe.lovasz_from * recipe.epochs,
+            partial=partial_sets(LABEL_SETS[recipe.labels]),
         )  # fmt: skip
         weights = {"ce": recipe.ce_weight, "lovasz": recipe.lovasz_weight, "iou": recipe.iou_weight}
         return {key: weights[key] * value for key, value in terms.items()}

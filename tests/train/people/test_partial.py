@@ -1,0 +1,80 @@
+"""Partial labels: what the ids stand for, and what the losses make of them."""
+
+import numpy as np
+import pytest
+import torch
+
+from qanet.labels import CCP13, CCP59, CIHP20, IGNORE
+from qanet.train.loop.losses import iou_targets, lovasz_softmax, parsing_losses
+from qanet.train.people.partial import BOTTOM, FIRST, LEGWEAR, SOMEBODY, SUIT, TOP, fashion_lookup, partial_sets
+
+SETS = {SOMEBODY: (1, 2, 3), TOP: (1, 2)}  # of four classes
+
+
+def test_the_ids_stand_for_classes_by_name():
+    sets = partial_sets(CCP13)
+    assert sets[SOMEBODY] == tuple(range(1, 13))
+    assert [CCP13.classes[i] for i in sets[BOTTOM]] == ["skirt", "dress"]
+    assert all(FIRST <= code < IGNORE for code in sets)
+    assert LEGWEAR not in partial_sets(CIHP20)  # which has no class "skin"
+
+
+@pytest.mark.parametrize(
+    "raw, expected",
+    [("suit", SUIT), ("tights", LEGWEAR), ("ring", SOMEBODY), ("jeans", CCP13.classes.index("pants"))],
+)
+def test_what_clothing_leaves_void_is_somebodys(raw, expected):
+    assert fashion_lookup(CCP13)[CCP59.classes.index(raw)] == expected
+    assert fashion_lookup(CCP13)[IGNORE] == IGNORE
+
+
+def test_cross_entropy_asks_for_the_sum_of_the_classes():
+    torch.manual_seed(0)
+    logits = torch.randn(2, 4, 4, 4)
+    labels = torch.randint(0, 4, (2, 16, 16))
+    labels[:, :5], labels[:, 5:9], labels[:, 9:11] = SOMEBODY, TOP, IGNORE
+    full = torch.nn.functional.interpolate(logits, size=(16, 16), mode="bilinear", align_corners=False)
+    p = full.softmax(1)
+    wanted = torch.where(labels < 4, p.gather(1, labels.clamp(max=3)[:, None])[:, 0], 1.0)
+    wanted = torch.where(labels == SOMEBODY, p[:, 1:].sum(1), wanted)
+    wanted = torch.where(labels == TOP, p[:, 1] + p[:, 2], wanted)
+    expected = -wanted.log().sum() / (labels != IGNORE).sum()
+    losses = parsing_losses(logits, torch.ones(2), labels, partial=SETS)
+    assert losses["ce"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_sets_without_such_pixels_change_nothing():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, 4, 4, 4), torch.randint(0, 4, (2, 16, 16))
+    plain = parsing_losses(logits, torch.ones(2), labels)
+    with_sets = parsing_losses(logits, torch.ones(2), labels, partial=SETS)
+    assert all(torch.equal(plain[key], with_sets[key]) for key in plain)
+
+
+def test_lovasz_leaves_a_pixel_out_for_what_it_may_be_and_counts_it_against_the_rest():
+    torch.manual_seed(0)
+    p = torch.randn(1, 4, 1, 40).softmax(1)
+    labels = torch.zeros(1, 1, 40, dtype=torch.long)
+    labels[..., 10:20], labels[..., 20:30] = 1, SOMEBODY
+    given = lovasz_softmax(p, labels, SETS)
+    others = [*range(20), *range(30, 40)]
+    one_less = lovasz_softmax(p[..., others], labels[..., others])
+    background_known = torch.where(labels == SOMEBODY, 3, labels)
+    # background sees the pixels as not its own, class 1 does not see them
+    sees_all = lovasz_softmax(p, background_known)
+    assert given.item() not in (one_less.item(), sees_all.item())
+    changed = p.clone()
+    changed[:, 1:, :, 20:30] = changed[:, 1:, :, 20:30].flip(1)  # classes among themselves
+    assert torch.allclose(lovasz_softmax(changed, labels, SETS), given)
+    assert torch.isfinite(lovasz_softmax(p, torch.full_like(labels, SOMEBODY), SETS))
+
+
+def test_the_iou_head_has_no_target_where_parts_are_unknown():
+    logits = torch.randn(2, 4, 8, 8)
+    labels = torch.ones(2, 8, 8, dtype=torch.long)
+    labels[0, 0] = SOMEBODY  # an eighth
+    targets = iou_targets(logits, labels)
+    assert targets[0] == 0 and targets[1] > 0
+    labels[0, 0, 1:] = 0
+    assert iou_targets(logits, labels)[0] > 0
+    assert np.isfinite(targets.numpy()).all()
