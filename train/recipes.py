@@ -61,8 +61,9 @@ def _modern() -> Iterator[Recipe]:
     )  # fmt: skip
     yield Recipe("person-mask-lite0", "person1", "coco", (256, 192), repeat_threshold=0.0)
     yield Recipe(
-        "person-lite0", "personbox1", "detection", (320, 512), backbone="lite0-slim", width=64, frozen_stages=4,
-        epochs=16, learning_rate=2e-3, ema_decay=0.99, repeat_threshold=0.0,
+        "person-lite0", "personbox1", "detection", (352, 448), backbone="lite0-slim", width=64, frozen_stages=3,
+        epochs=36, learning_rate=1.5e-3, backbone_lr_factor=0.3, schedule="level", ema_decay=0.998,
+        repeat_threshold=0.0,
     )  # fmt: skip
 
 

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from qanet.boxes import pairwise_iou
 from qanet.errors import QanetError
 
+_HALF = 0.5  # share of a detection inside an area of which nothing is known, over which it does not count
+
 
 @dataclass(frozen=True, eq=False)
 class DetectedImage:
@@ -18,12 +20,14 @@ class DetectedImage:
         boxes, scores: (N, 4) xyxy and (N,) what was detected.
         true: (M, 4) boxes to be found.
         neutral: (K, 4) boxes that need not be found; a detection on one is neither right nor false.
+        areas: (L, 4) where nothing is known, such as crowds; a detection half inside one is neither.
     """
 
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     true: NDArray[np.float32]
     neutral: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    areas: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))
 
 
 @dataclass(frozen=True)
@@ -70,13 +74,66 @@ def _verdicts(image: DetectedImage, iou: float) -> NDArray[np.int64]:
     """(N,) of each detection: 1 right, 0 false, -1 neutral."""
     verdicts = np.zeros(len(image.boxes), np.int64)
     overlaps = pairwise_iou(image.boxes, image.true)  # (N, M)
-    near = pairwise_iou(image.boxes, image.neutral).max(1, initial=0.0)
+    near = pairwise_iou(image.boxes, image.neutral).max(1, initial=0.0) >= iou
+    near |= share_inside(image.boxes, image.areas).max(1, initial=0.0) > _HALF
     free = np.ones(len(image.true), bool)
     for index in np.argsort(-image.scores, kind="stable"):
         candidates = np.where(free, overlaps[index], -1.0)
         best = int(candidates.argmax()) if len(candidates) else -1
         if best >= 0 and candidates[best] >= iou:
             free[best], verdicts[index] = False, 1
-        elif near[index] >= iou:
+        elif near[index]:
             verdicts[index] = -1
     return verdicts
+
+
+def average_precision(images: Sequence[DetectedImage], iou: float = 0.5) -> float:
+    """COCO's average precision at one IoU: monotone precision at 101 recalls; nan where nobody was to be found."""
+    return _precision_of([image.scores for image in images], [_verdicts(i, iou) for i in images], _true(images))
+
+
+def bootstrapped_precisions(
+    images: Sequence[DetectedImage], iou: float = 0.5, rounds: int = 1000, seed: int = 0
+) -> NDArray[np.float64]:
+    """(rounds,) average precisions of as many images, drawn anew with replacement; the same draws for the same seed.
+
+    Percentiles of them make an interval; differences of two detectors' a paired one.
+    """
+    scores, verdicts = [image.scores for image in images], [_verdicts(image, iou) for image in images]
+    people = [len(image.true) for image in images]
+    picks = np.random.default_rng(seed).integers(0, len(images), (rounds, len(images)))
+    return np.array([
+        _precision_of([scores[k] for k in pick], [verdicts[k] for k in pick], sum(people[k] for k in pick))
+        for pick in picks
+    ])  # fmt: skip
+
+
+def at_threshold(images: Sequence[DetectedImage], threshold: float, iou: float = 0.5) -> tuple[float, float]:
+    """Recall and precision of the detections of a score or more; nan where nobody was to be found, or nothing found."""
+    right = [v[image.scores >= threshold] for image, v in ((i, _verdicts(i, iou)) for i in images)]
+    found, false = (sum(int(np.count_nonzero(v == which)) for v in right) for which in (1, 0))
+    total = _true(images)
+    return found / total if total else float("nan"), found / (found + false) if found + false else float("nan")
+
+
+def _true(images: Sequence[DetectedImage]) -> int:
+    return sum(len(image.true) for image in images)
+
+
+def _precision_of(scores: list[NDArray[np.float32]], verdicts: list[NDArray[np.int64]], total: int) -> float:
+    """Average precision of the detections of all images; `total` people were to be found."""
+    if total == 0:
+        return float("nan")
+    right = np.concatenate(verdicts)[np.argsort(-np.concatenate(scores), kind="stable")]
+    right = right[right >= 0]  # neutral ones are not there
+    found = np.cumsum(right)
+    recall, precision = found / total, found / np.arange(1, len(right) + 1)
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(np.append(best, 0.0)[np.searchsorted(recall, np.linspace(0, 1, 101))].mean())
+
+
+def share_inside(boxes: NDArray[np.float32], areas: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Share of every box (N, 4) that lies in every area (M, 4), xyxy; (N, M) float32."""
+    low = np.maximum(boxes[:, None, :2], areas[None, :, :2])
+    common = np.clip(np.minimum(boxes[:, None, 2:], areas[None, :, 2:]) - low, 0, None).prod(2)
+    return (common / np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(1), 1e-9)[:, None]).astype(np.float32)

@@ -1,10 +1,11 @@
 """Boxes of people in frames or photographs by a detector that serves as a teacher, as files to train from.
 
-    python -m qanet.runtime.detectors.label clip.avi --detector yolox_nano.onnx --frames 0:430 --output frames/clip
-    python -m qanet.runtime.detectors.label photographs/ --detector yolox_nano.onnx --nobody --output backgrounds
+    python -m qanet.runtime.detectors.label clip.avi --detector yolox_nano.onnx --output more/labelled/clip
+    python -m qanet.runtime.detectors.label photos/ --detector yolox_nano.onnx --nobody --output more/without_people/x
 
-The first writes DIR/SPLIT.json (COCO's images and annotations, with the teacher's scores) and the frames beside it. The
-second keeps only the photographs in which the teacher sees nobody, and writes no boxes.
+Both write a source of a folder to train from (`qanet train person-lite0 --more more`): DIR/images, and the first
+DIR/persons.json (COCO's images and annotations, with the teacher's scores). The second keeps only the photographs in
+which the teacher sees nobody.
 """
 
 import argparse
@@ -28,7 +29,7 @@ _PERSON = 1  # COCO's category
 
 
 def label(
-    source: str, teacher: Detector, output: Path, split: str = "train", frames: slice = slice(None), *,
+    source: str, teacher: Detector, output: Path, frames: slice = slice(None), *,
     nobody: bool = False, longest_px: int = 1280,
 ) -> dict[str, Any]:  # fmt: skip
     """Write the images and what the teacher sees in them.
@@ -50,9 +51,10 @@ def label(
         seen += 1
         if nobody and len(found):
             continue
-        images.append({"id": len(images) + 1, "file_name": f"{split}/{name}.jpg" if not nobody else f"{name}.jpg",
-                       "height": image.shape[0], "width": image.shape[1]})  # fmt: skip
-        write_bytes(output / images[-1]["file_name"], _jpeg(image))
+        images.append({
+            "id": len(images) + 1, "file_name": f"{name}.jpg", "height": image.shape[0], "width": image.shape[1],
+        })  # fmt: skip
+        write_bytes(output / "images" / images[-1]["file_name"], _jpeg(image))
         for (x0, y0, x1, y1), score in zip(found.boxes.tolist(), found.scores.tolist()):
             annotations.append({
                 "id": len(annotations) + 1, "image_id": len(images), "category_id": _PERSON, "iscrowd": 0,
@@ -64,7 +66,7 @@ def label(
         info = {"description": f"{Path(source).name}, people by {teacher.name}"}
         categories = [{"id": _PERSON, "name": "person"}]
         document = {"info": info, "categories": categories, "images": images, "annotations": annotations}
-        write_text(output / f"{split}.json", json.dumps(document))
+        write_text(output / "persons.json", json.dumps(document))
     return {"output": str(output), "read": seen, "images": len(images), "boxes": len(annotations)}
 
 
@@ -124,7 +126,6 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("source", metavar="VIDEO_OR_FOLDER")
     parser.add_argument("--detector", required=True, metavar="ONNX", help="the teacher")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--split", default="train", choices=("train", "val"))
     parser.add_argument("--frames", type=frame_range, default=slice(None), metavar="FIRST:END[:STEP]")
     parser.add_argument("--nobody", action="store_true", help="keep images in which nobody is seen; no boxes")
     parser.add_argument("--score", type=float, default=LEAST_SCORE, help=f"least score of a box ({LEAST_SCORE})")
@@ -137,9 +138,7 @@ def main(argv: Sequence[str]) -> int:
     from qanet.runtime.detectors.onnx import OnnxDetector
 
     teacher = OnnxDetector(Path(args.detector), args.score, args.threads)
-    done = label(
-        args.source, teacher, args.output, args.split, args.frames, nobody=args.nobody, longest_px=args.longest
-    )
+    done = label(args.source, teacher, args.output, args.frames, nobody=args.nobody, longest_px=args.longest)
     emit(args.json, done, f"{done['images']} of {done['read']} images, {done['boxes']} boxes, in {done['output']}")
     return 0
 

@@ -9,7 +9,13 @@ from qanet.boxes import pairwise_iou, suppress
 from qanet.bundle import create, open_bundle
 from qanet.bundle.half_weights import with_float_weights, with_half_weights
 from qanet.errors import QanetError
-from qanet.metrics.detection import DetectedImage, recall_at_false_rate
+from qanet.metrics.detection import (
+    DetectedImage,
+    at_threshold,
+    average_precision,
+    bootstrapped_precisions,
+    recall_at_false_rate,
+)
 
 
 def boxes(*rows):
@@ -47,8 +53,44 @@ def test_recall_by_hand(images, rate, recall, false):
     assert got.images == len(images) and got.true_boxes == sum(len(i.true) for i in images)
 
 
+@pytest.mark.parametrize(
+    ("images", "expected"),
+    [
+        ([image([PERSON], [0.9], [PERSON])], 1.0),
+        ([image([OTHER, PERSON], [0.9, 0.8], [PERSON])], 0.5),  # the false one comes first
+        ([image([PERSON, OTHER], [0.9, 0.8], [PERSON])], 1.0),
+        ([image([PERSON], [0.9], [PERSON, OTHER])], 51 / 101),  # recalls 0 to 0.5
+        ([image([OTHER, PERSON], [0.9, 0.8], [PERSON], [OTHER])], 1.0),  # neutral is not false
+        ([image([], [], [PERSON])], 0.0),
+        ([image([PERSON], [0.9], [PERSON]), image([NOBODY], [0.95], [])], 0.5),
+    ],
+)
+def test_average_precision_by_hand(images, expected):
+    assert average_precision(images) == pytest.approx(expected)
+
+
+def test_what_is_half_in_a_crowd_does_not_count():
+    crowd = boxes([40, 0, 50, 11])
+    found = DetectedImage(boxes(OTHER, PERSON), np.array([0.9, 0.8], np.float32), boxes(PERSON), areas=crowd)
+    assert average_precision([found]) == 1
+    less = DetectedImage(found.boxes, found.scores, found.true, areas=boxes([40, 0, 50, 9]))
+    assert average_precision([less]) == 0.5
+    assert at_threshold([found], 0.85) == (0, pytest.approx(np.nan, nan_ok=True)) and at_threshold([less], 0.5) == (
+        1,
+        0.5,
+    )
+
+
+def test_draws_of_images_spread_around_the_precision_and_are_the_same_for_two_detectors():
+    images = [image([PERSON], [0.9], [PERSON])] * 6 + [image([NOBODY], [0.95], [PERSON])] * 2
+    drawn = bootstrapped_precisions(images, rounds=200)
+    assert drawn.shape == (200,) and drawn.min() < average_precision(images) < drawn.max() <= 1
+    assert (drawn == bootstrapped_precisions(images, rounds=200)).all()
+
+
 def test_nobody_to_find_is_nan_and_bad_questions_are_named():
     assert np.isnan(recall_at_false_rate([image([NOBODY], [0.5], [])], 0.1).recall)
+    assert np.isnan(average_precision([image([NOBODY], [0.5], [])]))
     for images, rate, iou in (([], 0.1, 0.5), ([image([], [], [])], -1, 0.5), ([image([], [], [])], 0, 0)):
         with pytest.raises(QanetError, match="nothing to measure"):
             recall_at_false_rate(images, rate, iou)

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from person_cases import write_backgrounds, write_ccp, write_labelled
+from person_cases import write_people
 
 import qanet
 from qanet.__main__ import main
@@ -32,24 +32,33 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationW
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """The folder of a whole run: ccp/, backgrounds/, frames/, run/, tiny.qanet (calibrated, with engines)."""
+    """The folder of a whole run: people/, run/, tiny.qanet (calibrated, with engines)."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("person")
-    write_ccp(folder / "ccp")
-    write_backgrounds(folder / "backgrounds")
-    write_labelled(folder / "frames")
-    write_labelled(folder / "frames", "val", 3)
+    write_people(folder / "people", 12)
+    shutil.rmtree(folder / "people" / "unlabelled")  # there are no teachers
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(RECIPES, RECIPE.name, RECIPE)
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        arguments = ["--data", folder / "ccp", "--backgrounds", folder / "backgrounds", "--labelled", folder / "frames",
-                     "--images", 24, "--output", folder / "run", "--workers", 1]  # fmt: skip
+        arguments = ["--data", folder / "people", "--images", 24, "--output", folder / "run", "--workers", 1]
         command = ["train", RECIPE.name, *map(str, arguments)]
         assert main(command) == 0
         assert main([*command, "--json"]) == 0  # a finished run only writes its weights again
         bundle_of_checkpoint(folder / "run" / "model.safetensors", folder / "tiny.qanet")
         bundle = str(folder / "tiny.qanet")
-        assert main(["calibrate", bundle, "--data", str(folder / "frames" / "train"), "--crops", "4"]) == 0
+        assert (
+            main(
+                [
+                    "calibrate",
+                    bundle,
+                    "--data",
+                    str(folder / "people" / "labelled" / "drawn" / "images"),
+                    "--crops",
+                    "4",
+                ]
+            )
+            == 0
+        )
         assert main(["build", bundle, "--precision", "fp32,fp16,int8", "--runtime", "openvino", "--verify"]) == 0
     return folder
 
@@ -60,9 +69,9 @@ def frame():
     return image
 
 
-def test_the_run_is_logged_with_its_recall(run):
+def test_the_run_is_logged_with_its_precision(run):
     lines = (run / "run" / "log.csv").read_text().splitlines()
-    assert len(lines) == 3 and "val_recall" in lines[0].split(",")
+    assert len(lines) == 3 and "val_ap50" in lines[0].split(",")
     assert (run / "run" / "last.pt").is_file()
 
 

@@ -1,4 +1,4 @@
-"""What the detector's tests share: drawn people in CCP's layout, photographs without people, labelled frames."""
+"""What the detector's tests share: drawn people in CCP's layout and as a folder of photographs."""
 
 import json
 
@@ -23,28 +23,20 @@ def write_ccp(root, count=6):
     return root
 
 
-def write_backgrounds(root, count=3):
-    """Green and blue photographs, one of them in a folder of its own."""
-    (root / "more").mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for number in range(count):
-        image = rng.integers(60, 140, (90, 120, 3), np.uint8)
-        image[..., 2] = 40
-        cv2.imwrite(str(root / ("more" if number == 0 else "") / f"b{number}.png"), image)
-    return root
-
-
-def write_labelled(root, split="train", count=4, score=0.9):
-    """Frames of 96x128 with a red person each, and their boxes."""
-    (root / split).mkdir(parents=True)
-    images, annotations = [], []
-    for number in range(count):
-        image = np.full((96, 128, 3), 90, np.uint8)
-        x = 10 + 20 * number % 80
-        image[20:80, x : x + 25] = (30, 30, 220)
-        name = f"{split}/{number}.png"
-        cv2.imwrite(str(root / name), image)
-        images.append({"id": number + 1, "file_name": name, "height": 96, "width": 128})
-        annotations.append({"id": number + 1, "image_id": number + 1, "bbox": [x, 20, 25, 60], "score": score})
-    (root / f"{split}.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+def write_people(root, count=4):
+    """A folder of photographs, a source of every kind: a red person of 25x60 pixels in each but without_people."""
+    for kind in ("labelled", "partial", "unlabelled", "without_people"):
+        folder = root / kind / "drawn"
+        (folder / "images").mkdir(parents=True)
+        images, annotations = [], []
+        for number in range(count):
+            image = np.full((96, 128, 3), 90, np.uint8)
+            x = 10 + 20 * number % 80
+            if kind != "without_people":
+                image[20:80, x : x + 25] = (30, 30, 220)
+            cv2.imwrite(str(folder / "images" / f"{number}.png"), image)
+            images.append({"id": number + 1, "file_name": f"{number}.png", "height": 96, "width": 128})
+            annotations.append({"id": number + 1, "image_id": number + 1, "bbox": [x, 20, 25, 60], "iscrowd": 0})
+        if kind in ("labelled", "partial"):
+            (folder / "persons.json").write_text(json.dumps({"images": images, "annotations": annotations}))
     return root

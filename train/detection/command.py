@@ -13,44 +13,43 @@ if TYPE_CHECKING:
     from qanet.train.detection.trainer import DetectorTrainer
     from qanet.train.loop.distributed import World
 
-SCENES = 0.45  # share of images
+IMAGES = 1024
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The folders that only detection recipes take."""
-    group = parser.add_argument_group("detection", "recipe person-lite0; --data is CCP's folder, for people to paste")
-    group.add_argument("--backgrounds", type=Path, metavar="DIR", help="photographs without people")
+    """What only detection recipes take."""
+    group = parser.add_argument_group("detection", "recipe person-lite0; --data is a folder of photographs of people")
     group.add_argument(
-        "--labelled", type=Path, action="append", default=[], metavar="DIR",
-        help="images with a teacher's boxes (python -m qanet.runtime.detectors.label); may be given again",
+        "--looks", type=Path, metavar="JSON",
+        help="what teachers see in the unlabelled photographs (python -m qanet.runtime.detectors.looks)",
     )  # fmt: skip
     group.add_argument(
-        "--scenes",
-        type=float,
-        default=SCENES,
-        metavar="SHARE",
-        help=f"of images: scenes pasted anew ({SCENES})",
+        "--more", type=Path, action="append", default=[], metavar="DIR", help="another such folder; may be given again"
     )
-    group.add_argument("--images", type=int, default=1024, metavar="N", help="drawn an epoch (1024)")
+    group.add_argument("--images", type=int, default=IMAGES, metavar="N", help=f"drawn an epoch ({IMAGES})")
 
 
 def open_run(
     recipe: Recipe, args: argparse.Namespace, folder: Path, device: "torch.device", world: "World"
 ) -> "DetectorTrainer":
-    """The trainer, after its folders were checked.
+    """The trainer, after its photographs were read and taught.
 
     Raises:
-        QanetError: a folder is missing, empty or broken.
+        QanetError: a folder is missing, empty or broken; unlabelled photographs without looks.
     """
     from qanet.train.detection.data import DetectionData
-    from qanet.train.detection.frames import LabelledImages
+    from qanet.train.detection.photographs import UNLABELLED, Album, read_photographs
+    from qanet.train.detection.teachers import taught
     from qanet.train.detection.trainer import DetectorTrainer
 
-    if args.backgrounds is None:
+    photographs = [p for root in (Path(args.data), *args.more) for p in read_photographs(root)]
+    if args.looks is not None:
+        photographs = taught(photographs, args.looks)
+    elif any(p.kind == UNLABELLED for p in photographs):
         raise QanetError(
-            f"recipe {recipe.name} needs photographs without people", expected="--backgrounds DIR", got="nothing",
+            f"{args.data} has photographs without labels", expected="--looks of teachers at them", got="none",
             next_command="see docs/training.md, The person detector",
         )  # fmt: skip
-    data = DetectionData(Path(args.data), args.backgrounds, args.labelled, args.images, args.scenes)
-    val = [LabelledImages(folder, "val") for folder in args.labelled if (folder / "val.json").is_file()]
+    val = Album([p for p in photographs if p.held_back])
+    data = DetectionData([p for p in photographs if not p.held_back], args.images)
     return DetectorTrainer(recipe, data, val, folder, device, args.workers, args.initial_weights, world)

@@ -1,105 +1,57 @@
-"""What the detector learns from, and its batches: scenes, labelled images and photographs without people, mixed."""
+"""What the detector learns from, and its batches: photographs drawn by how much is known of them.
 
+A kind has its share of the draws, and within it a scene is drawn as often as the root of the number of its pictures: a
+film of a thousand frames does not drown the photographs that each show something else.
+"""
+
+from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qanet.errors import QanetError
-from qanet.images import read_image
-from qanet.train.data.augment import jitter_colours
 from qanet.train.data.loader import Loader
-from qanet.train.detection.frames import LabelledImages
-from qanet.train.detection.scenes.compose import compose, part_of, view_of
-from qanet.train.detection.scenes.decoys import decoy
-from qanet.train.detection.scenes.people import CutPeople, Person
+from qanet.train.detection.augment import Picture, training_image
+from qanet.train.detection.photographs import KINDS, LABELLED, NOBODY, PARTIAL, UNLABELLED, Album, Photograph
 
-MOST_BOXES = 32  # of an image; a scene has seven people, and what a teacher saw beyond these is left out
+MOST_BOXES = 96  # of an image; a mosaic of crowds has more, and what is beyond these is left out
 PADDING = -2.0  # score of a row that is no box
-_WITH_DECOYS = 0.7  # share of scenes with decoys among the people
-_NOBODY = 0.08  # share of images that are photographs without people and nothing else
-_SUFFIXES = (".jpg", ".jpeg", ".png")
-_GREYSCALE, _JPEG = 0.06, 0.3  # probabilities
+SIDE_PX = 320  # of the square that is learnt from: what is learnt in it holds for the whole input, at less cost
+CALM_FROM = 0.8  # share of the run after which there are no mosaics
+_SHARES = {LABELLED: 0.58, PARTIAL: 0.03, UNLABELLED: 0.26, NOBODY: 0.13}  # of draws
 
 
 class DetectionData:
     """Draws training images; every one comes from its random generator alone.
 
     Args:
-        people: CCP's folder, for cut-outs.
-        backgrounds: folder of photographs without people (its folders too).
-        labelled: folders of labelled images, each drawn from as often as any other.
+        photographs: to learn from.
         length: images an epoch.
-        scenes: share of images that are scenes of pasted people.
     """
 
-    def __init__(
-        self, people: Path, backgrounds: Path, labelled: Sequence[Path], length: int, scenes: float,
-        split: str = "train",
-    ):  # fmt: skip
-        if length < 1 or not 0 <= scenes <= 1:
-            raise QanetError("bad training data", expected="length of 1 or more, scenes in 0..1", got=(length, scenes))
-        self.people = CutPeople(people, split)
-        self.files = sorted(p for p in backgrounds.rglob("*") if p.suffix.lower() in _SUFFIXES)
-        if not self.files:
-            raise QanetError(f"no photographs in {backgrounds}", expected=f"{', '.join(_SUFFIXES)}", got="none")
-        self.labelled = [LabelledImages(folder, split) for folder in labelled]
-        self.length, self.scenes = length, scenes
+    def __init__(self, photographs: Sequence[Photograph], length: int):
+        if length < 1 or not photographs:
+            raise QanetError("nothing to train on", expected="photographs, images", got=(len(photographs), length))
+        self.album, self.length = Album(photographs), length
         self.names = [f"image {k}" for k in range(length)]
+        sizes = Counter(p.scene for p in photographs)
+        weights = np.array([sizes[p.scene] ** -0.5 for p in photographs])
+        kinds = np.array([p.kind for p in photographs])
+        for kind in KINDS:
+            weights[kinds == kind] *= _SHARES[kind] / max(weights[kinds == kind].sum(), 1e-9)
+        self._edges = np.cumsum(weights) / weights.sum()
 
     def __len__(self) -> int:
         return self.length
 
-    def draw(
-        self, hw: tuple[int, int], colour_jitter: float, rng: np.random.Generator
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """An image (H, W, 3) uint8 BGR and its boxes (M, 5)."""
-        kind = rng.random()
-        if kind < _NOBODY:
-            image, boxes = view_of(self._background(rng), hw, rng), np.zeros((0, 5), np.float32)
-        elif kind < _NOBODY + self.scenes or not self.labelled:
-            image, boxes = self.scene(hw, rng)
-        else:
-            images = self.labelled[int(rng.integers(len(self.labelled)))]
-            index = int(rng.integers(len(images)))
-            image, boxes = part_of(images.image(index), images.boxes[index], hw, rng)
-        return degraded(jitter_colours(image, colour_jitter, rng), rng), boxes
+    def draw(self, side: int, rng: np.random.Generator, calm: bool = False) -> Picture:
+        """An image (side, side, 3) uint8 BGR and its boxes (M, 5); `calm` as for `training_image`."""
+        return training_image(lambda: self._photograph(rng), side, rng, calm)
 
-    def scene(self, hw: tuple[int, int], rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """People on a photograph, more often than not among decoys of another photograph's texture."""
-        other = self._background(rng) if rng.random() < _WITH_DECOYS else None
-
-        def draw() -> Person:
-            return self._person(rng)
-
-        def lure(height_px: float) -> Person:
-            assert other is not None
-            return decoy(other, draw, height_px, rng)
-
-        return compose(self._background(rng), hw, draw, rng, lure if other is not None else None)
-
-    def _background(self, rng: np.random.Generator) -> NDArray[np.uint8]:
-        return read_image(self.files[int(rng.integers(len(self.files)))])
-
-    def _person(self, rng: np.random.Generator) -> Person:
-        while True:
-            person = self.people.person(int(rng.integers(len(self.people))))
-            if person is not None:
-                return person
-
-
-def degraded(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """What cameras do: now and then no colour, or the blocks of a strong compression."""
-    import cv2
-
-    if rng.random() < _GREYSCALE:
-        image = np.asarray(cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR), np.uint8)
-    if rng.random() < _JPEG:
-        _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(30, 90))])
-        image = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
-    return image
+    def _photograph(self, rng: np.random.Generator) -> Picture:
+        return self.album[int(np.searchsorted(self._edges[:-1], rng.random(), side="right"))]
 
 
 class DetectionLoader(Loader):
@@ -109,8 +61,9 @@ class DetectionLoader(Loader):
 
     def _crop(self, index: int, epoch: int, slot: int) -> tuple[NDArray[np.uint8], NDArray[Any], str]:
         rng = np.random.default_rng((self.recipe.seed, epoch, slot, 1))
-        side = min(self.recipe.input_hw)  # what is learnt in a square holds for the whole input, at less cost
-        image, boxes = self.data.draw((side, side), self.recipe.colour_jitter, rng)
+        calm = epoch >= CALM_FROM * self.recipe.epochs
+        image, boxes = self.data.draw(min(SIDE_PX, *self.recipe.input_hw), rng, calm)
         rows = np.full((MOST_BOXES, 5), PADDING, np.float32)
-        rows[: len(boxes)] = boxes[:MOST_BOXES]
+        boxes = boxes[np.argsort(boxes[:, 4], kind="stable")][:MOST_BOXES]  # what is not known first
+        rows[: len(boxes)] = boxes
         return image, rows, self.data.names[index]

@@ -22,9 +22,10 @@ def detection_losses(raw: Raw, truths: Tensor, centres: Tensor, strides: Tensor)
         person.
     """
     indices, scores, counted, wanted = [], [], [], []
-    for truth in truths:
+    guesses = raw.boxes.detach().float()
+    for truth, logits, guess in zip(truths, raw.logits.detach().float(), guesses):
         rows = truth[truth[:, 4] >= -1]
-        targets = assign(rows[:, :4], rows[:, 4], centres, strides)
+        targets = assign(rows[:, :4], rows[:, 4], centres, strides, logits, guess)
         indices.append(targets.box)
         scores.append(targets.score)
         counted.append(targets.counted)

@@ -1,9 +1,9 @@
 """A checkpoint out of a detector's bundle, to go on training from: the shipped one has none.
 
-    python -m qanet.train.detection.unfold person-lite0 --labelled frames/clip --output person.safetensors
+    python -m qanet.train.detection.unfold person-lite0 --data people --output person.safetensors
 
 In the graph every batch norm is folded into its convolution. Here each gets back what training needs: the mean and the
-variance of what the folded convolution gives on windows of labelled images, and the scale and offset that undo them. In
+variance of what the folded convolution gives on training images, and the scale and offset that undo them. In
 evaluation the network computes what the graph does; in training its batch norms see the statistics they expect.
 """
 
@@ -22,8 +22,8 @@ from qanet.bundle import Bundle, open_bundle
 from qanet.cli.commandline import CommandParser, emit, run_module
 from qanet.errors import QanetError
 from qanet.labels import PERSON_BOX1
-from qanet.train.detection.frames import LabelledImages
-from qanet.train.detection.scenes.compose import part_of
+from qanet.train.detection.data import SIDE_PX, DetectionData
+from qanet.train.detection.photographs import LABELLED, read_photographs
 from qanet.train.networks.build import build
 from qanet.train.networks.detector import DetectorNetwork
 from qanet.train.recipe import Recipe
@@ -107,18 +107,14 @@ def main(argv: Sequence[str]) -> int:
     """Entry point."""
     parser = CommandParser(prog="python -m qanet.train.detection.unfold", description=__doc__.split("\n")[0])
     parser.add_argument("bundle", metavar="NAME.qanet")
-    parser.add_argument("--labelled", type=Path, action="append", required=True, metavar="DIR")
-    parser.add_argument("--windows", type=_count, default=48, metavar="N", help="of 320x320 pixels (48)")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="photographs of people")
+    parser.add_argument("--windows", type=_count, default=48, metavar="N", help="training images (48)")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.safetensors")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
-    sets = [LabelledImages(folder, "train") for folder in args.labelled]
+    data = DetectionData([p for p in read_photographs(args.data) if p.kind == LABELLED], args.windows)
     rng = np.random.default_rng(0)
-    windows = []
-    for number in range(args.windows):
-        images = sets[number % len(sets)]
-        index = int(rng.integers(len(images)))
-        windows.append(part_of(images.image(index), images.boxes[index], (320, 320), rng)[0])
+    windows = [data.draw(SIDE_PX, rng)[0] for _ in range(args.windows)]
     network, recipe = unfold(open_bundle(args.bundle), np.stack(windows))
     save_weights(args.output, network, recipe)
     emit(args.json, {"output": str(args.output), "windows": len(windows)}, f"wrote {args.output}")

@@ -1,6 +1,4 @@
-"""How well the detector finds what validation images show, while it trains: recall at a rate of false boxes."""
-
-from collections.abc import Sequence
+"""How well the detector finds the people of photographs held back, while it trains: AP at IoU 0.5."""
 
 import numpy as np
 import torch
@@ -8,12 +6,10 @@ from numpy.typing import NDArray
 
 from qanet.boxes import suppress
 from qanet.letterbox import letterboxed
-from qanet.metrics.detection import DetectedImage, Recall, recall_at_false_rate
-from qanet.train.detection.frames import LabelledImages
+from qanet.metrics.detection import DetectedImage, average_precision
+from qanet.train.detection.photographs import Album
 from qanet.train.networks.detector import DetectorNetwork, scores_of
 
-FALSE_PER_IMAGE = 0.1
-LEAST_SCORE, LEAST_HEIGHT_PX = 0.5, 60.0  # of the teacher's boxes that are to be found
 NMS_IOU = 0.5
 _CANDIDATES = 300
 
@@ -36,19 +32,12 @@ def detect(
     return boxes[kept], values[kept]
 
 
-def score_detector(
-    network: DetectorNetwork, folders: Sequence[LabelledImages], hw: tuple[int, int], device: torch.device
-) -> tuple[Recall, ...]:
-    """Recall on each set of labelled images; boxes that need not be found are neutral."""
+def score_detector(network: DetectorNetwork, album: Album, hw: tuple[int, int], device: torch.device) -> float:
+    """AP at IoU 0.5 on an album; nothing counts in ignored boxes."""
     network.eval()
-    return tuple(_score(network, images, hw, device) for images in folders)
-
-
-def _score(network: DetectorNetwork, images: LabelledImages, hw: tuple[int, int], device: torch.device) -> Recall:
     detected = []
-    for index in range(len(images)):
-        boxes, scores = detect(network, images.image(index), hw, device)
-        rows = images.boxes[index]
-        wanted = (rows[:, 4] > LEAST_SCORE) & (rows[:, 3] - rows[:, 1] >= LEAST_HEIGHT_PX)
-        detected.append(DetectedImage(boxes, scores, rows[wanted, :4], rows[~wanted, :4]))
-    return recall_at_false_rate(detected, FALSE_PER_IMAGE)
+    for image, rows in (album[index] for index in range(len(album))):
+        boxes, scores = detect(network, image, hw, device)
+        wanted = rows[:, 4] > 0
+        detected.append(DetectedImage(boxes, scores, rows[wanted, :4], areas=rows[~wanted, :4]))
+    return average_precision(detected)

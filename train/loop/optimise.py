@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from qanet.errors import QanetError
 from qanet.train.recipe import Recipe
 
+LEVEL_UNTIL = 0.5  # share of a "level" run after which its rate falls; so far the run's length changes nothing
 AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
 
 
@@ -42,7 +43,8 @@ def _parameter_groups(model: nn.Module, recipe: Recipe, decay: float | None = No
 
 
 def lr_factor(recipe: Recipe, step: int, total_steps: int) -> float:
-    """What the learning rate is multiplied by at a step: linear warm-up, then cosine to zero, or x0.1 a milestone.
+    """What the learning rate is multiplied by at a step: linear warm-up, then cosine to zero, or x0.1 a milestone, or
+    level and from LEVEL_UNTIL of the steps on straight to zero.
 
     Raises:
         QanetError: an unknown schedule.
@@ -52,9 +54,11 @@ def lr_factor(recipe: Recipe, step: int, total_steps: int) -> float:
         return (step + 1) / warmup
     if recipe.schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total_steps - warmup)))
+    if recipe.schedule == "level":
+        return min(1.0, (total_steps - step) / max(1.0, (1 - LEVEL_UNTIL) * total_steps))
     if recipe.schedule == "step":
         return 0.1 ** sum(step >= round(share * total_steps) for share in recipe.milestones)
-    raise QanetError("unknown schedule", expected="cosine or step", got=recipe.schedule)
+    raise QanetError("unknown schedule", expected="cosine, level or step", got=recipe.schedule)
 
 
 class MixedPrecision:

@@ -1,5 +1,6 @@
 """The training loop: one run in one folder, saved after every epoch, resumed where it stopped."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from qanet.train.data.scenery import Scenery
 from qanet.train.loop.distributed import World
 from qanet.train.loop.ema import Ema
 from qanet.train.loop.mask_losses import losses_of
-from qanet.train.loop.optimise import MixedPrecision, lr_factor, make_optimizer
+from qanet.train.loop.optimise import LEVEL_UNTIL, MixedPrecision, lr_factor, make_optimizer
 from qanet.train.loop.progress import append_log, write_pictures
 from qanet.train.loop.validate import CropScores, score_crops
 from qanet.train.networks.build import build
@@ -88,7 +89,7 @@ class Trainer:
         }  # fmt: skip
 
     def _restore(self, state: dict[str, Any]) -> None:
-        if state["recipe"] != self.recipe.to_json():
+        if not self._goes_on(Recipe.from_json(state["recipe"]), state["epoch"]):
             raise QanetError(
                 f"{self.state_path} belongs to another recipe", expected=self.recipe.to_json(), got=state["recipe"],
                 next_command="give the same key=value settings, or another --output",
@@ -100,6 +101,12 @@ class Trainer:
         self.schedule.load_state_dict(state["schedule"])
         self.precision.scaler.load_state_dict(state["scaler"])
         self.epoch, self.seconds = state["epoch"], state["seconds"]
+
+    def _goes_on(self, theirs: Recipe, epoch: int) -> bool:
+        """Whether that recipe's state belongs to this run; a "level" run may get another length while it is level."""
+        if self.recipe.schedule == "level" and epoch <= LEVEL_UNTIL * min(theirs.epochs, self.recipe.epochs):
+            theirs = dataclasses.replace(theirs, epochs=self.recipe.epochs)
+        return theirs == self.recipe
 
     def run(self, report: Callable[[str], None] = print, until: int | None = None) -> Run:
         """Train to the recipe's last epoch, or to epoch `until`; stopping at any time loses one epoch at most.

@@ -80,14 +80,14 @@ def pictures(tmp_path):
 
 
 def test_labels_of_pictures_are_written_for_training(pictures, tmp_path, capsys):
-    from qanet.train.detection.frames import LabelledImages
+    from qanet.train.detection.photographs import Album, read_photographs
 
-    done = label(str(pictures), Teacher(), tmp_path / "out", "val", longest_px=30)
+    done = label(str(pictures), Teacher(), tmp_path / "out" / "labelled" / "mine", longest_px=30)
     assert (done["images"], done["boxes"]) == (3, 2) and "left out" in capsys.readouterr().err
-    images = LabelledImages(tmp_path / "out", "val")
-    assert images.image(0).shape == (20, 30, 3)
-    assert [len(b) for b in images.boxes] == [1, 0, 1] and images.boxes[0].tolist() == [[1, 2, 11, 22.5, 0.75]]
-    document = json.loads((tmp_path / "out" / "val.json").read_text())
+    album = Album(read_photographs(tmp_path / "out"))
+    assert album[0][0].shape == (20, 30, 3)
+    assert [len(album[k][1]) for k in range(3)] == [1, 0, 1] and album[0][1].tolist() == [[1, 2, 11, 22.5, 0.75]]
+    document = json.loads((tmp_path / "out" / "labelled" / "mine" / "persons.json").read_text())
     assert document["info"]["description"] == "pictures, people by teacher"
 
 
@@ -103,7 +103,7 @@ def test_photographs_without_people_are_kept_alone(pictures, tmp_path):
 def test_a_part_of_a_video_is_labelled(make_clip, tmp_path):
     done = label(str(make_clip(8)), Teacher(), tmp_path / "out", frames=frame_range("2:7:2"))
     assert done["images"] == 3
-    assert sorted(p.name for p in (tmp_path / "out" / "train").iterdir()) == ["000002.jpg", "000004.jpg", "000006.jpg"]
+    assert sorted(p.name for p in (tmp_path / "out" / "images").iterdir()) == ["000002.jpg", "000004.jpg", "000006.jpg"]
 
 
 @pytest.mark.parametrize(

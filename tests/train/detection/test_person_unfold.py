@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from person_cases import write_labelled
+from person_cases import write_people
 
 from qanet.bundle import open_bundle
 from qanet.errors import QanetError
@@ -26,7 +26,7 @@ def test_the_network_answers_as_the_graph_does(windows):
     bundle = open_bundle("person-lite0")
     network, recipe = unfold(bundle, windows)
     assert recipe.name == "person-lite0" and not network.training
-    image = np.full((1, 320, 512, 3), 114, np.uint8)
+    image = np.full((1, *bundle.input_hw, 3), 114, np.uint8)
     image[0, :64, :96] = windows[0]
     session = onnxruntime.InferenceSession(bundle.graph("fp32"), providers=["CPUExecutionProvider"])
     boxes, scores = session.run(["boxes", "scores"], {"crops": image})
@@ -46,9 +46,9 @@ def test_batch_norms_in_training_see_what_they_know(windows):
 
 
 def test_the_command_writes_a_checkpoint_to_start_from(tmp_path, capsys):
-    frames = write_labelled(tmp_path / "frames")
+    people = write_people(tmp_path / "people")
     file = tmp_path / "person.safetensors"
-    assert main(["person-lite0", "--labelled", str(frames), "--windows", "2", "--output", str(file)]) == 0
+    assert main(["person-lite0", "--data", str(people), "--windows", "2", "--output", str(file)]) == 0
     assert str(file) in capsys.readouterr().out
     network, recipe = load_weights(file)
     assert recipe.name == "person-lite0" and all(p.isfinite().all() for p in network.parameters())
@@ -58,4 +58,4 @@ def test_other_bundles_and_too_few_windows_are_refused(windows, tmp_path):
     with pytest.raises(QanetError, match="does not detect people"):
         unfold(open_bundle("ccp13-lite0"), windows)
     with pytest.raises(QanetError, match="expected 2 or more"):
-        main(["person-lite0", "--labelled", str(tmp_path), "--windows", "1", "--output", str(tmp_path / "x")])
+        main(["person-lite0", "--data", str(tmp_path), "--windows", "1", "--output", str(tmp_path / "x")])

@@ -1,1 +1,0 @@
-"""Training pictures made of cut-out people, decoys and photographs without people."""

@@ -1,0 +1,107 @@
+"""What larger detectors see in photographs that nobody labelled: what two agree on is learnt, the rest is left out.
+
+Their looks come from a file (`python -m qanet.runtime.detectors.looks`): YOLOX at a picture and at its mirror image,
+NanoDet at it. Boxes of one person are fused, each weighted by its score (arXiv 1910.13302). A person whom two looks of
+enough score agree on is one to learn. What else they see is neither a person nor background: a student of one teacher
+learns its mistakes.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qanet.boxes import pairwise_iou
+from qanet.errors import QanetError
+from qanet.train.detection.photographs import LABELLED, UNLABELLED, Photograph, Rows
+from qanet.train.detection.targets import IGNORED
+
+DOUBTED_SCORE = 0.1  # mean over all looks from which a box that they do not agree on is left out of the loss
+AGREED_SCORE = 0.35  # of a look that counts as agreeing
+_ALIKE_IOU, _SAME_IOU = 0.55, 0.5  # of looks at one person; of a look and a label
+_SMALL_PX = 32.0  # height of people whom labels leave out more often than not
+_KNOWN_IOU = 0.4  # a teacher's box that overlaps a labelled one so is that person
+_NEXT = "python -m qanet.runtime.detectors.looks PEOPLE --detector ONNX --detector ONNX --output looks.json"
+
+Seen = NDArray[np.float32]  # (N, 6): x0 y0 x1 y1 score, number of the look
+
+
+def fuse(seen: Seen, looks: int) -> Rows:
+    """Rows (M, 5): people whom two looks agree on, with the mean of their scores, and what else was seen as IGNORED.
+
+    Args:
+        seen: rows x0 y0 x1 y1 score, and the number of the look.
+        looks: how many there were.
+    """
+    boxes, scores, owner = seen[:, :4], seen[:, 4], seen[:, 5]
+    free = np.ones(len(boxes), bool)
+    overlaps = pairwise_iou(boxes, boxes)
+    rows = []
+    for index in np.argsort(-scores, kind="stable"):
+        if not free[index]:
+            continue
+        alike = [int(index)]
+        for number in range(looks):
+            same = np.flatnonzero(free & (owner == number) & (overlaps[index] >= _ALIKE_IOU))
+            if number != owner[index] and len(same):
+                alike.append(int(same[np.argmax(overlaps[index, same])]))
+        free[alike] = False
+        box = (boxes[alike] * scores[alike, None]).sum(0) / scores[alike].sum()
+        agreed = np.count_nonzero(scores[alike] >= AGREED_SCORE) >= 2
+        mean = scores[alike].sum() / looks
+        if agreed or mean >= DOUBTED_SCORE:
+            rows.append([*box, mean if agreed else IGNORED])
+    return np.array(rows, np.float32).reshape(-1, 5)
+
+
+def halfway(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What a person's score is to be whom teachers give that one: between theirs and the truth, 1.
+
+    A network that is to be sure of everybody, however hidden, is sure of what only looks like somebody, too.
+    """
+    return np.asarray((1 + np.clip(scores, 0, 1)) / 2, np.float32)
+
+
+def with_doubts(rows: Rows, seen: Rows) -> Rows:
+    """Labels (M, 5), `halfway` as sure as the teachers (N, 5) are of them, and beside them as ignored whom they may
+    have missed: those whom teachers agree on, and the small ones."""
+    overlaps = pairwise_iou(rows[:, :4], seen[:, :4])
+    sure = np.where(overlaps >= _SAME_IOU, np.maximum(seen[:, 4], 0), np.float32(0)).max(1, initial=0)
+    rows = rows.copy()
+    rows[:, 4] = np.where(rows[:, 4] > 0, rows[:, 4] * halfway(sure), rows[:, 4])
+    likely = (seen[:, 4] > 0) | (seen[:, 3] - seen[:, 1] < _SMALL_PX)
+    beside = seen[likely & (overlaps.max(0, initial=0) < _KNOWN_IOU)]
+    beside[:, 4] = IGNORED
+    return np.concatenate([rows, beside])
+
+
+def taught(photographs: Sequence[Photograph], file: Path) -> list[Photograph]:
+    """The photographs, the unlabelled ones with what the looks agree on, the labelled ones with their doubts.
+
+    Raises:
+        QanetError: not a file of looks, or one that does not know an unlabelled photograph.
+    """
+    try:
+        document = json.loads(file.read_text())
+        seen = {str(name): np.array(rows, np.float32).reshape(-1, 6) for name, rows in document["seen"].items()}
+        looks = int(document["looks"])
+    except OSError as error:
+        raise QanetError(f"no looks at {file}", got=error.strerror, next_command=_NEXT) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise QanetError(f"{file} is not a file of looks", got=error, next_command=_NEXT) from error
+    return [_taught(photograph, seen, looks) for photograph in photographs]
+
+
+def _taught(photograph: Photograph, seen: dict[str, Seen], looks: int) -> Photograph:
+    if photograph.kind == UNLABELLED and photograph.name not in seen:
+        raise QanetError(f"nobody looked at {photograph.name}", next_command=_NEXT)
+    if photograph.kind not in (LABELLED, UNLABELLED) or photograph.name not in seen:
+        return photograph
+    rows = fuse(seen[photograph.name], looks)
+    if photograph.kind == LABELLED:
+        return replace(photograph, rows=with_doubts(photograph.rows, rows))
+    rows[:, 4] = np.where(rows[:, 4] > 0, halfway(rows[:, 4]), rows[:, 4])
+    return replace(photograph, rows=rows)
