@@ -19,15 +19,6 @@ from qanet.runtime.engines import openvino
 from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS, Origin
 
 
-@pytest.fixture
-def answering(tiny_bundle):
-    """The tiny bundle with known answers."""
-    bundle = open_bundle(tiny_bundle)
-    renew_answers(bundle, {"fp32": bundle.graph("fp32")}, exact_outputs, TOLERANCES)
-    bundle.save()
-    return open_bundle(tiny_bundle)
-
-
 def origin(graph="fp32", computes_in="fp32"):
     return Origin(graph, "0" * 64, "1.0", "some CPU", computes_in)
 

@@ -31,14 +31,6 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-@pytest.fixture
-def answering(tiny_bundle):
-    bundle = open_bundle(tiny_bundle)
-    renew_answers(bundle, {"fp32": bundle.graph("fp32")}, exact_outputs, TOLERANCES)
-    bundle.save()
-    return open_bundle(tiny_bundle)
-
-
 def spoilt(graph: bytes, factor=1.5) -> bytes:
     """The graph with other weights: what a builder with a fault, or a broken disk under a right hash, would run."""
     model = onnx.load_model_from_string(graph)

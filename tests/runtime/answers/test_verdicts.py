@@ -8,13 +8,9 @@ import time
 
 import pytest
 
-from qanet.bundle import open_bundle
 from qanet.runtime.answers import ask as asking
 from qanet.runtime.answers import verdicts
 from qanet.runtime.answers.ask import answer
-from qanet.runtime.answers.judge import TOLERANCES
-from qanet.runtime.answers.known import renew_answers
-from qanet.runtime.answers.reference import exact_outputs
 from qanet.runtime.answers.verdicts import Verdict, recall, remember, verdict_key
 from qanet.runtime.engines import openvino
 from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS
@@ -133,14 +129,6 @@ def test_another_machine_and_other_switches_have_other_keys(monkeypatch):
     assert verdict_key("engine") == here
     monkeypatch.setattr(verdicts, "machine_identity", lambda: "another machine in a shared home")
     assert verdict_key("engine") != here
-
-
-@pytest.fixture
-def answering(tiny_bundle):
-    bundle = open_bundle(tiny_bundle)
-    renew_answers(bundle, {"fp32": bundle.graph("fp32")}, exact_outputs, TOLERANCES)
-    bundle.save()
-    return bundle
 
 
 def test_an_engine_is_asked_once_and_then_known(answering, cache, monkeypatch):
