@@ -1,4 +1,4 @@
-"""Ctrl-C that cannot get lost."""
+"""Ctrl-C that ends a run between two frames, and never inside a lock."""
 
 import contextlib
 import signal
@@ -9,10 +9,13 @@ from types import FrameType
 
 @contextlib.contextmanager
 def remembered_interrupt() -> Iterator[threading.Event]:
-    """Ctrl-C raises KeyboardInterrupt as ever and is remembered in the event besides.
+    """The first Ctrl-C sets the event and raises nothing; the second raises KeyboardInterrupt as usual.
 
-    Python drops an exception that is raised inside a finaliser or a callback, and Ctrl-C may come there as well as
-    anywhere: whoever works in a loop looks at the event. Only where nobody else has taken the signal.
+    An exception in the main thread can come between taking a lock and the `with` that gives it back. The lock is then
+    never released, and the threads that wait for it never end. Python also drops an exception that is raised inside a
+    finaliser or a callback. So the loop that owns the threads reads the event between two frames.
+
+    The usual handling stays where another handler is set, or outside the main thread.
     """
     came = threading.Event()
     usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -21,8 +24,9 @@ def remembered_interrupt() -> Iterator[threading.Event]:
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
+        if came.is_set():
+            raise KeyboardInterrupt
         came.set()
-        raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, handle)
     try:

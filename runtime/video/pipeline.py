@@ -21,7 +21,7 @@ from qanet.runtime.video.sources.base import Frame, Source
 from qanet.runtime.video.stream import Stream
 from qanet.runtime.video.summary import KEPT_SAMPLES, Summary, forget_old
 
-_POLL_S = 0.5  # nobody is waited for longer without a look at Ctrl-C
+_POLL_S = 0.1  # longest wait without a look at Ctrl-C
 
 
 def run(

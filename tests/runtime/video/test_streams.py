@@ -262,6 +262,21 @@ def test_ctrl_c_keeps_what_was_parsed_of_each(parser, people, tmp_path):
         assert cv2.VideoCapture(str(video)).get(cv2.CAP_PROP_FRAME_COUNT) == part.frames
 
 
+def test_the_first_ctrl_c_raises_nothing_and_the_second_at_once(parser):
+    """An exception between taking a lock and its `with` would leave the threads of the run waiting for ever."""
+    reached = []
+
+    def interrupt(frame, result):
+        signal.raise_signal(signal.SIGINT)
+        reached.append(frame.index)
+        if frame.index == 0:
+            signal.raise_signal(signal.SIGINT)
+            reached.append("after the second")
+
+    summary = run(Made([np.zeros((32, 32, 3), np.uint8)] * 50), parser, [], on_frame=interrupt)
+    assert summary.interrupted and summary.frames == 1 and reached == [0]
+
+
 class Camera:
     """Pictures at a rate, for a time; then it breaks off."""
 
