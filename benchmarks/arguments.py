@@ -34,9 +34,10 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     args.device = _names("--device", args.device, DEVICES)
     if not args.input and not args.video:
         raise QanetError(
-            "no input to measure on", expected="people: a video, an image or a folder of images",
+            "no input to measure on",
+            expected="people: a video, an image or a folder of images",
             next_command=f"qanet benchmark {args.models[0]} --input VIDEO",
-        )  # fmt: skip
+        )
     for name in ("frames", "rounds", "threads", "images"):
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -108,13 +109,19 @@ def _add_accuracy(group: argparse._ArgumentGroup) -> None:
 def _add_comparison(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--compare", nargs=2, metavar=("OLD.json", "NEW.json"), help="verdicts instead of a measurement")
     group.add_argument(
-        "--fail-above", type=float, default=0.05, metavar="SHARE",
+        "--fail-above",
+        type=float,
+        default=0.05,
+        metavar="SHARE",
         help="exit code 1 when a latency grew, or an accuracy fell, by more than this and it is sure (0.05)",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--resolution", type=float, default=RESOLUTION, metavar="SHARE",
+        "--resolution",
+        type=float,
+        default=RESOLUTION,
+        metavar="SHARE",
         help=f"least change of a latency that is called ({RESOLUTION})",
-    )  # fmt: skip
+    )
 
 
 def _precisions(text: str | None) -> list[str] | None:

@@ -34,9 +34,11 @@ _CHECK_CROPS = 32
 
 
 def main(
-    argv: Sequence[str], *, open_baseline: Callable[..., Any] | None = None,
+    argv: Sequence[str],
+    *,
+    open_baseline: Callable[..., Any] | None = None,
     graph_size: Callable[[bytes], dict[str, int]] | None = None,
-) -> int:  # fmt: skip
+) -> int:
     """Entry point; exit code 0, 1 when no variant could be timed or a comparison found a regression, 130 after Ctrl-C.
 
     Args:
@@ -87,9 +89,13 @@ def main(
 
 
 def _add_baselines(
-    args: argparse.Namespace, open_baseline: Callable[..., Any] | None, variants: Sequence[Variant],
-    parsers: dict[str, Parser], samples: dict[str, SampleSet], targets: list[harness.Target],
-) -> list[str]:  # fmt: skip
+    args: argparse.Namespace,
+    open_baseline: Callable[..., Any] | None,
+    variants: Sequence[Variant],
+    parsers: dict[str, Parser],
+    samples: dict[str, SampleSet],
+    targets: list[harness.Target],
+) -> list[str]:
     """Add a model's PyTorch form to the targets; a sentence for each that may not be timed."""
     if not args.baseline or not parsers:
         return []
@@ -142,24 +148,35 @@ def _parse_summary(path: str | None) -> dict[str, Any] | None:
     summary = documents.read_json(Path(path))
     if not isinstance(summary.get("stages_ms"), dict):
         raise QanetError(
-            f"{path} is not a summary of a parse", expected="what `qanet parse --json` prints, with stages_ms",
-            got=f"keys {', '.join(summary)}", next_command="qanet parse INPUT --json > parse.json",
-        )  # fmt: skip
+            f"{path} is not a summary of a parse",
+            expected="what `qanet parse --json` prints, with stages_ms",
+            got=f"keys {', '.join(summary)}",
+            next_command="qanet parse INPUT --json > parse.json",
+        )
     return summary
 
 
 def _parts(
-    args: argparse.Namespace, bundles: Sequence[Bundle], variants: Sequence[Variant], facts: dict[str, Any],
-    samples: dict[str, SampleSet], checked: dict[str, Checked],
-) -> dict[str, Any]:  # fmt: skip
+    args: argparse.Namespace,
+    bundles: Sequence[Bundle],
+    variants: Sequence[Variant],
+    facts: dict[str, Any],
+    samples: dict[str, SampleSet],
+    checked: dict[str, Checked],
+) -> dict[str, Any]:
     """What was known before the timing, as plain data."""
     described = [documents.describe_bundle(bundle) for bundle in bundles]
     agreement: dict[str, Any] = {}
     parts: dict[str, Any] = {
-        "bundle": described[0], "bundles": described, "machine": facts, "agreement": agreement,
+        "bundle": described[0],
+        "bundles": described,
+        "machine": facts,
+        "agreement": agreement,
         "input": documents.describe_input(next(iter(samples.values())), Path(args.input).name),
-        "checks": {}, "executions": {}, "open_ms": {},
-    }  # fmt: skip
+        "checks": {},
+        "executions": {},
+        "open_ms": {},
+    }
     for one in checked.values():
         for label in one.engines:
             if one.reference is not None and one.parsings[label] is not one.reference:
@@ -171,15 +188,21 @@ def _parts(
 
 
 def _document(
-    parts: dict[str, Any], variants: Sequence[Variant], session: harness.Session, parsers: dict[str, Parser],
-    samples: dict[str, SampleSet], more: dict[str, harness.Session], warnings: list[str],
-) -> dict[str, Any]:  # fmt: skip
+    parts: dict[str, Any],
+    variants: Sequence[Variant],
+    session: harness.Session,
+    parsers: dict[str, Parser],
+    samples: dict[str, SampleSet],
+    more: dict[str, harness.Session],
+    warnings: list[str],
+) -> dict[str, Any]:
     by_label = {variant.label: variant.precision for variant in variants}
     found = [
         *machine.warnings_of(parts["machine"]),
         *(execution_warning(by_label[label], parts["executions"][label]) for label in parsers),
-        *next(iter(samples.values())).warnings, *warnings,
-    ]  # fmt: skip
+        *next(iter(samples.values())).warnings,
+        *warnings,
+    ]
     stages_ms = {label: parser.times.samples_ms for label, parser in parsers.items()}
     return documents.build(parts, variants, session, stages_ms, [line for line in found if line], more)
 

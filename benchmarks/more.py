@@ -41,10 +41,15 @@ class Passes:
     """The passes of one benchmark; `warnings` holds what went wrong in them."""
 
     def __init__(
-        self, args: argparse.Namespace, variants: Sequence[Variant], engines: Mapping[str, Engine],
-        parsers: Mapping[str, Parser], samples: Mapping[str, SampleSet], session: harness.Session,
+        self,
+        args: argparse.Namespace,
+        variants: Sequence[Variant],
+        engines: Mapping[str, Engine],
+        parsers: Mapping[str, Parser],
+        samples: Mapping[str, SampleSet],
+        session: harness.Session,
         graph_size: Callable[[bytes], dict[str, int]] | None = None,
-    ):  # fmt: skip
+    ):
         self._graph_size = graph_size
         self.args, self.engines, self.parsers, self.samples, self.session = args, engines, parsers, samples, session
         self.variants = [variant for variant in variants if variant.label in engines]
@@ -95,14 +100,13 @@ class Passes:
         sessions["pipeline"] = session
         parts["pipeline"] = {
             call.variant.label: {
-                "frames": sum(call.frames), "people": call.people,
-                "ms_per_frame": summarize(
-                    [ms / frames for ms, frames in zip(m.samples_ms, call.frames)]
-                ),
+                "frames": sum(call.frames),
+                "people": call.people,
+                "ms_per_frame": summarize([ms / frames for ms, frames in zip(m.samples_ms, call.frames)]),
                 "stages_ms": {stage: summarize(values) for stage, values in call.stages_ms.items()},
             }
             for call, m in zip(calls, session.measurements[1:])
-        }  # fmt: skip
+        }
         self._note_interrupt(session)
 
     def _sweeps(self, parts: dict[str, Any], sessions: dict[str, harness.Session]) -> None:
@@ -134,16 +138,16 @@ class Passes:
     def _micro(self, parts: dict[str, Any], sessions: dict[str, harness.Session]) -> None:
         count = self._graph_size or (lambda data: {"multiply_adds": 0})
         targets, pieces = plan_pieces(
-            self.variants, self.engines, self.samples,
-            lambda v: count(v.bundle.graph(v.precision))["multiply_adds"],
-        )  # fmt: skip
+            self.variants, self.engines, self.samples, lambda v: count(v.bundle.graph(v.precision))["multiply_adds"]
+        )
         session = harness.run(targets, rounds=_MICRO_ROUNDS)
         moved = copy_bytes_per_second()
         rates = {p: multiply_adds_per_second(p, self.args.threads) for p in {v.precision for v in self.variants}}
         parts["micro"] = {
-            "copy_bytes_per_second": round(moved), "multiply_adds_per_second": {p: round(r) for p, r in rates.items()},
+            "copy_bytes_per_second": round(moved),
+            "multiply_adds_per_second": {p: round(r) for p, r in rates.items()},
             "rows": rows_of(pieces, session, moved, rates),
-        }  # fmt: skip
+        }
         self._note_interrupt(session)
 
     def _profile(self, parts: dict[str, Any], sessions: dict[str, harness.Session]) -> None:

@@ -51,9 +51,11 @@ def measure(truth: MaskTruth, scored: Scored, quality: NDArray[np.float32]) -> d
     after = [{**result, "score": float(score)} for result, score in zip(scored.results, quality)]
     true_iou = truth.true_iou(before)
     document: dict[str, Any] = {
-        "protocol": "lvis" if truth.lvis else "coco", "before": truth.average_precision(before),
-        "after": truth.average_precision(after), "mean_true_iou": float(true_iou.mean()) if len(true_iou) else math.nan,
-    }  # fmt: skip
+        "protocol": "lvis" if truth.lvis else "coco",
+        "before": truth.average_precision(before),
+        "after": truth.average_precision(after),
+        "mean_true_iou": float(true_iou.mean()) if len(true_iou) else math.nan,
+    }
     columns = {"box": scored.box, "iou": scored.iou, "pixel": scored.pixel, "quality": quality}
     for suffix, chosen in (("", true_iou >= 0), ("_matched", true_iou >= 0.5)):
         document[f"rank_correlation{suffix}"] = {
@@ -77,14 +79,20 @@ def _weights(text: str) -> tuple[float, float, float]:
 def main(argv: Sequence[str]) -> int:
     """Entry point."""
     parser = command_parser(
-        "rescore", "Rank the results of any Mask R-CNN again, by the quality of their masks (QAM).", epilog=_FORMATS,
+        "rescore",
+        "Rank the results of any Mask R-CNN again, by the quality of their masks (QAM).",
+        epilog=_FORMATS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument("results", metavar="RESULTS.json", help="COCO or LVIS results with bbox and segmentation")
     parser.add_argument("--output", required=True, metavar="NEW.json")
     parser.add_argument("--probabilities", default=_INLINE, metavar="FILE.npz|inline", help="see below")
-    parser.add_argument("--weights", default=",".join(f"{w:g}" for w in QAM_WEIGHTS), metavar="A,B,G",
-                        help="exponents of box, predicted IoU and pixel score (default 1,0.5,3)")  # fmt: skip
+    parser.add_argument(
+        "--weights",
+        default=",".join(f"{w:g}" for w in QAM_WEIGHTS),
+        metavar="A,B,G",
+        help="exponents of box, predicted IoU and pixel score (default 1,0.5,3)",
+    )
     parser.add_argument("--threshold", type=float, default=MASK_THRESHOLD, help="t of the pixel score (default 0.25)")
     parser.add_argument("--annotations", metavar="COCO.json", help="AP and rank correlations before and after")
     args = parser.parse_args(argv)
@@ -103,10 +111,12 @@ def main(argv: Sequence[str]) -> int:
     write_results(Path(args.output), scored.rescored(quality))
     used = (weights[0], 0.0 if scored.iou is None else weights[1], weights[2])
     document: dict[str, Any] = {
-        "output": args.output, "results": len(scored.results), "weights": list(used),
+        "output": args.output,
+        "results": len(scored.results),
+        "weights": list(used),
         "predicted_iou": scored.iou is not None,
         "mean_pixel_score": float(scored.pixel.mean()) if len(scored.pixel) else math.nan,
-    }  # fmt: skip
+    }
     if truth is not None:
         document |= measure(truth, scored, quality)
     emit(args.json, document, _text(document))

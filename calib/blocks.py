@@ -31,6 +31,8 @@ def present_patterns(model: Any, blocks: Iterable[str]) -> tuple[str, ...]:
     """`patterns` without those that no node of the graph matches."""
     names = [node.name for node in model.graph.node]
     return tuple(
-        pattern for block in blocks for pattern in patterns([block])
+        pattern
+        for block in blocks
+        for pattern in patterns([block])
         if (pattern in names if pattern == block else any(name.startswith(f"{block}.") for name in names))
-    )  # fmt: skip
+    )

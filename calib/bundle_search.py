@@ -23,9 +23,15 @@ REPORT, RECORD = "precision-search.html", "precision-search.json"
 
 
 def search_bundle(
-    bundle: Bundle, scales: Scales, measure: Measure, data_digest: str, metric: str, budget: float,
-    threads: int | None = None, progress: Callable[[str], None] | None = None,
-) -> tuple[Scales, Found]:  # fmt: skip
+    bundle: Bundle,
+    scales: Scales,
+    measure: Measure,
+    data_digest: str,
+    metric: str,
+    budget: float,
+    threads: int | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> tuple[Scales, Found]:
     """Find the blocks to leave in float and write the report into the bundle; scales and graph are the caller's.
 
     Args:

@@ -17,10 +17,16 @@ _AGAIN = "qanet calibrate NAME.qanet --data DIR"
 
 
 def calibrate(
-    model_path: str | Path, batches: Iterable[Crop], method: str = "entropy", *,
-    keep: tuple[str, ...] = DEFAULT_KEEP, percentile: float = DEFAULT_PERCENTILE, data_sha256: str = "",
-    threads: int = 0, progress: Callable[[int], None] | None = None,
-) -> Scales:  # fmt: skip
+    model_path: str | Path,
+    batches: Iterable[Crop],
+    method: str = "entropy",
+    *,
+    keep: tuple[str, ...] = DEFAULT_KEEP,
+    percentile: float = DEFAULT_PERCENTILE,
+    data_sha256: str = "",
+    threads: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> Scales:
     """Find the range of every activation that may be quantised; nothing is cached.
 
     Args:
@@ -44,9 +50,15 @@ def calibrate(
 
 
 def calibrate_cached(
-    model_path: str | Path, batches: Iterable[Crop], method: str, *, keep: tuple[str, ...] = DEFAULT_KEEP,
-    percentile: float = DEFAULT_PERCENTILE, threads: int = 0, progress: Callable[[int], None] | None = None,
-) -> tuple[Scales, bool]:  # fmt: skip
+    model_path: str | Path,
+    batches: Iterable[Crop],
+    method: str,
+    *,
+    keep: tuple[str, ...] = DEFAULT_KEEP,
+    percentile: float = DEFAULT_PERCENTILE,
+    threads: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[Scales, bool]:
     """`calibrate` through the cache; and whether the network had been run on these crops before.
 
     The crops are read in any case: their pixels are part of the name in the cache.
@@ -64,20 +76,29 @@ def calibrate_cached(
 
 
 def scales_of(
-    model: Any, model_sha256: str, seen: Observations, method: str, keep: tuple[str, ...], percentile: float,
+    model: Any,
+    model_sha256: str,
+    seen: Observations,
+    method: str,
+    keep: tuple[str, ...],
+    percentile: float,
     data_sha256: str,
-) -> Scales:  # fmt: skip
+) -> Scales:
     """Ranges by a method; of every activation that may be quantised, so that `keep` can be edited both ways."""
     if seen.crops < 2:
         raise QanetError(
-            "too few crops to calibrate on", expected="a few hundred of different people", got=seen.crops,
+            "too few crops to calibrate on",
+            expected="a few hundred of different people",
+            got=seen.crops,
             next_command=_AGAIN,
-        )  # fmt: skip
+        )
     if seen.is_black:
         raise QanetError(
-            f"all {seen.crops} crops are black", expected="photographs of people", got="every pixel 0",
+            f"all {seen.crops} crops are black",
+            expected="photographs of people",
+            got="every pixel 0",
             next_command="check the boxes: a box outside its image gives a black crop",
-        )  # fmt: skip
+        )
     by = f"percentile {percentile:g}" if method == "percentile" else method
     needed = set(place(model, keep).observed())
     ranges = {}
@@ -92,6 +113,8 @@ def scales_of(
 
 def _always_zero(name: str, histogram: Histogram) -> QanetError:
     return QanetError(
-        f"calibration: tensor {name!r} is zero for every crop", expected="a range above zero", got=histogram.largest,
+        f"calibration: tensor {name!r} is zero for every crop",
+        expected="a range above zero",
+        got=histogram.largest,
         next_command="use more varied crops, or keep the layers that read it in float",
-    )  # fmt: skip
+    )

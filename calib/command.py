@@ -32,9 +32,11 @@ def quantize_bundle(bundle: Bundle, precision: str = "int8") -> None:
     """
     if "scales.json" not in bundle.manifest["files"]:
         raise QanetError(
-            f"{bundle.path} has no scales.json, so there is no {precision.upper()}", expected="a calibrated bundle",
-            got="FP32 only", next_command=f"qanet calibrate {bundle.path} --data DIR",
-        )  # fmt: skip
+            f"{bundle.path} has no scales.json, so there is no {precision.upper()}",
+            expected="a calibrated bundle",
+            got="FP32 only",
+            next_command=f"qanet calibrate {bundle.path} --data DIR",
+        )
     bundle.add_file(f"model.{precision}.onnx", quantised_graph(bundle, precision))
     bundle.manifest["graphs"][precision] = f"model.{precision}.onnx"
 
@@ -64,9 +66,13 @@ def renew_narrow_answers(bundle: Bundle) -> None:
 
 
 def calibrate_bundle(
-    bundle: Bundle, crops: Any, method: str, progress: Callable[[int], None] | None = None, *,
+    bundle: Bundle,
+    crops: Any,
+    method: str,
+    progress: Callable[[int], None] | None = None,
+    *,
     percentile: float = DEFAULT_PERCENTILE,
-) -> tuple[Scales, bool]:  # fmt: skip
+) -> tuple[Scales, bool]:
     """Scales of the bundle's graph on an iterable of crop batches, unwritten; True where the cache had them."""
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model.onnx"
@@ -138,8 +144,12 @@ def main(argv: Sequence[str], *, open_crops: Callable[..., Any], open_accuracy: 
     bundle = writable_copy(source, Path(args.output) if args.output else None)  # when nothing can be refused any more
     write_scales(bundle, scales)
     note(f"scales {how}")
-    document = {"bundle": str(bundle.path), "method": scales.method, "crops": scales.crops,
-                "data_sha256": scales.data_sha256}  # fmt: skip
+    document = {
+        "bundle": str(bundle.path),
+        "method": scales.method,
+        "crops": scales.crops,
+        "data_sha256": scales.data_sha256,
+    }
     text = f"wrote scales.json and model.int8.onnx into {bundle.path}\nnext: qanet build {bundle.path}"
     if args.budget is not None:
         found = _search(args, bundle, scales, open_accuracy)
@@ -180,7 +190,7 @@ def _search_text(found: Found) -> str:
     accuracies = [
         (label, *(round(values[metric], 2) for metric in METRICS))
         for label, values in (("FP32", found.fp32), ("all INT8", found.all_int8), ("chosen", found.chosen))
-    ]  # fmt: skip
+    ]
     names = ("x 100", *METRICS.values())
     kept = ", ".join(found.in_float) or "nothing"
     return f"{table(rows(found), HEADER)}\n\n{table(accuracies, names)}\n\nleft in float: {kept}"

@@ -74,12 +74,17 @@ def main(argv: Sequence[str]) -> int:
     latency_ms = network_latency_ms(graphs, bundle.input_hw, args.rounds, args.threads)
     lines = []
     for name, (data, precision) in graphs.items():
-        lines.append({
-            "graph": name, **(measure(data, precision) if measure else {}), "bytes": len(data),
-            "qdq_nodes": _qdq_nodes(data), "latency_ms": latency_ms[name],
-            "made_s": seconds.get(name),
-            "tensorrt_rtx": _rtx_verdict(data, bundle.input_hw) if measure else "not asked",
-        })  # fmt: skip
+        lines.append(
+            {
+                "graph": name,
+                **(measure(data, precision) if measure else {}),
+                "bytes": len(data),
+                "qdq_nodes": _qdq_nodes(data),
+                "latency_ms": latency_ms[name],
+                "made_s": seconds.get(name),
+                "tensorrt_rtx": _rtx_verdict(data, bundle.input_hw) if measure else "not asked",
+            }
+        )
         note(f"{name}: measured")
     emit(args.json, lines, table([_row(line) for line in lines], _HEADER))
     return 0
@@ -143,10 +148,17 @@ def _quantize_static(model: Path, crops: CropSpool, operators: list[str] | None)
 
     output = model.with_name("quantize_static.onnx")
     quantize_static(
-        model, output, Reader(), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QInt8,
-        weight_type=QuantType.QInt8, op_types_to_quantize=operators, reduce_range=sums_saturate(),
+        model,
+        output,
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QInt8,
+        weight_type=QuantType.QInt8,
+        op_types_to_quantize=operators,
+        reduce_range=sums_saturate(),
         extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
-    )  # fmt: skip
+    )
     return output.read_bytes()
 
 
@@ -183,9 +195,14 @@ def _row(line: dict[str, Any]) -> tuple[object, ...]:
     made = "" if line["made_s"] is None else f"{line['made_s']:.1f}"
     scores = (f"{line[key]:.2f}" if key in line else "-" for key in ("miou", "pixel_accuracy", "rank_correlation"))
     return (
-        line["graph"], *scores,
-        f"{line['bytes'] / 1e6:.1f}", line["qdq_nodes"], f"{line['latency_ms']:.2f}", made, line["tensorrt_rtx"],
-    )  # fmt: skip
+        line["graph"],
+        *scores,
+        f"{line['bytes'] / 1e6:.1f}",
+        line["qdq_nodes"],
+        f"{line['latency_ms']:.2f}",
+        made,
+        line["tensorrt_rtx"],
+    )
 
 
 if __name__ == "__main__":

@@ -32,9 +32,11 @@ def load_model(path: str | Path) -> Any:
     except Exception as error:  # protobuf, the checker and shape inference each have their own classes
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise QanetError(
-            f"broken ONNX file {path}", expected="a valid ONNX graph", got=reason,
+            f"broken ONNX file {path}",
+            expected="a valid ONNX graph",
+            got=reason,
             next_command="qanet export CHECKPOINT",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def file_sha256(path: str | Path) -> str:

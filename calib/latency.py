@@ -41,9 +41,12 @@ def network_latency_ms(
 
 
 def block_latency_ms(
-    graphs: Mapping[str, tuple[bytes, str]], blocks: Sequence[str], input_hw: tuple[int, int], rounds: int = 40,
+    graphs: Mapping[str, tuple[bytes, str]],
+    blocks: Sequence[str],
+    input_hw: tuple[int, int],
+    rounds: int = 40,
     threads: int | None = None,
-) -> dict[str, dict[str, float]]:  # fmt: skip
+) -> dict[str, dict[str, float]]:
     """Time of each block in one crop's inference, by OpenVINO's performance counters, the graphs in turns.
 
     The least time of each layer over the rounds, summed: what a layer takes when nothing else interrupts it, which
@@ -98,9 +101,10 @@ def _compile(graph: bytes, precision: str, threads: int | None, counters: bool =
         raise QanetError("OpenVINO is not installed", got=str(error), next_command="pip install openvino") from error
     core = openvino_core()
     config: dict[str, Any] = {
-        "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": openvino_hint(core, precision),
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": openvino_hint(core, precision),
         "PERF_COUNT": counters,
-    }  # fmt: skip
+    }
     if threads:
         config["INFERENCE_NUM_THREADS"] = threads
     try:

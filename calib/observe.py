@@ -46,10 +46,13 @@ class Observations:
         histograms = self.histograms.values()
         file = io.BytesIO()
         np.savez_compressed(
-            file, head=np.array(head), counts=np.stack([h.counts for h in histograms]),
-            exponents=np.array([h.exponent for h in histograms]), peaks=np.array([h.largest for h in histograms]),
+            file,
+            head=np.array(head),
+            counts=np.stack([h.counts for h in histograms]),
+            exponents=np.array([h.exponent for h in histograms]),
+            peaks=np.array([h.largest for h in histograms]),
             largest=np.array(list(self.largest.values()), np.float64),
-        )  # fmt: skip
+        )
         return file.getvalue()
 
     @classmethod
@@ -102,7 +105,7 @@ def observe(
 def _not_finite(name: str) -> QanetError:
     return QanetError(
         f"calibration: a value is NaN or infinite in tensor {name!r}", next_command="qanet export CHECKPOINT"
-    )  # fmt: skip
+    )
 
 
 def crop_shape(model: Any) -> tuple[int | None, ...]:
@@ -118,9 +121,11 @@ def each_crop(batches: Iterable[Crop], shape: tuple[int | None, ...]) -> Iterato
         if not fits or batch.dtype != np.uint8:
             expected = ", ".join("?" if size is None else str(size) for size in shape)
             raise QanetError(
-                "the crops do not fit the model", expected=f"uint8 (B, {expected})",
-                got=f"{batch.dtype} {batch.shape}", next_command="qanet.geometry.crop_people at the model's input size",
-            )  # fmt: skip
+                "the crops do not fit the model",
+                expected=f"uint8 (B, {expected})",
+                got=f"{batch.dtype} {batch.shape}",
+                next_command="qanet.geometry.crop_people at the model's input size",
+            )
         for index in range(len(batch)):
             yield np.ascontiguousarray(batch[index : index + 1])
 
@@ -136,9 +141,11 @@ def _feed(model: Any) -> tuple[Any, tuple[int | None, ...]]:
     shape = view.shapes.get(inputs[0].name, ()) if len(inputs) == 1 else ()
     if len(inputs) != 1 or len(shape) != 4 or inputs[0].type.tensor_type.elem_type != onnx.TensorProto.UINT8:
         raise QanetError(
-            "the graph cannot be calibrated", expected="one uint8 input (N, H, W, 3) before the convolutions",
-            got=[v.name for v in inputs], next_command="qanet export CHECKPOINT",
-        )  # fmt: skip
+            "the graph cannot be calibrated",
+            expected="one uint8 input (N, H, W, 3) before the convolutions",
+            got=[v.name for v in inputs],
+            next_command="qanet export CHECKPOINT",
+        )
     return inputs[0], shape[1:]
 
 
@@ -170,7 +177,7 @@ def _session(
         nodes.append(onnx.helper.make_node("Abs", [name], [f"calibration.abs.{number}"]))
         nodes.append(
             onnx.helper.make_node("ReduceMax", [f"calibration.abs.{number}"], [f"calibration.{number}"], keepdims=0)
-        )  # fmt: skip
+        )
         peaks.append(f"calibration.{number}")
     wanted = [*names, *peaks]
     outputs = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in wanted]

@@ -69,9 +69,11 @@ def place(model: Any, keep: tuple[str, ...] = DEFAULT_KEEP) -> Placement:
     ]
     if not convolutions:
         raise QanetError(
-            "no convolution is left to quantise", expected="at least one Conv with a constant float32 weight",
-            got=f"keep = {list(keep)}", next_command="keep fewer nodes in float",
-        )  # fmt: skip
+            "no convolution is left to quantise",
+            expected="at least one Conv with a constant float32 weight",
+            got=f"keep = {list(keep)}",
+            next_command="keep fewer nodes in float",
+        )
     wanted = {(i, 0) for i in convolutions}
     feeding = view.upstream(view.graph.node[i].input[0] for i in convolutions)
     for index in feeding:
@@ -144,6 +146,7 @@ def _check_patterns(view: GraphView, keep: tuple[str, ...]) -> None:
     for pattern in keep:
         if pattern not in DEFAULT_KEEP and not any(fnmatchcase(node.name, pattern) for node in view.graph.node):
             raise QanetError(
-                f"no node matches the pattern {pattern!r}", expected="names such as backbone.stem or neck.*",
+                f"no node matches the pattern {pattern!r}",
+                expected="names such as backbone.stem or neck.*",
                 got=[node.name for node in view.graph.node if node.op_type == "Conv"][:6],
-            )  # fmt: skip
+            )

@@ -162,10 +162,11 @@ def _pair(name: str, amax: float, narrow: NarrowType) -> tuple[list[Any], list[A
     scale = amax / narrow.top
     if scale < SMALLEST_SCALE:
         raise QanetError(
-            f"the range of tensor {name!r} is too small for {narrow.name.upper()}", got=amax,
+            f"the range of tensor {name!r} is too small for {narrow.name.upper()}",
+            got=amax,
             expected=f"amax >= {SMALLEST_SCALE * narrow.top:.4f}",
             next_command="keep the layers that read it in float",
-        )  # fmt: skip
+        )
     inputs = [f"{name}.scale", f"{narrow.name}.zero_point"]
     quantise = onnx.helper.make_node("QuantizeLinear", [name, *inputs], [f"{name}.q"], name=f"{name}.q")
     dequantise = onnx.helper.make_node("DequantizeLinear", [f"{name}.q", *inputs], [f"{name}.dq"], name=f"{name}.dq")
@@ -190,7 +191,7 @@ def _weights(graph: Any, placement: Placement, narrow: NarrowType) -> dict[str, 
         tensors: dict[str, NDArray[Any]] = {narrow.name: values, "scale": scale, "zero_point": zero_points}
         node = onnx.helper.make_node(
             "DequantizeLinear", [f"{name}.{part}" for part in tensors], [f"{name}.dq"], name=f"{name}.dq", axis=0
-        )  # fmt: skip
+        )
         made[name] = [node], [_tensor(f"{name}.{part}", array) for part, array in tensors.items()]
     return made
 

@@ -46,9 +46,11 @@ def check_method(method: str, percentile: float = DEFAULT_PERCENTILE) -> None:
     """Raise QanetError for a method that is not in METHODS or a percentile outside (0, 100]."""
     if method not in METHODS:
         raise QanetError(
-            f"unknown calibration method {method!r}", expected=f"one of {', '.join(METHODS)}", got=method,
+            f"unknown calibration method {method!r}",
+            expected=f"one of {', '.join(METHODS)}",
+            got=method,
             next_command="qanet calibrate NAME.qanet --data DIR --method entropy",
-        )  # fmt: skip
+        )
     if not 0 < percentile <= 100:
         raise QanetError("the percentile is out of range", expected="0 < percentile <= 100", got=percentile)
 

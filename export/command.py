@@ -65,15 +65,21 @@ def bundle_of_checkpoint(
     finally:
         graph.unlink(missing_ok=True)
     made: dict[str, Any] = {
-        "recipe": dataclasses.asdict(recipe), "parity_with_torch": {k: float(f"{v:.3g}") for k, v in parity.items()},
+        "recipe": dataclasses.asdict(recipe),
+        "parity_with_torch": {k: float(f"{v:.3g}") for k, v in parity.items()},
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},
-    }  # fmt: skip
+    }
     if halved:
         made["weights"] = "fp16"
     bundle = create(
-        output, labels=recipe.labels, input_hw=list(size), qam_weights=list(QAM_WEIGHTS),
-        pixel_score_threshold=module.threshold, graphs={"fp32": "model.onnx"}, made=made,
-    )  # fmt: skip
+        output,
+        labels=recipe.labels,
+        input_hw=list(size),
+        qam_weights=list(QAM_WEIGHTS),
+        pixel_score_threshold=module.threshold,
+        graphs={"fp32": "model.onnx"},
+        made=made,
+    )
     bundle.add_file("model.onnx", data)
     if checkpoint.suffix not in _OFFICIAL:
         bundle.add_file("model.safetensors", checkpoint.read_bytes())
@@ -115,9 +121,10 @@ def _network_of(checkpoint: Path, recipe_name: str | None) -> tuple["ParsingNetw
     if recipe_name is None:
         fitting = fitting_recipes(read_official(checkpoint))
         raise QanetError(
-            f"{checkpoint} names no recipe", expected="--recipe NAME with an official checkpoint",
+            f"{checkpoint} names no recipe",
+            expected="--recipe NAME with an official checkpoint",
             next_command=f"add --recipe {' or '.join(fitting)}" if fitting else "none has its tensors",
-        )  # fmt: skip
+        )
     chosen = recipe(recipe_name)
     return load_official(checkpoint, chosen), chosen
 

@@ -29,9 +29,10 @@ def release(worked: Bundle, card: Path, output: Path) -> Bundle:
     missing = [p for p in ("fp32", "fp16", "int8") if p not in worked.manifest["accuracy"]]
     if missing:
         raise QanetError(
-            f"{worked.path}: the accuracy of {missing[0]} was not measured", expected="a card of all three precisions",
+            f"{worked.path}: the accuracy of {missing[0]} was not measured",
+            expected="a card of all three precisions",
             next_command=f"qanet val {worked.path} --data DIR --precision {missing[0]} --save",
-        )  # fmt: skip
+        )
     if not card.is_file():
         raise QanetError(f"no model card at {card}")
     manifest = json.loads(json.dumps(worked.manifest))

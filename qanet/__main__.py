@@ -24,18 +24,21 @@ class Command:
 
 COMMANDS = {
     "doctor": Command(
-        "qanet.cli.doctor:main", "what this machine can run, what is missing, and whether its engines answer rightly",
+        "qanet.cli.doctor:main",
+        "what this machine can run, what is missing, and whether its engines answer rightly",
         {"prove": "qanet.export.building.prove:prove"},
     ),
     "check": Command("qanet.cli.check_data:main", "walk a data set, name its broken files, count its classes"),
     "train": Command("qanet.train.command:main", "train a recipe; resumes where it stopped"),
     "val": Command(
-        "qanet.benchmarks.val.command:main", "accuracy of a bundle or a checkpoint on a data set",
+        "qanet.benchmarks.val.command:main",
+        "accuracy of a bundle or a checkpoint on a data set",
         {"open_checkpoint": "qanet.export.command:bundle_of_checkpoint"},
     ),
     "export": Command("qanet.export.command:main", "checkpoint to a bundle with one ONNX graph"),
     "calibrate": Command(
-        "qanet.calib.command:main", "INT8 scales from images of people",
+        "qanet.calib.command:main",
+        "INT8 scales from images of people",
         {
             "open_crops": "qanet.runtime.crops:people_crops",
             "open_accuracy": "qanet.benchmarks.accuracy.graph:open_accuracy",
@@ -45,22 +48,21 @@ COMMANDS = {
     "build": Command("qanet.export.building.command:main", "typed graphs and engines for a target, each proved"),
     "parse": Command("qanet.runtime.cli.command:main", "parse the people of a video, an image or a folder"),
     "benchmark": Command(
-        "qanet.benchmarks.command:main", "latency against accuracy, with an HTML report; verdicts on two results",
-        {
-            "open_baseline": "qanet.export.baseline.parser:open_baseline",
-            "graph_size": "qanet.export.size:graph_size",
-        },
+        "qanet.benchmarks.command:main",
+        "latency against accuracy, with an HTML report; verdicts on two results",
+        {"open_baseline": "qanet.export.baseline.parser:open_baseline", "graph_size": "qanet.export.size:graph_size"},
     ),
     "masks": Command("qanet.runtime.masks:main", "instance masks of people as COCO results, scored by QAM"),
     "rescore": Command("qanet.benchmarks.rescore:main", "rank the masks of a Mask R-CNN again by their quality (QAM)"),
     "inspect": Command(
-        "qanet.cli.inspect:main", "what a bundle, a checkpoint or a recipe is, how large, and what it runs on",
+        "qanet.cli.inspect:main",
+        "what a bundle, a checkpoint or a recipe is, how large, and what it runs on",
         {
             "describe_network": "qanet.train.weights.describe:describe_network",
             "graph_size": "qanet.export.size:graph_size",
         },
     ),
-}  # fmt: skip
+}
 
 
 def resolve(target: str) -> Callable[..., Any]:
@@ -97,8 +99,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             near = difflib.get_close_matches(arguments[0], COMMANDS, 1)
             raise QanetError(
                 f"no command {arguments[0]!r}{f', did you mean {near[0]!r}?' if near else ''}",
-                expected=f"one of {', '.join(COMMANDS)}", next_command=f"qanet {near[0] if near else '--help'}",
-            )  # fmt: skip
+                expected=f"one of {', '.join(COMMANDS)}",
+                next_command=f"qanet {near[0] if near else '--help'}",
+            )
         uses = {name: _lazily(target) for name, target in command.uses.items()}
         code = int(resolve(command.target)(arguments[1:], **uses) or 0)
         sys.stdout.flush()  # a reader that went away (qanet ... | head) is noticed here, not when Python exits
@@ -139,8 +142,13 @@ def _show_warning(
 
 def _install_hint(command: str) -> str:
     extras = {
-        "train": "train", "export": "export", "val": "export", "calibrate": "calib", "qat": "train", "inspect": "train",
-    }  # fmt: skip
+        "train": "train",
+        "export": "export",
+        "val": "export",
+        "calibrate": "calib",
+        "qat": "train",
+        "inspect": "train",
+    }
     extra = extras.get(command)
     return f"pip install 'qanet-edge[{extra}]'" if extra else "pip install --upgrade qanet-edge"
 

@@ -29,9 +29,16 @@ class Person(Protocol):
 
 
 def draw_people(
-    image: NDArray[np.uint8], labels: NDArray[np.uint8], label_set: LabelSet, people: Sequence[Person], *,
-    alpha: float, boxes: bool, legend: bool, max_width: int = 0,
-) -> NDArray[np.uint8]:  # fmt: skip
+    image: NDArray[np.uint8],
+    labels: NDArray[np.uint8],
+    label_set: LabelSet,
+    people: Sequence[Person],
+    *,
+    alpha: float,
+    boxes: bool,
+    legend: bool,
+    max_width: int = 0,
+) -> NDArray[np.uint8]:
     """A picture of the people (best first) over a copy of the image; arguments as `ParsingResult.draw`."""
     canvas, shrink = image.copy(), 1.0
     if 0 < max_width < canvas.shape[1]:
@@ -110,9 +117,17 @@ def _draw_scores(
     width, height = width + 2 * pad, height + drop + 2 * pad
     right = x1 - width
     places = [
-        (x0, y0 - height), (right, y0 - height), (x0, y1), (right, y1), (x1, y0), (x0 - width, y0),
-        (x0, y0 - 2 * height), (x0, y1 + height), (x0, y0), (right, y0),
-    ]  # fmt: skip
+        (x0, y0 - height),
+        (right, y0 - height),
+        (x0, y1),
+        (right, y1),
+        (x1, y0),
+        (x0 - width, y0),
+        (x0, y0 - 2 * height),
+        (x0, y1 + height),
+        (x0, y0),
+        (right, y0),
+    ]
     plates = [_inside(canvas, x, y, width, height) for x, y in places]
     plate = next((plate for plate in plates if not any(_meet(plate, other) for other in taken)), plates[0])
     taken.append(plate)
@@ -138,9 +153,7 @@ def _text_size(text: str, scale: float) -> tuple[int, int, int]:
     return int(width), int(height), int(drop)
 
 
-def _draw_plate(
-    canvas: NDArray[np.uint8], text: str, plate: _Rectangle, pad: int, drop: int, scale: float
-) -> None:  # fmt: skip
+def _draw_plate(canvas: NDArray[np.uint8], text: str, plate: _Rectangle, pad: int, drop: int, scale: float) -> None:
     import cv2
 
     cv2.rectangle(canvas, plate[:2], (plate[2] - 1, plate[3] - 1), _PAPER, -1)

@@ -82,9 +82,11 @@ def check_room(folder: Path, needed_bytes: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed_bytes:
         raise QanetError(
-            f"no room to write into {folder}", expected=f"{needed_bytes / 2**20:.0f} MiB free",
-            got=f"{free / 2**20:.0f} MiB", next_command="free some space or choose another --output",
-        )  # fmt: skip
+            f"no room to write into {folder}",
+            expected=f"{needed_bytes / 2**20:.0f} MiB free",
+            got=f"{free / 2**20:.0f} MiB",
+            next_command="free some space or choose another --output",
+        )
 
 
 def _flush_folder(folder: Path) -> None:
@@ -99,6 +101,8 @@ def _flush_folder(folder: Path) -> None:
 
 def _cannot_write(path: Path, error: Exception) -> QanetError:
     return QanetError(
-        f"could not write {path}", expected="room on the disk and the right to write",
-        got=getattr(error, "strerror", None) or error, next_command="free some space or choose another place",
-    )  # fmt: skip
+        f"could not write {path}",
+        expected="room on the disk and the right to write",
+        got=getattr(error, "strerror", None) or error,
+        next_command="free some space or choose another place",
+    )

@@ -42,9 +42,10 @@ def check_boxes(boxes: ArrayLike, image_hw: tuple[int, int] | None = None) -> ND
             if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
                 raise QanetError(
                     f"box {index} lies wholly outside the image",
-                    expected=f"a box touching {width}x{height} pixels", got=[x0, y0, x1, y1],
+                    expected=f"a box touching {width}x{height} pixels",
+                    got=[x0, y0, x1, y1],
                     next_command="give boxes as x0 y0 x1 y1 in pixels of this image",
-                )  # fmt: skip
+                )
     return array
 
 
@@ -97,9 +98,13 @@ def resample(image: NDArray, crop_to_image: NDArray[np.float64], crop_hw: tuple[
     nx, ny = subsamples(crop_to_image)
     grid_hw = (crop_hw[0] * ny, crop_hw[1] * nx)
     warped = cv2.warpAffine(
-        image, _index_affine(crop_to_image, nx, ny), (grid_hw[1], grid_hw[0]),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT, borderValue=0,
-    )  # fmt: skip
+        image,
+        _index_affine(crop_to_image, nx, ny),
+        (grid_hw[1], grid_hw[0]),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=0,
+    )
     if (nx, ny) == (1, 1):
         return warped
     return cv2.resize(warped, (crop_hw[1], crop_hw[0]), interpolation=cv2.INTER_AREA)
@@ -112,9 +117,13 @@ def resample_labels(
     import cv2
 
     return cv2.warpAffine(
-        labels, _index_affine(crop_to_image, 1, 1), (crop_hw[1], crop_hw[0]),
-        flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT, borderValue=outside,
-    )  # fmt: skip
+        labels,
+        _index_affine(crop_to_image, 1, 1),
+        (crop_hw[1], crop_hw[0]),
+        flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=outside,
+    )
 
 
 def crop_people(image: NDArray[np.uint8], boxes: NDArray[np.float32], crop_hw: tuple[int, int]) -> NDArray[np.uint8]:

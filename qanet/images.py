@@ -69,9 +69,10 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         raise QanetError(f"{path} cannot be decoded", got=str(error).strip().splitlines()[-1]) from error
     if image is None:
         raise QanetError(
-            f"{path} cannot be decoded", expected=f"a picture ({', '.join(s[1:] for s in IMAGE_SUFFIXES)})",
+            f"{path} cannot be decoded",
+            expected=f"a picture ({', '.join(s[1:] for s in IMAGE_SUFFIXES)})",
             got=f"{len(data)} bytes that start with {data[:4]!r}",
-        )  # fmt: skip
+        )
     return as_bgr(image)
 
 

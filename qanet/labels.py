@@ -20,10 +20,27 @@ IGNORE = 255  # void: no loss, no metric
 # any two of all 20 are 10 or more. tests/core/test_drawing_palette.py measures it.
 SAFE_COLOURS = 20  # black among them; larger sets take tints that not everybody tells apart, and are numbered
 _PALETTE = (
-    (0, 0, 0), (140, 0, 0), (190, 255, 230), (115, 0, 115), (0, 140, 255), (255, 190, 255), (230, 255, 0),
-    (0, 0, 255), (60, 60, 60), (140, 115, 140), (210, 115, 0), (165, 190, 140), (90, 115, 90),
-    (230, 140, 190), (115, 210, 60), (255, 230, 165), (190, 165, 165), (190, 60, 30), (255, 0, 210), (190, 0, 165),
-)  # fmt: skip
+    (0, 0, 0),
+    (140, 0, 0),
+    (190, 255, 230),
+    (115, 0, 115),
+    (0, 140, 255),
+    (255, 190, 255),
+    (230, 255, 0),
+    (0, 0, 255),
+    (60, 60, 60),
+    (140, 115, 140),
+    (210, 115, 0),
+    (165, 190, 140),
+    (90, 115, 90),
+    (230, 140, 190),
+    (115, 210, 60),
+    (255, 230, 165),
+    (190, 165, 165),
+    (190, 60, 30),
+    (255, 0, 210),
+    (190, 0, 165),
+)
 
 
 def _colours(count: int) -> NDArray[np.uint8]:
@@ -102,8 +119,19 @@ CCP13_GROUPS: dict[str, tuple[str, ...]] = {
     "hair": ("hair",),
     "glasses": ("sunglasses", "glasses"),
     "upper-clothes": (
-        "blazer", "blouse", "cape", "cardigan", "coat", "hoodie", "jacket", "shirt", "sweater", "sweatshirt",
-        "t-shirt", "top", "vest",
+        "blazer",
+        "blouse",
+        "cape",
+        "cardigan",
+        "coat",
+        "hoodie",
+        "jacket",
+        "shirt",
+        "sweater",
+        "sweatshirt",
+        "t-shirt",
+        "top",
+        "vest",
     ),
     "skirt": ("skirt",),
     "pants": ("pants", "jeans", "leggings", "shorts"),
@@ -113,7 +141,7 @@ CCP13_GROUPS: dict[str, tuple[str, ...]] = {
     "skin": ("skin",),
     "bag": ("bag", "purse", "wallet"),
     "scarf": ("scarf",),
-}  # fmt: skip
+}
 
 
 def _group(fine: LabelSet, groups: dict[str, tuple[str, ...]]) -> tuple[int, ...]:

@@ -38,9 +38,11 @@ def locked(
             holder = os.pread(handle, 20, 0).decode(errors="replace") or "unknown"
             if time.monotonic() >= deadline:
                 raise QanetError(
-                    f"{doing} must wait for process {holder}", expected=f"its end within {timeout_s:g} s",
-                    got="it still runs", next_command=f"wait for process {holder}, or end it, and try again",
-                )  # fmt: skip
+                    f"{doing} must wait for process {holder}",
+                    expected=f"its end within {timeout_s:g} s",
+                    got="it still runs",
+                    next_command=f"wait for process {holder}, or end it, and try again",
+                )
             if waiting is not None and not told:
                 waiting(f"{doing}: waiting for process {holder}, up to {timeout_s:g} s")
                 told = True
@@ -73,9 +75,11 @@ def _taken(fcntl: Any, handle: int, path: Path) -> bool:
         return False
     except OSError as error:  # a file system without locks
         raise QanetError(
-            f"cannot lock {path}", expected="a file system with locks", got=error.strerror,
+            f"cannot lock {path}",
+            expected="a file system with locks",
+            got=error.strerror,
             next_command="choose another place",
-        ) from error  # fmt: skip
+        ) from error
     try:
         return os.path.samestat(os.fstat(handle), os.stat(path))
     except FileNotFoundError:

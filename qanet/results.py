@@ -32,11 +32,12 @@ class PersonParsing:
         parts = []
         for class_id, (area_px, mask) in rle.encode_labels(self.labels, self.roi[:2], image_size).items():
             part: dict[str, Any] = {
-                "class": label_set.classes[class_id], "class_id": class_id,
+                "class": label_set.classes[class_id],
+                "class_id": class_id,
                 "pixel_score": _rounded(self.part_scores[class_id - 1]),
                 "quality": _rounded(self.part_quality[class_id - 1]),
                 "area_px": area_px,
-            }  # fmt: skip
+            }
             if masks:
                 part["rle"] = mask
             parts.append(part)
@@ -104,9 +105,15 @@ class ParsingResult:
         from qanet.drawing import draw_people
 
         return draw_people(
-            self.image, self.labels, self.label_set, self.people,
-            alpha=alpha, boxes=boxes, legend=legend, max_width=max_width,
-        )  # fmt: skip
+            self.image,
+            self.labels,
+            self.label_set,
+            self.people,
+            alpha=alpha,
+            boxes=boxes,
+            legend=legend,
+            max_width=max_width,
+        )
 
 
 def _rounded(value: float, digits: int = 4) -> float:

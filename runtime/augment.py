@@ -61,16 +61,22 @@ def check_augmentation(flip: bool, scales: Sequence[float], tail: str = "kernel"
     chosen = Augmentation(bool(flip), factors)
     if tail != "kernel" and not chosen.is_plain:
         raise QanetError(
-            f"the {tail} tail cannot average views", expected="the kernel tail with flip or scales",
-            got=f"flip={chosen.flip}, scales={factors}", next_command='load(..., tail="kernel")',
-        )  # fmt: skip
+            f"the {tail} tail cannot average views",
+            expected="the kernel tail with flip or scales",
+            got=f"flip={chosen.flip}, scales={factors}",
+            next_command='load(..., tail="kernel")',
+        )
     return chosen
 
 
 def look(
-    engine: Engine, image: NDArray[np.uint8], found: Detections, input_hw: tuple[int, int],
-    augmentation: Augmentation, times: StageTimes,
-) -> tuple[list[View], NDArray[np.float32]]:  # fmt: skip
+    engine: Engine,
+    image: NDArray[np.uint8],
+    found: Detections,
+    input_hw: tuple[int, int],
+    augmentation: Augmentation,
+    times: StageTimes,
+) -> tuple[list[View], NDArray[np.float32]]:
     """Every view of a batch of people, a scale's crops and their mirror images in one batch of the engine.
 
     Args:

@@ -97,9 +97,11 @@ def _of_frames(
             return
     if given == 0:
         raise QanetError(
-            f"nobody was found in {data}", expected="people to calibrate on", got=f"{source.expected_frames} frames",
+            f"nobody was found in {data}",
+            expected="people to calibrate on",
+            got=f"{source.expected_frames} frames",
             next_command="give --detector ONNX, or a data set folder",
-        )  # fmt: skip
+        )
 
 
 def _whole_images(data: Path, input_hw: tuple[int, int], limit: int) -> Iterator[NDArray[np.uint8]]:

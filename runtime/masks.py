@@ -56,9 +56,11 @@ class MaskParser:
         """
         if bundle.labels.name != PERSON1.name:
             raise QanetError(
-                f"{bundle.name} parses people and gives no instance masks", expected=f"labels {PERSON1.name}",
-                got=bundle.labels.name, next_command="qanet parse, or qanet export a checkpoint of person-mask-lite0",
-            )  # fmt: skip
+                f"{bundle.name} parses people and gives no instance masks",
+                expected=f"labels {PERSON1.name}",
+                got=bundle.labels.name,
+                next_command="qanet parse, or qanet export a checkpoint of person-mask-lite0",
+            )
         self.bundle, self.engine, self.flip = bundle, engine, flip
 
     def __call__(
@@ -97,21 +99,30 @@ class MaskParser:
         quality = fuse_quality(box_scores, iou, scored.pixel_scores, self.bundle.qam_weights)
         return [
             PersonMask(
-                boxes[i], scored.full(i), float(box_scores[i]), float(iou[i]), float(scored.pixel_scores[i]),
+                boxes[i],
+                scored.full(i),
+                float(box_scores[i]),
+                float(iou[i]),
+                float(scored.pixel_scores[i]),
                 float(quality[i]),
             )
             for i in range(len(boxes))
-        ]  # fmt: skip
+        ]
 
 
 def result_of(person: PersonMask, image_id: Any, category: int) -> Result:
     """A person as a COCO result: the score is Q, and what it is made of stands beside it, for `qanet rescore`."""
     x0, y0, x1, y1 = (float(v) for v in person.box)
     return {
-        "image_id": image_id, "category_id": category, "bbox": [x0, y0, x1 - x0, y1 - y0],
-        "segmentation": encode(person.mask), "score": person.quality, "box_score": person.box_score,
-        "iou_score": person.iou_score, "pixel_score": person.pixel_score,
-    }  # fmt: skip
+        "image_id": image_id,
+        "category_id": category,
+        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "segmentation": encode(person.mask),
+        "score": person.quality,
+        "box_score": person.box_score,
+        "iou_score": person.iou_score,
+        "pixel_score": person.pixel_score,
+    }
 
 
 Boxes = tuple[NDArray[np.float32], NDArray[np.float32]]  # (N, 4) xyxy and (N,) scores
@@ -184,10 +195,14 @@ def main(argv: Sequence[str]) -> int:
     results = list(mask_images(masks, images, Path(args.images), boxes, category))
     write_results(Path(args.output), results)
     report: dict[str, Any] = {
-        "output": args.output, "model": bundle.name, "precision": engine.precision, "runtime": engine.runtime,
-        "boxes": "detected" if args.boxes else "ground truth", "images": len(document["images"]),
+        "output": args.output,
+        "model": bundle.name,
+        "precision": engine.precision,
+        "runtime": engine.runtime,
+        "boxes": "detected" if args.boxes else "ground truth",
+        "images": len(document["images"]),
         "results": len(results),
-    }  # fmt: skip
+    }
     if truth is not None:
         report |= truth.average_precision(results)
     emit(args.json, report, _text(report))

@@ -30,9 +30,15 @@ MAX_BATCH = 16
 
 
 def load(
-    name_or_path: str | Path, device: str = "auto", precision: str = "auto", tail: str = "kernel",
-    detector: Detector | None = None, threads: int | None = None, flip: bool = False, scales: Sequence[float] = (1.0,),
-) -> "Parser":  # fmt: skip
+    name_or_path: str | Path,
+    device: str = "auto",
+    precision: str = "auto",
+    tail: str = "kernel",
+    detector: Detector | None = None,
+    threads: int | None = None,
+    flip: bool = False,
+    scales: Sequence[float] = (1.0,),
+) -> "Parser":
     """Load a bundle and compile or load its engine.
 
     Args:
@@ -57,14 +63,18 @@ def load(
     bundle = open_bundle(name_or_path)
     if bundle.labels == PERSON1:
         raise QanetError(
-            f"{bundle.name} gives instance masks, not parsings", expected="a parsing model", got=bundle.labels.name,
+            f"{bundle.name} gives instance masks, not parsings",
+            expected="a parsing model",
+            got=bundle.labels.name,
             next_command=f"qanet masks {bundle.path} --annotations COCO.json --images DIR --output RESULTS.json",
-        )  # fmt: skip
+        )
     if bundle.labels == PERSON_BOX1:
         raise QanetError(
-            f"{bundle.name} gives boxes of people, not parsings", expected="a parsing model", got=bundle.labels.name,
+            f"{bundle.name} gives boxes of people, not parsings",
+            expected="a parsing model",
+            got=bundle.labels.name,
             next_command=f"qanet parse INPUT --detector {bundle.path}",
-        )  # fmt: skip
+        )
     outputs = KERNEL_TAIL_OUTPUTS if tail == "kernel" else GRAPH_TAIL_OUTPUTS
     return Parser(bundle, open_engine(bundle, device, precision, outputs, threads), tail, detector, augmentation)
 
@@ -73,9 +83,13 @@ class Parser:
     """Parses the people of an image. One parser a thread."""
 
     def __init__(
-        self, bundle: Bundle, engine: Engine, tail: str = "kernel", detector: Detector | None = None,
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        tail: str = "kernel",
+        detector: Detector | None = None,
         augmentation: Augmentation = PLAIN,
-    ):  # fmt: skip
+    ):
         self.bundle, self.engine, self.tail = bundle, engine, tail
         self.augmentation = augmentation
         self.detector = detector
@@ -208,9 +222,8 @@ class Parser:
             self.times.add(stage, elapsed_ms)
         ends = np.cumsum([len(found) for _, found in parts])[:-1]
         return [
-            self._people(found, pixels, rows)
-            for (_, found), pixels, rows in zip(parts, scored, np.split(iou, ends))
-        ]  # fmt: skip
+            self._people(found, pixels, rows) for (_, found), pixels, rows in zip(parts, scored, np.split(iou, ends))
+        ]
 
     def _people(self, found: Detections, scored: PixelScores, iou_scores: NDArray) -> list[PersonParsing]:
         """Pixel scores fused with the detector's and the network's."""
@@ -221,11 +234,18 @@ class Parser:
         part_quality = fuse_quality(box[:, None], iou[:, None], scored.part_scores, weights)
         return [
             PersonParsing(
-                found.boxes[i], float(found.scores[i]), float(iou[i]), float(scored.pixel_scores[i]), float(quality[i]),
-                scored.part_scores[i], part_quality[i], scored.labels[i], _roi(scored.rois[i]),
+                found.boxes[i],
+                float(found.scores[i]),
+                float(iou[i]),
+                float(scored.pixel_scores[i]),
+                float(quality[i]),
+                scored.part_scores[i],
+                part_quality[i],
+                scored.labels[i],
+                _roi(scored.rois[i]),
             )
             for i in range(len(found))
-        ]  # fmt: skip
+        ]
 
     def _graph_tail(
         self, outputs: Outputs, found: Detections, grown: NDArray[np.float32], image_hw: tuple[int, int]
@@ -236,11 +256,17 @@ class Parser:
             labels, roi = paste_labels(outputs["labels"][i], box, image_hw)
             people.append(
                 PersonParsing(
-                    found.boxes[i], float(found.scores[i]), float(outputs["iou_scores"][i]),
-                    float(outputs["pixel_scores"][i]), float(outputs["quality"][i]), outputs["part_scores"][i],
-                    outputs["part_quality"][i], labels, roi,
+                    found.boxes[i],
+                    float(found.scores[i]),
+                    float(outputs["iou_scores"][i]),
+                    float(outputs["pixel_scores"][i]),
+                    float(outputs["quality"][i]),
+                    outputs["part_scores"][i],
+                    outputs["part_quality"][i],
+                    labels,
+                    roi,
                 )
-            )  # fmt: skip
+            )
         return people
 
 

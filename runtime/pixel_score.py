@@ -14,9 +14,14 @@ BACKENDS = ("numpy", "native", "cuda")
 
 
 def pixel_score(
-    logits: ArrayLike, boxes: ArrayLike, image_size: tuple[int, int], threshold: float = PIXEL_SCORE_THRESHOLD,
-    backend: str = "auto", flipped_logits: ArrayLike | None = None, flip_pairs: Sequence[tuple[int, int]] = (),
-) -> PixelScores:  # fmt: skip
+    logits: ArrayLike,
+    boxes: ArrayLike,
+    image_size: tuple[int, int],
+    threshold: float = PIXEL_SCORE_THRESHOLD,
+    backend: str = "auto",
+    flipped_logits: ArrayLike | None = None,
+    flip_pairs: Sequence[tuple[int, int]] = (),
+) -> PixelScores:
     """Labels and pixel scores of N persons; arguments and errors as `qanet.quality.pixel_score`.
 
     Args:
@@ -42,9 +47,11 @@ def pixel_score(
             from qanet.runtime.cuda import tail as cuda_tail
         except ImportError as error:
             raise QanetError(
-                "the cuda back-end cannot be had", expected="PyCUDA and an NVIDIA driver", got=error,
+                "the cuda back-end cannot be had",
+                expected="PyCUDA and an NVIDIA driver",
+                got=error,
                 next_command="pip install 'qanet-edge[tensorrt]', or backend=\"auto\" for the CPU",
-            ) from error  # fmt: skip
+            ) from error
         return cuda_tail.pixel_score(logits, boxes, image_size, threshold, flipped_logits, flip_pairs)
     return quality.pixel_score(logits, boxes, image_size, threshold, flipped_logits, flip_pairs)
 

@@ -69,15 +69,25 @@ def _constants() -> dict[str, np.ndarray]:
     weight[:8] = (4 * signs / (127.5 * 16))[:, :, None, None]
     bias[:8] = -4 * signs.sum(1)
     scalars = {
-        "one_in_c": 1 / 13, "threshold": 0.2, "epsilon": 1e-6, "zero": 0, "iou": TINY_IOU, "alpha": 1, "beta": 0.5,
-        "gamma": 3, "root": 1 / 4.5,
-    }  # fmt: skip
+        "one_in_c": 1 / 13,
+        "threshold": 0.2,
+        "epsilon": 1e-6,
+        "zero": 0,
+        "iou": TINY_IOU,
+        "alpha": 1,
+        "beta": 0.5,
+        "gamma": 3,
+        "root": 1 / 4.5,
+    }
     whole = {"channel": [1], "rows_columns": [1, 2], "part_axes": [2, 3], "all_axes": [1, 2, 3], "background": 0}
     return {
-        "weight": weight, "bias": bias, "enlarge": np.array([1, 1, 4, 4], np.float32),
-        "parts": np.arange(1, 13).reshape(1, 12, 1, 1), **{k: np.array(v) for k, v in whole.items()},
+        "weight": weight,
+        "bias": bias,
+        "enlarge": np.array([1, 1, 4, 4], np.float32),
+        "parts": np.arange(1, 13).reshape(1, 12, 1, 1),
+        **{k: np.array(v) for k, v in whole.items()},
         **{k: np.array(v, np.float32) for k, v in scalars.items()},
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -149,9 +159,12 @@ def tiny_bundle(tiny_graph, tmp_path) -> Path:
 
 
 _FIELDS = {
-    "labels": "ccp13", "input_hw": [64, 64], "graphs": {"fp32": "model.onnx"}, "qam_weights": [1, 0.5, 3],
+    "labels": "ccp13",
+    "input_hw": [64, 64],
+    "graphs": {"fp32": "model.onnx"},
+    "qam_weights": [1, 0.5, 3],
     "pixel_score_threshold": 0.2,
-}  # fmt: skip
+}
 
 
 def _write_bundle(bundle, graph: bytes) -> Path:

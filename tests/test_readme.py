@@ -53,9 +53,8 @@ def run_in_order(folder, lines):
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for line in lines:
         done = subprocess.run(
-            line, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
-            check=False,
-        )  # fmt: skip
+            line, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
     return len(lines)
 

@@ -35,13 +35,21 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--deterministic", action="store_true", help="repeatable GPU kernels where there are such")
     group = parser.add_argument_group("people", "for parsing recipes: photographs beyond --data; see docs/training.md")
     group.add_argument(
-        "--people", nargs=2, action="append", default=[], metavar=("DIR", "SHARE"),
+        "--people",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("DIR", "SHARE"),
         help="people labelled by silhouettes or teachers, and their share of those drawn; may be given again",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--scenery", type=Path, action="append", default=[], metavar="DIR",
+        "--scenery",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
         help="photographs without people, to stand behind and before; may be given again",
-    )  # fmt: skip
+    )
     add_arguments(parser)
     return parser
 
@@ -74,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
         else:
             trainer = Trainer(
                 chosen, train_data, val_data, folder, device, args.workers, args.initial_weights, world, scenery
-            )  # fmt: skip
+            )
         if trainer.epoch:
             say(f"resuming {folder} after epoch {trainer.epoch} of {chosen.epochs}")
         parameters = sum(p.numel() for p in trainer.model.parameters())
@@ -91,8 +99,12 @@ def main(argv: Sequence[str]) -> int:
     if run.scores and not detects:
         document |= {"val_crop_miou": run.scores.miou, "val_crop_pixel_accuracy": run.scores.pixel_accuracy}
     if world.is_main:
-        emit(args.json, document, f"wrote {run.weights} after {run.seconds / 3600:.2f} h\n"
-             f"next: qanet export {run.weights} --output {chosen.name}.qanet")  # fmt: skip
+        emit(
+            args.json,
+            document,
+            f"wrote {run.weights} after {run.seconds / 3600:.2f} h\n"
+            f"next: qanet export {run.weights} --output {chosen.name}.qanet",
+        )
     return 0
 
 

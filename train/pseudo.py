@@ -155,9 +155,11 @@ def _arguments() -> CommandParser:
     parser.add_argument("--photos", required=True, type=Path, metavar="DIR", help="one person each, no labels")
     parser.add_argument("--tags", type=Path, metavar="JSON", help='{"photo": [class ids that may be there]}')
     parser.add_argument(
-        "--tag-classes", choices=sorted(LABEL_SETS), metavar="SET",
+        "--tag-classes",
+        choices=sorted(LABEL_SETS),
+        metavar="SET",
         help="whose ids the tags are, such as ccp59 for a teacher of ccp13; default: the first teacher's",
-    )  # fmt: skip
+    )
     parser.add_argument("--join", type=Path, metavar="DIR", help="an annotated set to make one data set with")
     parser.add_argument("--certain", type=float, default=CERTAIN, help="less probable pixels are void (%(default)s)")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="photos/, labels/, train.txt")
@@ -173,9 +175,11 @@ def _open_teachers(paths: Sequence[Path]) -> list[Teacher]:
     for teacher, path in zip(teachers[1:], paths[1:]):
         if teacher.labels.num_raw != first.num_classes:
             raise QanetError(
-                f"the classes of {path} are no groups of {first.name}", expected=f"{first.num_classes} raw ids",
-                got=f"{teacher.labels.name} of {teacher.labels.num_raw}", next_command="give the finest teacher first",
-            )  # fmt: skip
+                f"the classes of {path} are no groups of {first.name}",
+                expected=f"{first.num_classes} raw ids",
+                got=f"{teacher.labels.name} of {teacher.labels.num_raw}",
+                next_command="give the finest teacher first",
+            )
     return teachers
 
 

@@ -29,9 +29,18 @@ from qanet.train.recipe import Recipe
 from qanet.train.weights.checkpoint import load_weights
 
 _SUFFIXES = {
-    "hardtanh": "relu6", "relu": "relu", "relu_": "relu", "add": "sum", "__add__": "sum", "__iadd__": "sum",
-    "add_": "sum", "interpolate": "up", "max_pool2d": "pool", "_max_pool2d": "pool", "avg_pool2d": "pool",
-}  # fmt: skip
+    "hardtanh": "relu6",
+    "relu": "relu",
+    "relu_": "relu",
+    "add": "sum",
+    "__add__": "sum",
+    "__iadd__": "sum",
+    "add_": "sum",
+    "interpolate": "up",
+    "max_pool2d": "pool",
+    "_max_pool2d": "pool",
+    "avg_pool2d": "pool",
+}
 _SAME_NAME = ("batch_norm", "to", "float", "contiguous")  # folded into the convolution, or no node of the graph
 _CLASSIFIER = ("parsing_head.classify", "logits")  # the one convolution that is called after an output
 _RATE = 0.05  # of the recipe's learning rate: the weights move by fractions of a quantisation step
@@ -169,9 +178,11 @@ def quantise_forward(model: nn.Module, scales: dict[str, NodeScales]) -> None:
             result = forward(x)
         if not checked and mode.unseen():
             raise QanetError(
-                "the INT8 graph is of another network", expected="its quantised nodes among the network's",
-                got=mode.unseen()[:4], next_command="qanet calibrate the bundle that was exported from this checkpoint",
-            )  # fmt: skip
+                "the INT8 graph is of another network",
+                expected="its quantised nodes among the network's",
+                got=mode.unseen()[:4],
+                next_command="qanet calibrate the bundle that was exported from this checkpoint",
+            )
         checked = True
         return result
 
@@ -192,15 +203,29 @@ def fine_tuning(recipe: Recipe, epochs: int, learning_rate: float | None = None)
     """The recipe of a fine-tuning: short, at a small rate, all losses from the start."""
     rate = recipe.learning_rate * _RATE if learning_rate is None else learning_rate
     return dataclasses.replace(
-        recipe, epochs=epochs, learning_rate=rate, schedule="cosine", warmup_share=0.0, lovasz_from=0.0,
-        pretrained=False, ema_decay=min(recipe.ema_decay, 0.99),
-    )  # fmt: skip
+        recipe,
+        epochs=epochs,
+        learning_rate=rate,
+        schedule="cosine",
+        warmup_share=0.0,
+        lovasz_from=0.0,
+        pretrained=False,
+        ema_decay=min(recipe.ema_decay, 0.99),
+    )
 
 
 def train_quantised(
-    bundle: Bundle, train_data: DataSet, val_data: DataSet | None, folder: Path, device: torch.device, *,
-    epochs: int = 3, learning_rate: float | None = None, workers: int = 2, report: Callable[[str], None] = print,
-) -> Path:  # fmt: skip
+    bundle: Bundle,
+    train_data: DataSet,
+    val_data: DataSet | None,
+    folder: Path,
+    device: torch.device,
+    *,
+    epochs: int = 3,
+    learning_rate: float | None = None,
+    workers: int = 2,
+    report: Callable[[str], None] = print,
+) -> Path:
     """Fine-tune a calibrated bundle's network as its INT8 graph computes; resumes where it stopped.
 
     Returns:
@@ -210,9 +235,10 @@ def train_quantised(
     """
     if "int8" not in bundle.manifest["graphs"]:
         raise QanetError(
-            f"{bundle.path} has no INT8 graph", expected="a calibrated bundle",
+            f"{bundle.path} has no INT8 graph",
+            expected="a calibrated bundle",
             next_command=f"qanet calibrate {bundle.path} --data DIR",
-        )  # fmt: skip
+        )
     scales = read_scales(bundle.graph("int8"))
     with tempfile.TemporaryDirectory() as temporary:
         weights = Path(temporary) / "model.safetensors"
@@ -242,11 +268,21 @@ def main(argv: Sequence[str]) -> int:
     val = open_dataset(args.data, format, bundle.labels, "val") if "val" in splits_of(args.data, format) else None
     wanted = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
     weights = train_quantised(
-        bundle, data, val, Path(args.output or f"runs/{bundle.name}-qat"), torch.device(wanted), epochs=args.epochs,
-        learning_rate=args.learning_rate, workers=args.workers, report=note,
-    )  # fmt: skip
+        bundle,
+        data,
+        val,
+        Path(args.output or f"runs/{bundle.name}-qat"),
+        torch.device(wanted),
+        epochs=args.epochs,
+        learning_rate=args.learning_rate,
+        workers=args.workers,
+        report=note,
+    )
     new = f"{bundle.name}-qat.qanet"
-    emit(args.json, {"weights": str(weights), "epochs": args.epochs},
-         f"wrote {weights}\nnext: qanet export {weights} --output {new} && "
-         f"qanet calibrate {new} --scales {bundle.path}/scales.json")  # fmt: skip
+    emit(
+        args.json,
+        {"weights": str(weights), "epochs": args.epochs},
+        f"wrote {weights}\nnext: qanet export {weights} --output {new} && "
+        f"qanet calibrate {new} --scales {bundle.path}/scales.json",
+    )
     return 0

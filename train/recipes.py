@@ -30,12 +30,28 @@ _NETWORKS: dict[str, dict[str, Any]] = {
     "w48": {**_FULL_NECK, **_IMAGENET, "pretrained": False},
 }
 _OFFICIAL_TRAINING: dict[str, Any] = {
-    "epochs": 140, "optimizer": "adam", "backbone_lr_factor": 1.0, "weight_decay": 0.0, "schedule": "step",
-    "milestones": (90 / 140, 120 / 140), "warmup_share": 0.0, "amp": "off", "clip_norm": 0.0, "ema_decay": 0.0,
-    "lovasz_from": 0.0, "loss_stride": 1, "lovasz_stride": 1, "repeat_threshold": 0.0, "scale_range": (0.7, 1.3),
-    "scale_std": 0.3, "rotation_std_deg": 40.0, "rotation_probability": 0.6, "shift_std": 0.0,
-    "flip_probability": 0.5, "colour_jitter": 0.0,
-}  # fmt: skip
+    "epochs": 140,
+    "optimizer": "adam",
+    "backbone_lr_factor": 1.0,
+    "weight_decay": 0.0,
+    "schedule": "step",
+    "milestones": (90 / 140, 120 / 140),
+    "warmup_share": 0.0,
+    "amp": "off",
+    "clip_norm": 0.0,
+    "ema_decay": 0.0,
+    "lovasz_from": 0.0,
+    "loss_stride": 1,
+    "lovasz_stride": 1,
+    "repeat_threshold": 0.0,
+    "scale_range": (0.7, 1.3),
+    "scale_std": 0.3,
+    "rotation_std_deg": 40.0,
+    "rotation_probability": 0.6,
+    "shift_std": 0.0,
+    "flip_probability": 0.5,
+    "colour_jitter": 0.0,
+}
 
 
 def _official() -> Iterator[Recipe]:
@@ -56,15 +72,32 @@ def _modern() -> Iterator[Recipe]:
         for backbone, network in _NETWORKS.items():
             yield Recipe(f"{labels}-{backbone}", labels, "ccp", (384, 288), backbone=backbone, **network)
     yield Recipe(
-        "celebamask19-lite0", "celebamask19", "celebamask", (256, 256), backbone="lite0-slim", width=48,
-        iou_hidden=128, rotation_std_deg=10.0, scale_std=0.1,
-    )  # fmt: skip
+        "celebamask19-lite0",
+        "celebamask19",
+        "celebamask",
+        (256, 256),
+        backbone="lite0-slim",
+        width=48,
+        iou_hidden=128,
+        rotation_std_deg=10.0,
+        scale_std=0.1,
+    )
     yield Recipe("person-mask-lite0", "person1", "coco", (256, 192), repeat_threshold=0.0)
     yield Recipe(
-        "person-lite0", "personbox1", "detection", (352, 448), backbone="lite0-slim", width=64, frozen_stages=3,
-        epochs=36, learning_rate=1.5e-3, backbone_lr_factor=0.3, schedule="level", ema_decay=0.998,
+        "person-lite0",
+        "personbox1",
+        "detection",
+        (352, 448),
+        backbone="lite0-slim",
+        width=64,
+        frozen_stages=3,
+        epochs=36,
+        learning_rate=1.5e-3,
+        backbone_lr_factor=0.3,
+        schedule="level",
+        ema_decay=0.998,
         repeat_threshold=0.0,
-    )  # fmt: skip
+    )
 
 
 RECIPES = {r.name: r for r in (*_modern(), *_official())}
@@ -79,9 +112,11 @@ def recipe(name: str, overrides: dict[str, str] | None = None) -> Recipe:
     if name not in RECIPES:
         near = nearest(name)
         raise QanetError(
-            f"unknown recipe {name!r}", expected=f"DATA-BACKBONE, such as {near}; all: qanet train --help", got=name,
+            f"unknown recipe {name!r}",
+            expected=f"DATA-BACKBONE, such as {near}; all: qanet train --help",
+            got=name,
             next_command=f"qanet train {near}",
-        )  # fmt: skip
+        )
     return RECIPES[name].override(overrides or {})
 
 

@@ -33,10 +33,17 @@ class CropNetwork(Protocol):
 
 @torch.inference_mode()
 def parse_people(
-    network: CropNetwork, image: NDArray[np.uint8], boxes: ArrayLike, input_hw: tuple[int, int],
-    *, flip: bool = False, scales: Sequence[float] = (1.0,), flip_pairs: Sequence[tuple[int, int]] = (),
-    threshold: float = PIXEL_SCORE_THRESHOLD, device: torch.device | str = "cpu",
-) -> tuple[PixelScores, NDArray[np.float32]]:  # fmt: skip
+    network: CropNetwork,
+    image: NDArray[np.uint8],
+    boxes: ArrayLike,
+    input_hw: tuple[int, int],
+    *,
+    flip: bool = False,
+    scales: Sequence[float] = (1.0,),
+    flip_pairs: Sequence[tuple[int, int]] = (),
+    threshold: float = PIXEL_SCORE_THRESHOLD,
+    device: torch.device | str = "cpu",
+) -> tuple[PixelScores, NDArray[np.float32]]:
     """The people of one image by the mean over all views.
 
     Args:

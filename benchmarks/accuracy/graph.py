@@ -18,9 +18,11 @@ from qanet.runtime.engines.openvino import engine_from_graph
 from qanet.runtime.parser import Parser
 
 _KEYS = {
-    "miou": "miou", "pixel_accuracy": "pixel_accuracy", "ap_r": "ap_r",
+    "miou": "miou",
+    "pixel_accuracy": "pixel_accuracy",
+    "ap_r": "ap_r",
     "rank_correlation": "rank_correlation_quality",
-}  # fmt: skip
+}
 
 
 def open_accuracy(

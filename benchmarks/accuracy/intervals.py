@@ -10,9 +10,17 @@ from qanet.metrics import ParsingEvaluator, Prediction, Truth
 from qanet.metrics.report import SCORE_NAMES, THRESHOLDS, report_maps, report_people, report_quality, report_regions
 
 METRICS = (
-    "miou", "pixel_accuracy", "mean_accuracy", "ap_p", "ap_p_50", "pcp_50", "ap_r", "ap_r_50",
-    "rank_correlation_quality", "ece_quality",
-)  # fmt: skip
+    "miou",
+    "pixel_accuracy",
+    "mean_accuracy",
+    "ap_p",
+    "ap_p_50",
+    "pcp_50",
+    "ap_r",
+    "ap_r_50",
+    "rank_correlation_quality",
+    "ece_quality",
+)
 DRAWS = 200
 _SEED = 20260102
 

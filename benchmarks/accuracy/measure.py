@@ -40,9 +40,13 @@ def open_data(path: str, data_format: str, split: str | None, labels: LabelSet) 
 
 
 def measure_accuracies(
-    variants: Sequence[Variant], engines: Mapping[str, Engine], data: Data, protocol: str, limit: int | None = None,
+    variants: Sequence[Variant],
+    engines: Mapping[str, Engine],
+    data: Data,
+    protocol: str,
+    limit: int | None = None,
     progress: Callable[[str], None] = lambda line: None,
-) -> dict[str, dict[str, Any]]:  # fmt: skip
+) -> dict[str, dict[str, Any]]:
     """Label -> data, images, protocol, boxes, note, and values: metric -> value with its interval over the images.
 
     Args:
@@ -65,10 +69,15 @@ def measure_accuracies(
         synthetic = is_synthetic(data.root)
         note = f"{data.name}, {report['images']} images, ground-truth boxes, protocol {protocol}, measured here"
         found[variant.label] = {
-            "data": data.name, "images": report["images"],
-            "persons": report["persons"], "protocol": protocol, "boxes": "ground truth", "synthetic": synthetic,
-            "note": note + (", SYNTHETIC scenes" if synthetic else ""), "values": plain(evaluator.intervals()),
-        }  # fmt: skip
+            "data": data.name,
+            "images": report["images"],
+            "persons": report["persons"],
+            "protocol": protocol,
+            "boxes": "ground truth",
+            "synthetic": synthetic,
+            "note": note + (", SYNTHETIC scenes" if synthetic else ""),
+            "values": plain(evaluator.intervals()),
+        }
     return found
 
 

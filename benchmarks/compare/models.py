@@ -36,11 +36,17 @@ def compare_models(targets: Sequence[dict[str, Any]], variants: Sequence[Variant
             is_shared = any((t["preempted_share"] or 0) > PREEMPTED_SHARE for t in pair if t)
             runs = [Run(t["samples_ms"], (), t["cpu_samples_ms"] if is_shared else ()) for t in pair if t]
             said = judge_paired(runs[0], runs[1], _MEDIAN)
-            rows.append({
-                "kind": kind, "old": alike[0].label, "new": new.label,
-                "of": "processor time" if is_shared else "latency",
-                "ratio": said.ratio.to_json() if said.ratio else None, "verdict": said.verdict, "reason": said.reason,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "kind": kind,
+                    "old": alike[0].label,
+                    "new": new.label,
+                    "of": "processor time" if is_shared else "latency",
+                    "ratio": said.ratio.to_json() if said.ratio else None,
+                    "verdict": said.verdict,
+                    "reason": said.reason,
+                }
+            )
     return rows
 
 

@@ -14,9 +14,7 @@ from qanet.errors import QanetError
 
 # name -> samples, percentile. Beyond p90 a run of minutes has too few samples to compare. Processor time leaves out
 # what other processes took: on a busy machine it tells a slower program where the latency cannot.
-METRICS = {
-    "p50 ms": ("samples_ms", 50.0), "p90 ms": ("samples_ms", 90.0), "processor p50 ms": ("cpu_samples_ms", 50.0),
-}  # fmt: skip
+METRICS = {"p50 ms": ("samples_ms", 50.0), "p90 ms": ("samples_ms", 90.0), "processor p50 ms": ("cpu_samples_ms", 50.0)}
 ACCURACIES = ("miou", "pixel_accuracy", "ap_p", "ap_r", "rank_correlation_quality")
 _KINDS = ("engine", "tail", "parser", "pipeline")
 
@@ -26,9 +24,11 @@ def read_results(path: Path) -> dict[str, Any]:
     document = read_document(path)
     if document["schema_version"] != SCHEMA_VERSION:
         raise QanetError(
-            f"{path} has another schema and cannot be compared", expected=f"schema {SCHEMA_VERSION}",
-            got=f"schema {document['schema_version']}", next_command="measure again with qanet benchmark",
-        )  # fmt: skip
+            f"{path} has another schema and cannot be compared",
+            expected=f"schema {SCHEMA_VERSION}",
+            got=f"schema {document['schema_version']}",
+            next_command="measure again with qanet benchmark",
+        )
     return document
 
 
@@ -52,28 +52,36 @@ def compare_results(
     shared = [name for name in before if name in after]
     if not shared:
         raise QanetError(
-            "the results share no target", expected="runs of the same models and precisions",
+            "the results share no target",
+            expected="runs of the same models and precisions",
             got=f"{', '.join(before) or 'none'} against {', '.join(after) or 'none'}",
-        )  # fmt: skip
+        )
     same = same_machine(old, new)
     rows = [_latency_row(name, metric, old, new, same, fail_above, resolution) for name in shared for metric in METRICS]
     rows += _accuracy_rows(old, new, fail_above)
     return {
-        "schema_version": SCHEMA_VERSION, "kind": "qanet benchmark comparison", "same_machine": same,
-        "fail_above": fail_above, "resolution": resolution, "rows": rows,
+        "schema_version": SCHEMA_VERSION,
+        "kind": "qanet benchmark comparison",
+        "same_machine": same,
+        "fail_above": fail_above,
+        "resolution": resolution,
+        "rows": rows,
         "only_old": [name for name in before if name not in after],
         "only_new": [name for name in after if name not in before],
         "regressions": sum(row["regression"] for row in rows),
-    }  # fmt: skip
+    }
 
 
 def same_machine(old: dict[str, Any], new: dict[str, Any]) -> bool:
     """Whether processor, CPUs that may be used, and GPUs are the same."""
     keys = [
-        ((m.get("cpu") or {}).get("model"), (m.get("cpu") or {}).get("usable_cpus"),
-         [gpu.get("name") for gpu in m.get("gpus") or []])
+        (
+            (m.get("cpu") or {}).get("model"),
+            (m.get("cpu") or {}).get("usable_cpus"),
+            [gpu.get("name") for gpu in m.get("gpus") or []],
+        )
         for m in (old["machine"], new["machine"])
-    ]  # fmt: skip
+    ]
     return keys[0] == keys[1]
 
 
@@ -88,16 +96,19 @@ def _latency_row(
             for run, document in ((old_run, old), (new_run, new))
         )
     values = [float(np.percentile(run.samples_ms, percentile)) if run.samples_ms else 0.0 for run in (old_run, new_run)]
-    said = judge(
-        old_run, new_run, percentile_statistic(percentile), resolution=resolution, same_machine=same
-    )  # fmt: skip
+    said = judge(old_run, new_run, percentile_statistic(percentile), resolution=resolution, same_machine=same)
     is_regression = said.verdict == SLOWER and said.ratio is not None and said.ratio.value > 1 + fail_above
     return {
-        "target": name, "metric": metric, "old": round(values[0], 6), "new": round(values[1], 6),
+        "target": name,
+        "metric": metric,
+        "old": round(values[0], 6),
+        "new": round(values[1], 6),
         "ratio": said.ratio.to_json() if said.ratio else None,
         "machine_ratio": None if said.machine_ratio is None else round(said.machine_ratio, 6),
-        "verdict": said.verdict, "reason": said.reason, "regression": is_regression,
-    }  # fmt: skip
+        "verdict": said.verdict,
+        "reason": said.reason,
+        "regression": is_regression,
+    }
 
 
 def _run(document: dict[str, Any], name: str, same: bool, key: str) -> Run:
@@ -142,10 +153,17 @@ def _accuracy_row(
     ratio = new["value"] / old["value"]
     verdict = "worse" if new["high"] < old["low"] else "better" if new["low"] > old["high"] else CANNOT_TELL
     return {
-        "target": label, "metric": key, "old": old["value"], "new": new["value"],
-        "ratio": {"value": round(ratio, 6), "low": round(new["low"] / old["high"], 6),
-                  "high": round(new["high"] / old["low"], 6) if old["low"] else None},
-        "machine_ratio": None, "verdict": verdict,
+        "target": label,
+        "metric": key,
+        "old": old["value"],
+        "new": new["value"],
+        "ratio": {
+            "value": round(ratio, 6),
+            "low": round(new["low"] / old["high"], 6),
+            "high": round(new["high"] / old["low"], 6) if old["low"] else None,
+        },
+        "machine_ratio": None,
+        "verdict": verdict,
         "reason": "the intervals over the images overlap" if verdict == CANNOT_TELL else "",
         "regression": verdict == "worse" and ratio < 1 - fail_above,
-    }  # fmt: skip
+    }

@@ -40,9 +40,14 @@ class Verdict:
 
 
 def judge(
-    old: Run, new: Run, statistic: Statistic, *, resolution: float = RESOLUTION, same_machine: bool = True,
+    old: Run,
+    new: Run,
+    statistic: Statistic,
+    *,
+    resolution: float = RESOLUTION,
+    same_machine: bool = True,
     draws: int = DRAWS,
-) -> Verdict:  # fmt: skip
+) -> Verdict:
     """Compare a latency of two runs.
 
     Args:

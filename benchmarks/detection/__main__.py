@@ -28,16 +28,26 @@ def main(argv: Sequence[str]) -> int:
     """Entry point."""
     args = _arguments().parse_args(argv)
     if not 0 <= args.start < args.end <= 1 or args.every < 1:
-        raise QanetError("bad part of the video", expected="0 <= --from < --to <= 1, --every 1 or more",
-                         got=(args.start, args.end, args.every))  # fmt: skip
+        raise QanetError(
+            "bad part of the video",
+            expected="0 <= --from < --to <= 1, --every 1 or more",
+            got=(args.start, args.end, args.every),
+        )
     question = Question(args.least_score, args.least_height, args.iou, args.false_rate)
     detector = _detector(args)
     teacher = OnnxDetector(Path(args.teacher), _TEACHER_LEAST_SCORE, args.threads)
     frames = _frames(args.video, args.start, args.end, args.every)
     compared, times_ms = compare(frames, detector, teacher, args.closer)
     document = report(compared, times_ms, question, SCORE_THRESHOLD)
-    document = {"detector": detector.name, "teacher": teacher.name, "video": Path(args.video).name, "from": args.start,
-                "to": args.end, "precision": args.precision, **document}  # fmt: skip
+    document = {
+        "detector": detector.name,
+        "teacher": teacher.name,
+        "video": Path(args.video).name,
+        "from": args.start,
+        "to": args.end,
+        "precision": args.precision,
+        **document,
+    }
     emit(args.json, document, _text(document))
     if args.save:
         _save(args, document)
@@ -98,14 +108,22 @@ def _text(document: dict[str, Any]) -> str:
         f"boxes a frame; {document['milliseconds']['p50']:.1f} ms a frame (median), letterbox and suppression included",
     ]
     if closer := document.get("closer"):
-        lines.insert(2, f"{closer['recall']:.3f} where what the teacher sees in parts of the frame is not false either "
-                     f"(threshold {closer['threshold']:.3f})")  # fmt: skip
+        lines.insert(
+            2,
+            f"{closer['recall']:.3f} where what the teacher sees in parts of the frame is not false either "
+            f"(threshold {closer['threshold']:.3f})",
+        )
         thorough = document["thorough"]
-        lines.insert(3, f"{thorough['recall']:.3f} of the {thorough['true_boxes']} that it sees in the frame or in its "
-                     f"parts (threshold {thorough['threshold']:.3f})")  # fmt: skip
+        lines.insert(
+            3,
+            f"{thorough['recall']:.3f} of the {thorough['true_boxes']} that it sees in the frame or in its "
+            f"parts (threshold {thorough['threshold']:.3f})",
+        )
         mine, gentle = document["teacher_strict"], document["teacher_fair"]
-        lines.append(f"the teacher itself in the parts, counted as the detector: {mine['recall']:.3f}, and "
-                     f"{gentle['recall']:.3f} where boxes on its other people are not false")  # fmt: skip
+        lines.append(
+            f"the teacher itself in the parts, counted as the detector: {mine['recall']:.3f}, and "
+            f"{gentle['recall']:.3f} where boxes on its other people are not false"
+        )
     return "\n".join(lines)
 
 
@@ -117,10 +135,12 @@ def _save(args: argparse.Namespace, document: dict[str, Any]) -> None:
     card = bundle.manifest["accuracy"].setdefault(args.precision, {})
     part = "" if (args.start, args.end) == (0.0, 1.0) else f" {args.start:g}-{args.end:g}"
     card[f"{document['video']}{part}"] = {
-        "frames": document["frames"], "teacher": document["teacher"], "teacher_boxes": document["teacher_boxes"],
+        "frames": document["frames"],
+        "teacher": document["teacher"],
+        "teacher_boxes": document["teacher_boxes"],
         **{f"recall_{name}": round(document[name]["recall"], 4) for name in ("strict", "fair")},
         "false_per_frame": args.false_rate,
-    }  # fmt: skip
+    }
     bundle.save()
     note(f"saved into {bundle.path}")
 

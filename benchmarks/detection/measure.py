@@ -91,11 +91,13 @@ def report(compared: list[Compared], times_ms: list[float], question: Question, 
         for name, images in counts.items()
     }
     return {
-        "frames": len(compared), "teacher_boxes": sum(len(image.true) for image in strict), **answers,
+        "frames": len(compared),
+        "teacher_boxes": sum(len(image.true) for image in strict),
+        **answers,
         "usual": _at(strict, threshold, question.iou),
         "milliseconds": {"p50": float(np.percentile(times_ms, 50)), "p90": float(np.percentile(times_ms, 90))},
         "question": asdict(question),
-    }  # fmt: skip
+    }
 
 
 def _both_looks(one: Compared) -> Detections:

@@ -85,14 +85,22 @@ def report(judged: Sequence[Judged], iou: float, threshold: float) -> list[dict[
     for one, draws in zip(judged, drawn):
         recall, precision = at_threshold(one.images, threshold, iou)
         ap = average_precision(one.images, iou)
-        rows.append({
-            "detector": one.name, "ap": ap, "interval": np.percentile(draws, _INTERVAL).tolist(), "iou": iou,
-            "minus_first": ap - rows[0]["ap"] if rows else 0.0,
-            "minus_first_interval": np.percentile(draws - drawn[0], _INTERVAL).tolist(),
-            "threshold": threshold, "recall": recall, "precision": precision,
-            "photographs": len(one.images), "people": sum(len(i.true) for i in one.images),
-            "cpu_ms": float(np.median(one.cpu_ms)),
-        })  # fmt: skip
+        rows.append(
+            {
+                "detector": one.name,
+                "ap": ap,
+                "interval": np.percentile(draws, _INTERVAL).tolist(),
+                "iou": iou,
+                "minus_first": ap - rows[0]["ap"] if rows else 0.0,
+                "minus_first_interval": np.percentile(draws - drawn[0], _INTERVAL).tolist(),
+                "threshold": threshold,
+                "recall": recall,
+                "precision": precision,
+                "photographs": len(one.images),
+                "people": sum(len(i.true) for i in one.images),
+                "cpu_ms": float(np.median(one.cpu_ms)),
+            }
+        )
     return rows
 
 

@@ -35,10 +35,13 @@ def open_source(place: str, openers: Mapping[str, Sequence[Callable[[], EnergySo
 
 
 def measure_energy(
-    targets: Mapping[str, Target], seconds: float, place: str,
-    opener: Callable[[str], EnergySource] = open_source, clock: Callable[[], float] = time.monotonic,
+    targets: Mapping[str, Target],
+    seconds: float,
+    place: str,
+    opener: Callable[[str], EnergySource] = open_source,
+    clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Energy of each target, one after the other.
 
     Args:
@@ -55,24 +58,21 @@ def measure_energy(
         return {"status": "unavailable", "reason": str(error), "source": None, "idle_w": None, "by_variant": {}}
     try:
         idle_w = _idle(source, seconds, clock, sleep)
-        by_variant = {
-            label: _variant(source, target, seconds, idle_w, clock) for label, target in targets.items()
-        }  # fmt: skip
+        by_variant = {label: _variant(source, target, seconds, idle_w, clock) for label, target in targets.items()}
         return {
-            "status": "measured", "reason": None, "source": source.name, "idle_w": round(idle_w, 4),
+            "status": "measured",
+            "reason": None,
+            "source": source.name,
+            "idle_w": round(idle_w, 4),
             "by_variant": by_variant,
-        }  # fmt: skip
+        }
     except Unavailable as error:
-        return {
-            "status": "unavailable", "reason": str(error), "source": source.name, "idle_w": None, "by_variant": {}
-        }  # fmt: skip
+        return {"status": "unavailable", "reason": str(error), "source": source.name, "idle_w": None, "by_variant": {}}
     finally:
         source.close()
 
 
-def _idle(
-    source: EnergySource, seconds: float, clock: Callable[[], float], sleep: Callable[[float], None]
-) -> float:  # fmt: skip
+def _idle(source: EnergySource, seconds: float, clock: Callable[[], float], sleep: Callable[[float], None]) -> float:
     start, before = clock(), source.joules()
     sleep(seconds)
     used, elapsed = source.joules() - before, clock() - start
@@ -99,8 +99,12 @@ def _variant(
         reason = f"{used:.2f} J in {elapsed:.1f} s are not above idle"
         return {"status": "unavailable", "reason": reason}
     return {
-        "status": "measured", "reason": None, "frames": frames, "seconds": round(elapsed, 3),
-        "watts": round(used / elapsed, 4), "total_mj_per_frame": round(used / frames * 1e3, 4),
+        "status": "measured",
+        "reason": None,
+        "frames": frames,
+        "seconds": round(elapsed, 3),
+        "watts": round(used / elapsed, 4),
+        "total_mj_per_frame": round(used / frames * 1e3, 4),
         "mj_per_frame": round(above / frames * 1e3, 4),
         "mj_per_person": round(above / frames / target.batch * 1e3, 4) if target.batch else None,
-    }  # fmt: skip
+    }

@@ -60,9 +60,13 @@ def main(argv: Sequence[str]) -> int:
     facts = machine.describe()
     people = collect(open_source(args.input), open_detector(args), bundles[0].input_hw, args.frames)
     document: dict[str, Any] = {
-        "kind": "qanet families", "machine": facts, "input": describe_input(people, Path(args.input).name),
-        "threads": args.threads, "of": "processor time" if args.processor_time else "latency", "families": [],
-    }  # fmt: skip
+        "kind": "qanet families",
+        "machine": facts,
+        "input": describe_input(people, Path(args.input).name),
+        "threads": args.threads,
+        "of": "processor time" if args.processor_time else "latency",
+        "families": [],
+    }
     interrupted = False
     for bundle in bundles:
         note(f"{bundle.name}: {', '.join(plan.precisions)}")

@@ -68,20 +68,24 @@ def measure_family(bundle: Bundle, samples: SampleSet, plan: Plan) -> dict[str, 
     refused |= {name: m.error for name, m in measured.items() if m.error}
     samples_ms = {
         (m.target.kind, m.target.variant): m.cpu_ms if plan.processor_time else m.samples_ms
-        for m in measured.values() if m.samples_ms
-    }  # fmt: skip
+        for m in measured.values()
+        if m.samples_ms
+    }
     rows = [_row(p, variants, checked, samples_ms) for p in dict.fromkeys(v.precision for v in variants)]
     baseline = samples_ms.get(("baseline", f"{bundle.name} in PyTorch"))
     return {
-        "model": bundle.name, "input_hw": list(bundle.input_hw), "people_per_frame": round(samples.mean_people, 3),
+        "model": bundle.name,
+        "input_hw": list(bundle.input_hw),
+        "people_per_frame": round(samples.mean_people, 3),
         "rows": [row | _over(row, samples_ms, baseline) for row in rows],
-        "baseline_ms": summarize(baseline) if baseline else None, "refused": refused,
+        "baseline_ms": summarize(baseline) if baseline else None,
+        "refused": refused,
         "interrupted": networks.interrupted or frames.interrupted,
         "sessions": {
             name: {"rounds": session.rounds, "seconds": round(session.seconds, 1)}
             for name, session in (("networks", networks), ("frames", frames))
         },
-    }  # fmt: skip
+    }
 
 
 def _networks(timed: Sequence[Variant], checked: Checked, samples: SampleSet) -> list[harness.Target]:
@@ -99,9 +103,13 @@ def _frames(timed: Sequence[Variant], checked: Checked, samples: SampleSet) -> l
 
 
 def _baseline(
-    bundle: Bundle, timed: Sequence[Variant], checked: Checked, samples: SampleSet, plan: Plan,
+    bundle: Bundle,
+    timed: Sequence[Variant],
+    checked: Checked,
+    samples: SampleSet,
+    plan: Plan,
     refused: dict[str, str | None],
-) -> list[harness.Target]:  # fmt: skip
+) -> list[harness.Target]:
     """The PyTorch form as a target; none, and the reason noted, where it may not be timed."""
     if plan.open_baseline is None:
         return []
@@ -127,14 +135,17 @@ def _row(
     )
     network = next((samples_ms[key] for v in mine if (key := ("engine", v.label)) in samples_ms), None)
     return {
-        "precision": precision, "labels": {v.tail: v.label for v in mine},
+        "precision": precision,
+        "labels": {v.tail: v.label for v in mine},
         "computes_in": execution.get("multiply_add_shares") or execution.get("products"),
         "graph_bytes": bundle.manifest["files"][bundle.manifest["graphs"][precision]]["bytes"],
         "engine_bytes": bundle.manifest["files"][engine["file"]]["bytes"] if engine else None,
-        "miou": card.get("miou"), "accuracy_note": accuracy_note(card), "network_ms": _figures(network),
+        "miou": card.get("miou"),
+        "accuracy_note": accuracy_note(card),
+        "network_ms": _figures(network),
         "frame_ms": {v.tail: _figures(samples_ms.get(("parser", v.label))) for v in mine},
         "tail_ms": next((_figures(samples_ms.get(("tail", v.label))) for v in mine if v.tail == "kernel"), None),
-    }  # fmt: skip
+    }
 
 
 def _over(

@@ -5,8 +5,15 @@ from typing import Any
 
 _NOT = "-"
 _COLUMNS = (
-    "network", "precision", "multiply-adds in", "graph MB", "engine MB", "mIoU", "network ms", "over FP32 (95%)",
-)  # fmt: skip
+    "network",
+    "precision",
+    "multiply-adds in",
+    "graph MB",
+    "engine MB",
+    "mIoU",
+    "network ms",
+    "over FP32 (95%)",
+)
 
 
 def markdown(document: Mapping[str, Any]) -> str:
@@ -42,10 +49,15 @@ def _row(family: Mapping[str, Any], row: Mapping[str, Any], tails: list[str], ha
     total = sum(shares.values()) or 1
     told = ", ".join(f"{name} {value / total:.0%}" for name, value in shares.items() if value / total >= 0.005)
     cells = [
-        family["model"], row["precision"], told or _NOT, _megabytes(row["graph_bytes"]),
-        _megabytes(row["engine_bytes"]), _NOT if row["miou"] is None else f"{100 * row['miou']:.2f}",
-        _ms(row["network_ms"]), "1" if row["precision"] == "fp32" else _ratio(row["network_speed_up"]),
-    ]  # fmt: skip
+        family["model"],
+        row["precision"],
+        told or _NOT,
+        _megabytes(row["graph_bytes"]),
+        _megabytes(row["engine_bytes"]),
+        _NOT if row["miou"] is None else f"{100 * row['miou']:.2f}",
+        _ms(row["network_ms"]),
+        "1" if row["precision"] == "fp32" else _ratio(row["network_speed_up"]),
+    ]
     cells += [_ms(row["frame_ms"].get(tail)) for tail in tails]
     cells += [_ms(row["tail_ms"])] if "kernel" in tails else []
     return cells + ([_ratio(row["over_baseline"].get(tail)) for tail in tails] if has_baseline else [])

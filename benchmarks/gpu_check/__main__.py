@@ -44,8 +44,11 @@ def main(argv: Sequence[str], runner: Runner = run_command) -> int:
     args = _arguments().parse_args(argv)
     gpu = find_gpu()
     if gpu is None:
-        raise QanetError("no NVIDIA GPU in this machine: there is nothing to check", expected="a GPU and its driver",
-                         next_command="make gpu-check, on a machine that has one")  # fmt: skip
+        raise QanetError(
+            "no NVIDIA GPU in this machine: there is nothing to check",
+            expected="a GPU and its driver",
+            next_command="make gpu-check, on a machine that has one",
+        )
     if args.step is not None:
         print(answer_line(_own_step(args.step, args.bundle, args.precision, args.model)))
         return 0

@@ -91,13 +91,18 @@ def measure_parser(
             begin = time.perf_counter()
             parser.parse(image, found)
             samples.append((time.perf_counter() - begin) * 1e3)
-        rows.append({
-            "people": count, "latency_ms": summarize(samples),
-            "stages_ms": {name: float(np.median(values)) for name, values in parser.times.samples_ms.items()},
-            "labels_agree": float(np.mean(people.labels == expected.labels)),
-        })  # fmt: skip
+        rows.append(
+            {
+                "people": count,
+                "latency_ms": summarize(samples),
+                "stages_ms": {name: float(np.median(values)) for name, values in parser.times.samples_ms.items()},
+                "labels_agree": float(np.mean(people.labels == expected.labels)),
+            }
+        )
     engine = parser.engine
     return {
-        "runtime": engine.runtime, "precision": engine.precision,
-        "graph_batches": list(getattr(engine, "graph_batches", ())), "rows": rows,
-    }  # fmt: skip
+        "runtime": engine.runtime,
+        "precision": engine.precision,
+        "graph_batches": list(getattr(engine, "graph_batches", ())),
+        "rows": rows,
+    }

@@ -33,8 +33,11 @@ def measure(repeats: int = 50, copy_mib: int = 256) -> dict[str, Any]:
     """Everything on the first GPU: the copy's bytes a second, and a row a case and form."""
     lane = shared_lane()
     cases = [case for case in all_cases() if case.group == "people" and not case.is_smooth]
-    with lane.active("measuring"), Tensor(lane, "check.a", (copy_mib << 20,), np.uint8, has_host=False) as a, \
-            Tensor(lane, "check.b", (copy_mib << 20,), np.uint8, has_host=False) as b:  # fmt: skip
+    with (
+        lane.active("measuring"),
+        Tensor(lane, "check.a", (copy_mib << 20,), np.uint8, has_host=False) as a,
+        Tensor(lane, "check.b", (copy_mib << 20,), np.uint8, has_host=False) as b,
+    ):
         stream = lane.stream.driver_stream
 
         def copy() -> None:
@@ -85,9 +88,13 @@ def _figures(
     warm = summarize([sample / _IN_A_ROW for sample in _times(lane, many, max(repeats // 5, 3))])
     floor_ms = floor_bytes / bandwidth * 1e3
     return {
-        "cold_ms": cold, "warm_ms": warm, "floor_bytes": floor_bytes, "floor_ms": floor_ms,
-        "cold_times_floor": cold["p50"] / floor_ms, "warm_times_floor": warm["p50"] / floor_ms,
-    }  # fmt: skip
+        "cold_ms": cold,
+        "warm_ms": warm,
+        "floor_bytes": floor_bytes,
+        "floor_ms": floor_ms,
+        "cold_times_floor": cold["p50"] / floor_ms,
+        "warm_times_floor": warm["p50"] / floor_ms,
+    }
 
 
 def _tail_row(
@@ -124,9 +131,11 @@ def _crop_row(lane: Lane, case: Case, bandwidth: float, flush: Callable[[], None
         frame, where, crops = (
             held.enter_context(Tensor(lane, f"check.{name}", sizes, kind))
             for name, sizes, kind in (
-                ("frame", image.shape, np.uint8), ("boxes", boxes.shape, np.float32), ("crops", shape, np.uint8)
+                ("frame", image.shape, np.uint8),
+                ("boxes", boxes.shape, np.float32),
+                ("crops", shape, np.uint8),
             )
-        )  # fmt: skip
+        )
         frame.upload(image)
         where.upload(boxes)
         launch = crop_launch(frame.first(len(image)), where.address, crops.first(len(boxes)))

@@ -41,9 +41,14 @@ def run_command(command: Sequence[str], limit_s: float) -> Answer:
     """Run a program to its end, stdout and stderr as one text."""
     try:
         done = subprocess.run(
-            list(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-            timeout=limit_s, check=False,
-        )  # fmt: skip
+            list(command),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=limit_s,
+            check=False,
+        )
     except subprocess.TimeoutExpired as error:
         said = error.stdout or b""
         text = said.decode(errors="replace") if isinstance(said, bytes) else said

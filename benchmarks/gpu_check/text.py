@@ -22,9 +22,11 @@ def _head(document: dict[str, Any], machine: dict[str, Any] | None) -> str:
     if machine:
         driver = machine["gpus"][0]["driver_version"] if machine["gpus"] else "unknown"
         facts += [
-            f"driver {driver} (CUDA {machine['driver_cuda']})", f"toolkit {machine['toolkit_cuda'] or 'none'}",
-            *(f"{name} {version}" for name, version in machine["versions"].items()), f"commit {machine['git']}",
-        ]  # fmt: skip
+            f"driver {driver} (CUDA {machine['driver_cuda']})",
+            f"toolkit {machine['toolkit_cuda'] or 'none'}",
+            *(f"{name} {version}" for name, version in machine["versions"].items()),
+            f"commit {machine['git']}",
+        ]
     return ", ".join(facts)
 
 
@@ -50,10 +52,19 @@ def _kernels(result: dict[str, Any]) -> str:
             rows.append((row["case"], row["kernel"], *("-",) * 6, f"{row['status']}: {row['reason']}"))
             continue
         speed_up = row.get("speed_up")
-        rows.append((
-            row["case"], row["kernel"], row["cold_ms"]["p50"], row["warm_ms"]["p50"], row["floor_ms"],
-            row["cold_times_floor"], row["warm_times_floor"], speed_up if speed_up else "-", row.get("torch") or "",
-        ))  # fmt: skip
+        rows.append(
+            (
+                row["case"],
+                row["kernel"],
+                row["cold_ms"]["p50"],
+                row["warm_ms"]["p50"],
+                row["floor_ms"],
+                row["cold_times_floor"],
+                row["warm_times_floor"],
+                speed_up if speed_up else "-",
+                row.get("torch") or "",
+            )
+        )
     header = (
         "case",
         "kernel",
@@ -71,14 +82,28 @@ def _kernels(result: dict[str, Any]) -> str:
 def _parsers(results: list[dict[str, Any]]) -> str:
     rows = [
         (
-            result["runtime"], result["precision"], row["people"],
-            *(row["latency_ms"][key] for key in ("p50", "p90", "p99")), row["latency_ms"]["n"],
+            result["runtime"],
+            result["precision"],
+            row["people"],
+            *(row["latency_ms"][key] for key in ("p50", "p90", "p99")),
+            row["latency_ms"]["n"],
             "; ".join(f"{name} {value:.3g}" for name, value in row["stages_ms"].items()),
-            f"{row['labels_agree']:.2%}", " ".join(map(str, result["graph_batches"])) or "none",
+            f"{row['labels_agree']:.2%}",
+            " ".join(map(str, result["graph_batches"])) or "none",
         )
         for result in results
         for row in result["rows"]
-    ]  # fmt: skip
-    header = ("runtime", "precision", "people", "p50 ms", "p90 ms", "p99 ms", "n", "stage medians ms",
-              "labels as FP32 on the CPU", "graphs")  # fmt: skip
+    ]
+    header = (
+        "runtime",
+        "precision",
+        "people",
+        "p50 ms",
+        "p90 ms",
+        "p99 ms",
+        "n",
+        "stage medians ms",
+        "labels as FP32 on the CPU",
+        "graphs",
+    )
     return f"whole parser, frame of 1080p in host memory to people, boxes given\n{table(rows, header)}"

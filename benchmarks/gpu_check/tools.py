@@ -13,9 +13,11 @@ from qanet.benchmarks.gpu_check.steps import Refused, Runner, expect_success, la
 
 # Package, module, whether the rest can do without. PyCUDA has no wheel: its source is compiled against the toolkit.
 PACKAGES = (
-    ("pycuda", "pycuda", True), ("cuda-python", "cuda.bindings", True), ("tensorrt", "tensorrt", False),
+    ("pycuda", "pycuda", True),
+    ("cuda-python", "cuda.bindings", True),
+    ("tensorrt", "tensorrt", False),
     ("tensorrt_rtx", "tensorrt_rtx", False),
-)  # fmt: skip
+)
 _TOOLKIT = "/usr/local/cuda/bin"
 _NVRTC = ("nvidia-cuda-nvrtc", "nvrtc", True)
 _INSTALL_LIMIT_S, _TEST_LIMIT_S, _SANITIZER_LIMIT_S = 1800.0, 1800.0, 1800.0
@@ -29,9 +31,11 @@ def describe_machine(runner: Runner) -> dict[str, Any]:
     toolkit = re.search(r"release ([\d.]+)", runner([nvcc, "--version"], 30).output) if nvcc else None
     cuda = re.search(r"CUDA Version:\s*([\d.]+)", smi)
     return {
-        **machine.describe(), "driver_cuda": cuda.group(1) if cuda else None,
-        "toolkit_cuda": toolkit.group(1) if toolkit else None, "nvidia_smi": smi.strip(),
-    }  # fmt: skip
+        **machine.describe(),
+        "driver_cuda": cuda.group(1) if cuda else None,
+        "toolkit_cuda": toolkit.group(1) if toolkit else None,
+        "nvidia_smi": smi.strip(),
+    }
 
 
 def install(runner: Runner, root: Path) -> dict[str, str]:
@@ -88,9 +92,22 @@ def sanitize(tool: str, runner: Runner, root: Path) -> str:
         raise Refused("compute-sanitizer is not installed: it comes with the CUDA toolkit")
     path, *chosen = _SANITIZED
     command = [
-        program, "--tool", tool, "--error-exitcode", "3", "--target-processes", "all", sys.executable, "-m", "pytest",
-        "-q", "-p", "no:cacheprovider", str(root / path), *chosen,
-    ]  # fmt: skip
+        program,
+        "--tool",
+        tool,
+        "--error-exitcode",
+        "3",
+        "--target-processes",
+        "all",
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        str(root / path),
+        *chosen,
+    ]
     output = expect_success(runner(command, _SANITIZER_LIMIT_S), tool)
     if not re.search(r"[1-9]\d* passed", output):
         raise RuntimeError(f"no test passed under {tool}: {last_lines(output)}")

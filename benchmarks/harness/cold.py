@@ -28,9 +28,14 @@ print(json.dumps([imported - start, opened - imported, done - opened]))
 
 
 def cold_start(
-    bundle: Path, device: str, precision: str, tail: str = "kernel", threads: int | None = None, repeats: int = 3,
+    bundle: Path,
+    device: str,
+    precision: str,
+    tail: str = "kernel",
+    threads: int | None = None,
+    repeats: int = 3,
     spawn: Spawn | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Start fresh processes one after the other.
 
     Args:

@@ -61,10 +61,15 @@ class Session:
 
 
 def run(
-    targets: Sequence[Target], duration_s: float | None = None, rounds: int | None = None,
-    warm_up: WarmUp | None = None, clock: Clock = time.perf_counter_ns, wall: Clock = time.time_ns,
-    cpu: Clock = time.process_time_ns, switches: Callable[[], int] | None = None,
-) -> Session:  # fmt: skip
+    targets: Sequence[Target],
+    duration_s: float | None = None,
+    rounds: int | None = None,
+    warm_up: WarmUp | None = None,
+    clock: Clock = time.perf_counter_ns,
+    wall: Clock = time.time_ns,
+    cpu: Clock = time.process_time_ns,
+    switches: Callable[[], int] | None = None,
+) -> Session:
     """Warm up every target, then time rounds over all of them.
 
     Args:

@@ -7,9 +7,21 @@ from typing import Any
 from qanet.benchmarks.machine.reading import answer, number, read
 
 ISA_FLAGS = (
-    "avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16",
-    "asimddp", "asimdhp", "i8mm", "bf16", "sve",
-)  # fmt: skip
+    "avx2",
+    "avx512f",
+    "avx_vnni",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_tile",
+    "amx_int8",
+    "amx_bf16",
+    "asimddp",
+    "asimdhp",
+    "i8mm",
+    "bf16",
+    "sve",
+)
 _SYS = Path("/sys")
 
 

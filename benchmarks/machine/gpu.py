@@ -3,15 +3,29 @@
 from qanet.benchmarks.machine import reading
 
 FIELDS = (
-    "name", "driver_version", "memory.total", "clocks.sm", "clocks.max.sm", "power.limit", "compute_cap",
-    "temperature.gpu", "pstate", "persistence_mode", "memory.used",
-)  # fmt: skip
+    "name",
+    "driver_version",
+    "memory.total",
+    "clocks.sm",
+    "clocks.max.sm",
+    "power.limit",
+    "compute_cap",
+    "temperature.gpu",
+    "pstate",
+    "persistence_mode",
+    "memory.used",
+)
 _THROTTLE_FIELDS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")  # new name, old name
 _NOT_THROTTLING = 0x1 | 0x2  # idle, and clocks that the user set
 _REASONS = {
-    0x4: "power cap", 0x8: "hardware slowdown", 0x10: "sync boost", 0x20: "temperature (software)",
-    0x40: "temperature (hardware)", 0x80: "power brake", 0x100: "display clocks",
-}  # fmt: skip
+    0x4: "power cap",
+    0x8: "hardware slowdown",
+    0x10: "sync boost",
+    0x20: "temperature (software)",
+    0x40: "temperature (hardware)",
+    0x80: "power brake",
+    0x100: "display clocks",
+}
 
 
 def gpus() -> list[dict[str, str]]:

@@ -6,9 +6,20 @@ from pathlib import Path
 from qanet.benchmarks.machine.reading import answer
 
 PACKAGES = (
-    "numpy", "opencv-python-headless", "opencv-python", "openvino", "onnxruntime", "onnxruntime-gpu", "onnx",
-    "tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt_rtx", "pycuda", "cuda-python",
-)  # fmt: skip
+    "numpy",
+    "opencv-python-headless",
+    "opencv-python",
+    "openvino",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnx",
+    "tensorrt",
+    "tensorrt-cu12",
+    "tensorrt-cu13",
+    "tensorrt_rtx",
+    "pycuda",
+    "cuda-python",
+)
 
 
 def versions() -> dict[str, str]:

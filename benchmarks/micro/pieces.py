@@ -19,9 +19,11 @@ _CROPS: tuple[tuple[str, Crop], ...] = (("crop", resample.crop_people), ("crop b
 
 
 def plan_pieces(
-    variants: Sequence[Variant], engines: Mapping[str, Engine], samples: Mapping[str, SampleSet],
+    variants: Sequence[Variant],
+    engines: Mapping[str, Engine],
+    samples: Mapping[str, SampleSet],
     multiply_adds: Callable[[Variant], float],
-) -> tuple[list[Target], list[Piece]]:  # fmt: skip
+) -> tuple[list[Target], list[Piece]]:
     """Targets and what each needs at least.
 
     Args:
@@ -57,9 +59,7 @@ def _crop_piece(variant: Variant, samples: SampleSet, form: str, crop: Crop) -> 
     return Target(name, call, "micro"), Piece(name, read + 3 * hw[0] * hw[1], note="box read once, crop written once")
 
 
-def _network_piece(
-    variant: Variant, engine: Engine, samples: SampleSet, multiply_adds: float
-) -> tuple[Target, Piece]:  # fmt: skip
+def _network_piece(variant: Variant, engine: Engine, samples: SampleSet, multiply_adds: float) -> tuple[Target, Piece]:
     """Read the graph's weights and the crop once, do every multiply-add at the best rate."""
     (crops, scores), *_ = batches(samples, 1)
     name = f"{variant.label} network, one crop"

@@ -44,10 +44,17 @@ def rows_of(
         measurement = measured.get(piece.target)
         latency = summarize(measurement.samples_ms) if measurement else {"n": 0}
         floor, by = floor_ms(piece, bytes_per_second, rates)
-        rows.append({
-            "target": piece.target, "latency_ms": latency, "bytes_moved": round(piece.bytes_moved),
-            "multiply_adds": round(piece.multiply_adds), "floor_ms": round(floor, 6), "floor_by": by,
-            "times_floor": round(latency["p50"] / floor, 3) if latency["n"] and floor else None,
-            "error": measurement.error if measurement else None, "note": piece.note,
-        })  # fmt: skip
+        rows.append(
+            {
+                "target": piece.target,
+                "latency_ms": latency,
+                "bytes_moved": round(piece.bytes_moved),
+                "multiply_adds": round(piece.multiply_adds),
+                "floor_ms": round(floor, 6),
+                "floor_by": by,
+                "times_floor": round(latency["p50"] / floor, 3) if latency["n"] and floor else None,
+                "error": measurement.error if measurement else None,
+                "note": piece.note,
+            }
+        )
     return rows

@@ -47,11 +47,17 @@ def describe_input(samples: SampleSet, name: str) -> dict[str, Any]:
     """The input and the people found in it."""
     sizes = sorted({sample.image.shape[:2] for sample in samples.samples})
     return {
-        "name": name, "kind": samples.kind, "detector": samples.detector, "frames": samples.frames,
-        "frames_with_people": len(samples.samples), "people": samples.people,
-        "people_per_frame": round(samples.mean_people, 3), "image_sizes_hw": [list(size) for size in sizes],
-        "decode_ms": summarize(samples.decode_ms), "detect_ms": summarize(samples.detect_ms),
-    }  # fmt: skip
+        "name": name,
+        "kind": samples.kind,
+        "detector": samples.detector,
+        "frames": samples.frames,
+        "frames_with_people": len(samples.samples),
+        "people": samples.people,
+        "people_per_frame": round(samples.mean_people, 3),
+        "image_sizes_hw": [list(size) for size in sizes],
+        "decode_ms": summarize(samples.decode_ms),
+        "detect_ms": summarize(samples.detect_ms),
+    }
 
 
 def describe_target(measurement: Measurement, session: str = "rounds") -> dict[str, Any]:
@@ -60,30 +66,55 @@ def describe_target(measurement: Measurement, session: str = "rounds") -> dict[s
     status = "failed" if measurement.error else "measured" if samples else "not measured"
     is_work = target.kind not in ("null", "anchor")
     return {
-        "name": target.name, "kind": target.kind, "variant": target.variant or None,
-        "precision": target.precision or None, "runtime": target.runtime or None, "batch": round(target.batch, 3),
-        "session": session, "status": status, "error": measurement.error, "warmup_calls": measurement.warmup_calls,
-        "warmup_stable": measurement.warmup_stable, "first_call_ms": measurement.first_call_ms,
-        "latency_ms": summarize(samples), "cpu_ms": summarize(measurement.cpu_ms),
+        "name": target.name,
+        "kind": target.kind,
+        "variant": target.variant or None,
+        "precision": target.precision or None,
+        "runtime": target.runtime or None,
+        "batch": round(target.batch, 3),
+        "session": session,
+        "status": status,
+        "error": measurement.error,
+        "warmup_calls": measurement.warmup_calls,
+        "warmup_stable": measurement.warmup_stable,
+        "first_call_ms": measurement.first_call_ms,
+        "latency_ms": summarize(samples),
+        "cpu_ms": summarize(measurement.cpu_ms),
         "preempted_share": round(measurement.preempted / len(samples), 6) if samples else None,
         "p50_interval_ms": interval_of(samples, _MEDIAN).to_json() if len(samples) > 1 else None,
         "calls_per_second": per_second(samples),
         "people_per_second": per_second(samples, target.batch) if is_work and target.kind != "pipeline" else None,
-        "peak_extra_mib": None, "samples_ms": [round(value, 6) for value in samples],
+        "peak_extra_mib": None,
+        "samples_ms": [round(value, 6) for value in samples],
         "cpu_samples_ms": [round(value, 6) for value in measurement.cpu_ms],
-    }  # fmt: skip
+    }
 
 
 def refused_target(variant: str, precision: str, reason: str) -> dict[str, Any]:
     """The entry of a variant that failed its check."""
     return {
-        "name": f"{variant}, every target", "kind": "refused", "variant": variant, "precision": precision,
-        "runtime": None, "batch": None, "session": None, "status": "refused", "error": reason, "warmup_calls": 0,
-        "warmup_stable": False, "first_call_ms": None, "latency_ms": {"n": 0}, "cpu_ms": {"n": 0},
+        "name": f"{variant}, every target",
+        "kind": "refused",
+        "variant": variant,
+        "precision": precision,
+        "runtime": None,
+        "batch": None,
+        "session": None,
+        "status": "refused",
+        "error": reason,
+        "warmup_calls": 0,
+        "warmup_stable": False,
+        "first_call_ms": None,
+        "latency_ms": {"n": 0},
+        "cpu_ms": {"n": 0},
         "preempted_share": None,
-        "p50_interval_ms": None, "calls_per_second": None, "people_per_second": None, "peak_extra_mib": None,
-        "samples_ms": [], "cpu_samples_ms": [],
-    }  # fmt: skip
+        "p50_interval_ms": None,
+        "calls_per_second": None,
+        "people_per_second": None,
+        "peak_extra_mib": None,
+        "samples_ms": [],
+        "cpu_samples_ms": [],
+    }
 
 
 def describe_timing(session: Session) -> dict[str, Any]:
@@ -91,11 +122,14 @@ def describe_timing(session: Session) -> dict[str, Any]:
     return {
         "clock": "time.perf_counter_ns, monotonic; on a GPU the stages are between CUDA events",
         "order": "every round calls every target once, in an order drawn anew",
-        "rounds": session.rounds, "seconds": round(session.seconds, 3), "interrupted": session.interrupted,
+        "rounds": session.rounds,
+        "seconds": round(session.seconds, 3),
+        "interrupted": session.interrupted,
         "clock_steps": session.clock_steps,
         "wall_shift_s": None if session.wall_shift_s is None else round(session.wall_shift_s, 6),
-        "timed": TIMED, "not_timed": list(NOT_TIMED),
-    }  # fmt: skip
+        "timed": TIMED,
+        "not_timed": list(NOT_TIMED),
+    }
 
 
 def compare_variants(document: dict[str, Any], variants: Sequence[Variant]) -> list[dict[str, Any]]:
@@ -108,10 +142,14 @@ def compare_variants(document: dict[str, Any], variants: Sequence[Variant]) -> l
 def _compared(document: dict[str, Any], variant: Variant, reference: Variant | None) -> dict[str, Any]:
     label, check = variant.label, document["checks"][variant.label]
     entry: dict[str, Any] = {
-        "label": label, "model": variant.model, "precision": variant.precision, "tail": variant.tail,
-        "device": variant.device, "input_hw": list(variant.bundle.input_hw),
+        "label": label,
+        "model": variant.model,
+        "precision": variant.precision,
+        "tail": variant.tail,
+        "device": variant.device,
+        "input_hw": list(variant.bundle.input_hw),
         "status": "measured" if check["passed"] else "refused",
-    }  # fmt: skip
+    }
     for kind in ("engine", "tail", "parser"):
         mine, others = (_entry(document, kind, v.label if v else None) for v in (variant, reference))
         entry[f"{kind}_ms"] = mine["latency_ms"] if mine else None
@@ -139,12 +177,22 @@ def _baseline_entry(target: dict[str, Any]) -> dict[str, Any]:
     """The PyTorch form as a row of its own, without what only our variants have."""
     keys = ("engine_ms", "tail_ms", "engine_speed_up", "tail_speed_up", "parser_speed_up", "execution", "agreement")
     return {
-        "label": target["variant"], "model": target["variant"].removesuffix(" in PyTorch"), "precision": "fp32",
-        "tail": "pytorch", "device": "cpu", "input_hw": None, "status": target["status"],
-        "parser_ms": target["latency_ms"] if target["samples_ms"] else None, **dict.fromkeys(keys),
-        "accuracy": dict.fromkeys(SCORE_KEYS), "accuracy_note": None, "measured_accuracy": None, "energy": None,
-        "over_baseline": None, "open_ms": None,
-    }  # fmt: skip
+        "label": target["variant"],
+        "model": target["variant"].removesuffix(" in PyTorch"),
+        "precision": "fp32",
+        "tail": "pytorch",
+        "device": "cpu",
+        "input_hw": None,
+        "status": target["status"],
+        "parser_ms": target["latency_ms"] if target["samples_ms"] else None,
+        **dict.fromkeys(keys),
+        "accuracy": dict.fromkeys(SCORE_KEYS),
+        "accuracy_note": None,
+        "measured_accuracy": None,
+        "energy": None,
+        "over_baseline": None,
+        "open_ms": None,
+    }
 
 
 def _speed_up(
@@ -187,9 +235,13 @@ _NOTES = {"boxes": "boxes: ", "protocol": "protocol: ", "runtime": "on ", "note"
 
 
 def build(
-    parts: dict[str, Any], variants: Sequence[Variant], session: Session,
-    stages_ms: dict[str, dict[str, list[float]]], warnings: list[str], more_sessions: dict[str, Session] | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    parts: dict[str, Any],
+    variants: Sequence[Variant],
+    session: Session,
+    stages_ms: dict[str, dict[str, list[float]]],
+    warnings: list[str],
+    more_sessions: dict[str, Session] | None = None,
+) -> dict[str, Any]:
     """Put the whole document together.
 
     Args:
@@ -212,14 +264,18 @@ def build(
     for target in timed:
         target["peak_extra_mib"] = extra_mib.get(target["name"])
     document: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION, "kind": "qanet benchmark", "qanet_edge": __version__,
+        "schema_version": SCHEMA_VERSION,
+        "kind": "qanet benchmark",
+        "qanet_edge": __version__,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        **parts, "timing": describe_timing(session), "targets": timed + refused,
+        **parts,
+        "timing": describe_timing(session),
+        "targets": timed + refused,
         "stages": {
             label: {stage: summarize(samples) for stage, samples in stages.items()}
             for label, stages in stages_ms.items()
         },
-    }  # fmt: skip
+    }
     document["comparison"] = compare_variants(document, variants)
     document["models"] = [] if session.clock_steps else compare_models(document["targets"], variants)
     document["warnings"] = [*warnings, *_target_warnings(document["targets"]), *_clock_warnings(session)]
@@ -272,9 +328,11 @@ def read_document(path: Path) -> dict[str, Any]:
         raise QanetError(f"{path} is no benchmark result", expected="a results.json of qanet benchmark")
     if version > SCHEMA_VERSION:
         raise QanetError(
-            f"{path} was written by a newer qanet-edge", expected=f"schema {SCHEMA_VERSION} or older",
-            got=f"schema {version}", next_command="pip install --upgrade qanet-edge",
-        )  # fmt: skip
+            f"{path} was written by a newer qanet-edge",
+            expected=f"schema {SCHEMA_VERSION} or older",
+            got=f"schema {version}",
+            next_command="pip install --upgrade qanet-edge",
+        )
     return document
 
 

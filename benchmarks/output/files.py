@@ -85,16 +85,28 @@ def _comparison_table(document: dict[str, Any]) -> str:
         speed = entry["engine_speed_up"]
         rows.append(
             (
-                entry["label"], "-" if speed is None else f"{speed:.2f}x",
-                _times((entry["over_baseline"] or {}).get("value")), _share(entry["accuracy"]["miou"]),
-                _share(entry["accuracy"]["pixel_accuracy"]), _share(agreement.get("pixels")),
-                _share(agreement.get("foreground")), _share(agreement.get("miou")), _front(entry["pareto"]),
+                entry["label"],
+                "-" if speed is None else f"{speed:.2f}x",
+                _times((entry["over_baseline"] or {}).get("value")),
+                _share(entry["accuracy"]["miou"]),
+                _share(entry["accuracy"]["pixel_accuracy"]),
+                _share(agreement.get("pixels")),
+                _share(agreement.get("foreground")),
+                _share(agreement.get("miou")),
+                _front(entry["pareto"]),
             )
-        )  # fmt: skip
+        )
     header = (
-        "variant", "engine speed-up", "over PyTorch", "mIoU", "pixel acc.", "agree all", "agree foreground",
-        "agree mIoU", "Pareto front",
-    )  # fmt: skip
+        "variant",
+        "engine speed-up",
+        "over PyTorch",
+        "mIoU",
+        "pixel acc.",
+        "agree all",
+        "agree foreground",
+        "agree mIoU",
+        "Pareto front",
+    )
     return table(rows, header)
 
 

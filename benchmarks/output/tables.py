@@ -15,11 +15,15 @@ def more_tables(document: dict[str, Any]) -> list[str]:
 
 def _models(document: dict[str, Any]) -> str:
     rows = [
-        (f"{row['new']} over {row['old']}", row["kind"], row["of"],
-         _ratio(row["ratio"]),
-         row["verdict"] + (f": {row['reason']}" if row["reason"] else ""))
+        (
+            f"{row['new']} over {row['old']}",
+            row["kind"],
+            row["of"],
+            _ratio(row["ratio"]),
+            row["verdict"] + (f": {row['reason']}" if row["reason"] else ""),
+        )
         for row in document.get("models") or []
-    ]  # fmt: skip
+    ]
     return table(rows, ("models in the same rounds", "target", "of", "new / old (95%)", "verdict")) if rows else ""
 
 
@@ -48,10 +52,13 @@ def _pipeline(document: dict[str, Any]) -> str:
     found = document.get("pipeline") or {}
     stages = list(dict.fromkeys(stage for entry in found.values() for stage in entry["stages_ms"]))
     rows = [
-        (label, _figure(entry["ms_per_frame"].get("p50")),
-         *(_figure((entry["stages_ms"].get(stage) or {}).get("p50")) for stage in stages))
+        (
+            label,
+            _figure(entry["ms_per_frame"].get("p50")),
+            *(_figure((entry["stages_ms"].get(stage) or {}).get("p50")) for stage in stages),
+        )
         for label, entry in found.items()
-    ]  # fmt: skip
+    ]
     return table(rows, ("video pipeline, p50 ms", "a frame", *stages)) if rows else ""
 
 
@@ -62,29 +69,44 @@ def _energy(document: dict[str, Any]) -> str:
     if energy["status"] != "measured":
         return f"energy: unavailable: {energy['reason']}"
     rows = [
-        (label, _figure(entry.get("mj_per_frame")), _figure(entry.get("mj_per_person")), _figure(entry.get("watts")),
-         entry["reason"] or "")
+        (
+            label,
+            _figure(entry.get("mj_per_frame")),
+            _figure(entry.get("mj_per_person")),
+            _figure(entry.get("watts")),
+            entry["reason"] or "",
+        )
         for label, entry in energy["by_variant"].items()
-    ]  # fmt: skip
+    ]
     head = f"energy by {energy['source']}, above {energy['idle_w']:.2f} W idle"
     return table(rows, (head, "mJ a frame", "mJ a person", "W", ""))
 
 
 def _pieces(document: dict[str, Any]) -> str:
     rows = [
-        (row["target"], _figure(row["latency_ms"].get("p50")), _figure(row["floor_ms"]), row["floor_by"],
-         _figure(row["times_floor"]))
+        (
+            row["target"],
+            _figure(row["latency_ms"].get("p50")),
+            _figure(row["floor_ms"]),
+            row["floor_by"],
+            _figure(row["times_floor"]),
+        )
         for row in (document.get("micro") or {}).get("rows", [])
-    ]  # fmt: skip
+    ]
     return table(rows, ("piece", "p50 ms", "floor ms", "floor by", "times the floor")) if rows else ""
 
 
 def _mlperf(document: dict[str, Any]) -> str:
     rows = [
-        (label, entry["scenario"], "VALID" if entry["valid"] else "INVALID", _figure(entry.get("p90_ms")),
-         _figure(entry.get("samples_per_second")))
+        (
+            label,
+            entry["scenario"],
+            "VALID" if entry["valid"] else "INVALID",
+            _figure(entry.get("p90_ms")),
+            _figure(entry.get("samples_per_second")),
+        )
         for label, entry in (document.get("mlperf") or {}).items()
-    ]  # fmt: skip
+    ]
     return table(rows, ("MLPerf loadgen", "scenario", "by its rules", "p90 ms", "samples/s")) if rows else ""
 
 

@@ -55,10 +55,15 @@ def group_layers(layers: Sequence[Layer]) -> list[dict[str, Any]]:
             key = layer.precision or "not told"
             by_precision[key] = by_precision.get(key, 0.0) + layer.ms
         ms = sum(layer.ms for layer in members)
-        rows.append({
-            "block": block, "ms": round(ms, 6), "share": round(ms / total, 6) if total else None,
-            "layers": len(members), "ms_by_precision": {key: round(value, 6) for key, value in by_precision.items()},
-        })  # fmt: skip
+        rows.append(
+            {
+                "block": block,
+                "ms": round(ms, 6),
+                "share": round(ms / total, 6) if total else None,
+                "layers": len(members),
+                "ms_by_precision": {key: round(value, 6) for key, value in by_precision.items()},
+            }
+        )
     return sorted(rows, key=lambda row: -row["ms"])
 
 
@@ -66,6 +71,9 @@ def describe_profile(layers: Sequence[Layer], calls: int, source: str) -> dict[s
     """Plain data: source, calls, total_ms, blocks, layers (slowest first)."""
     ordered = sorted(layers, key=lambda layer: -layer.ms)
     return {
-        "source": source, "calls": calls, "total_ms": round(sum(layer.ms for layer in layers), 6),
-        "blocks": group_layers(layers), "layers": [{**asdict(layer), "ms": round(layer.ms, 6)} for layer in ordered],
-    }  # fmt: skip
+        "source": source,
+        "calls": calls,
+        "total_ms": round(sum(layer.ms for layer in layers), 6),
+        "blocks": group_layers(layers),
+        "layers": [{**asdict(layer), "ms": round(layer.ms, 6)} for layer in ordered],
+    }

@@ -13,9 +13,12 @@ from qanet.runtime.engines.tensorrt_choice import MODULES
 
 
 def profile_engine(
-    variant: Variant, engine: Engine, crops: NDArray[np.uint8], box_scores: NDArray[np.float32],
+    variant: Variant,
+    engine: Engine,
+    crops: NDArray[np.uint8],
+    box_scores: NDArray[np.float32],
     threads: int | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """See `describe_profile`; {"source": None, "reason": ...} for a runtime without a profiler."""
     if engine.runtime == "openvino":
         return profile_openvino(variant, crops, box_scores, threads=threads)

@@ -14,9 +14,12 @@ _WARM_UP = 3
 
 
 def profile_openvino(
-    variant: Variant, crops: NDArray[np.uint8], box_scores: NDArray[np.float32], calls: int = 20,
+    variant: Variant,
+    crops: NDArray[np.uint8],
+    box_scores: NDArray[np.float32],
+    calls: int = 20,
     threads: int | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Compile the variant's graph once more with counters on, which cost a little themselves, and run one batch.
 
     Args:

@@ -95,10 +95,16 @@ def chrome_trace(events: list[Event]) -> dict[str, Any]:
         for name, number in threads.items()
     ]
     spans = [
-        {"name": e.name, "ph": "X", "pid": 1, "tid": threads[e.thread], "ts": round(e.start_us - first, 3),
-         "dur": round(e.duration_us, 3)}
+        {
+            "name": e.name,
+            "ph": "X",
+            "pid": 1,
+            "tid": threads[e.thread],
+            "ts": round(e.start_us - first, 3),
+            "dur": round(e.duration_us, 3),
+        }
         for e in sorted(events, key=lambda e: e.start_us)
-    ]  # fmt: skip
+    ]
     return {"displayTimeUnit": "ms", "traceEvents": named + spans}
 
 

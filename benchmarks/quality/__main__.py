@@ -44,11 +44,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     split = args.split or default_split(args.data, args.format)
     data = open_dataset(args.data, args.format, split=split, labels=parser.bundle.labels)
     document = {
-        "bundle": parser.bundle.name, "precision": parser.engine.precision, "runtime": parser.engine.runtime,
-        "views": parser.augmentation.views, "flip": args.flip, "scales": scales, "data": Path(args.data).resolve().name,
-        "format": args.format, "split": split, "boxes": Path(args.boxes).name, "protocol": args.protocol,
-        "synthetic": is_synthetic(Path(args.data)), "qanet_edge": __version__,
-    } | study(parser, data, Path(args.boxes), args.protocol, quiet=args.json)  # fmt: skip
+        "bundle": parser.bundle.name,
+        "precision": parser.engine.precision,
+        "runtime": parser.engine.runtime,
+        "views": parser.augmentation.views,
+        "flip": args.flip,
+        "scales": scales,
+        "data": Path(args.data).resolve().name,
+        "format": args.format,
+        "split": split,
+        "boxes": Path(args.boxes).name,
+        "protocol": args.protocol,
+        "synthetic": is_synthetic(Path(args.data)),
+        "qanet_edge": __version__,
+    } | study(parser, data, Path(args.boxes), args.protocol, quiet=args.json)
     words = text(document)
     written = write_study(Path(args.output), document, words)
     emit(args.json, document, f"{words}\n\nwrote {', '.join(str(path) for path in written[:3])}")
@@ -62,9 +71,12 @@ def study(parser: Parser, data: DataSet, boxes: Path, protocol: str, quiet: bool
     chosen = plan(parser.bundle.threshold, protocol)
     detected = read_detections(boxes, data.image_ids)
     images = tqdm(
-        parse_images(parser, data.images(detected), chosen.thresholds, chosen.base), total=len(data.image_ids),
-        unit="image", desc="quality", disable=quiet or None,
-    )  # fmt: skip
+        parse_images(parser, data.images(detected), chosen.thresholds, chosen.base),
+        total=len(data.image_ids),
+        unit="image",
+        desc="quality",
+        disable=quiet or None,
+    )
     return evaluate(images, parser.bundle.labels.num_classes, chosen)
 
 
@@ -72,9 +84,10 @@ def write_study(folder: Path, document: dict[str, Any], words: str) -> list[Path
     """Write the study's files, each whole or not at all; their paths, the page first."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {
-        "report.html": page(document), "results.txt": words + "\n",
+        "report.html": page(document),
+        "results.txt": words + "\n",
         "results.json": json.dumps(plain(document), indent=1, allow_nan=False) + "\n",
-    }  # fmt: skip
+    }
     files |= {f"{stem}.svg": f"{drawn}\n" for stem, drawn in reliability_charts(document).items()}
     for name, content in files.items():
         write_text(folder / name, content)

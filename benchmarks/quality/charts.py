@@ -85,9 +85,16 @@ def curves(title: str, xs: Sequence[float], series: dict[str, Sequence[float]], 
 
 def _svg(title: str, width: float, height: float, parts: Sequence[Safe]) -> Safe:
     return tag(
-        "svg", tag("title", title), *parts, xmlns=_NAMESPACE, viewBox=f"0 0 {_n(width)} {_n(height)}", class_="chart",
-        role="img", aria_label=title, font_family=_FONT,
-    )  # fmt: skip
+        "svg",
+        tag("title", title),
+        *parts,
+        xmlns=_NAMESPACE,
+        viewBox=f"0 0 {_n(width)} {_n(height)}",
+        class_="chart",
+        role="img",
+        aria_label=title,
+        font_family=_FONT,
+    )
 
 
 def _text(

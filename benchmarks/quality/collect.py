@@ -65,8 +65,12 @@ def _predictions(found: Detections, scored: ViewScores, iou: NDArray[np.float32]
     box = np.clip(found.scores, 0, 1)
     return [
         Prediction(
-            scored.labels[i], float(box[i]), float(iou[i]), float(scored.pixel_scores[i, base]),
-            scored.part_scores[i, base], scored.rois[i].tolist(),
+            scored.labels[i],
+            float(box[i]),
+            float(iou[i]),
+            float(scored.pixel_scores[i, base]),
+            scored.part_scores[i, base],
+            scored.rois[i].tolist(),
         )
         for i in range(len(found))
-    ]  # fmt: skip
+    ]

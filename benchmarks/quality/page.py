@@ -11,10 +11,16 @@ from qanet.cli.commandline import table as text_table
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # nothing may be fetched, whatever a name in the data says
 _NAMES = {
-    "ap_p": "AP^p", "ap_p_50": "AP^p 50", "pcp_50": "PCP 50", "ap_r": "AP^r", "ap_r_50": "AP^r 50",
-    "rank_correlation_quality": "rank corr. people", "rank_correlation_part_quality": "rank corr. parts",
-    "ece_quality": "ECE people", "ece_part_quality": "ECE parts",
-}  # fmt: skip
+    "ap_p": "AP^p",
+    "ap_p_50": "AP^p 50",
+    "pcp_50": "PCP 50",
+    "ap_r": "AP^r",
+    "ap_r_50": "AP^r 50",
+    "rank_correlation_quality": "rank corr. people",
+    "rank_correlation_part_quality": "rank corr. parts",
+    "ece_quality": "ECE people",
+    "ece_part_quality": "ECE parts",
+}
 _SCORES = {"box": "box score", "iou": "IoU score", "pixel": "pixel score", "quality": "Q"}
 _FRACTIONS = ("ap_p", "ap_p_50", "pcp_50", "ap_r", "ap_r_50")
 
@@ -68,11 +74,13 @@ def page(document: dict[str, Any]) -> str:
     """The HTML page."""
     title = f"{document['bundle']}: what each score is worth"
     head = tag(
-        "head", tag("meta", charset="utf-8"),
+        "head",
+        tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        tag("title", title), tag("style", Safe(CSS)),
-    )  # fmt: skip
+        tag("title", title),
+        tag("style", Safe(CSS)),
+    )
     top = tag("header", tag("h1", title), paragraph(headline(document), class_="quiet"), class_="top")
     sections = [_main(document), _reliability(document), _grid(document), _thresholds(document), _about(document)]
     body = tag("body", top, tag("main", *sections))
@@ -108,13 +116,15 @@ def _reliability(document: dict[str, Any]) -> Safe:
         words = f"rank correlation {_plain(entry['rank_correlation'])}, calibration error {_plain(entry['ece'])}"
         figures.append(tag("figure", drawn, tag("figcaption", words)))
     return section(
-        "reliability", "Reliability of each score",
+        "reliability",
+        "Reliability of each score",
         tag("div", *figures, class_="crops"),
         paragraph(
             "People: the mean class IoU with the best ground truth. Parts: the IoU of the part's class with that "
-            "person; box and IoU score are the person's. A disc's area is its bin's share of all.", class_="note",
+            "person; box and IoU score are the person's. A disc's area is its bin's share of all.",
+            class_="note",
         ),
-    )  # fmt: skip
+    )
 
 
 def _grid(document: dict[str, Any]) -> Safe:
@@ -123,16 +133,12 @@ def _grid(document: dict[str, Any]) -> Safe:
     for key in ("ap_r", "ap_p"):
         values = [row[key] for row in document["grid"]]
         low, high = min(values), max(values)
-        rows = [
-            (f"{b:g}", *(_shaded(by_weights[(1.0, b, g)][key], low, high) for g in GRID_PIXEL)) for b in GRID_IOU
-        ]  # fmt: skip
+        rows = [(f"{b:g}", *(_shaded(by_weights[(1.0, b, g)][key], low, high) for g in GRID_PIXEL)) for b in GRID_IOU]
         caption = (
             f"{_NAMES[key]} x 100 by the exponents of the IoU score (rows) and of the pixel score (columns), box 1"
         )
         shown.append(table(caption, ("IoU \\ pixel", *(f"{g:g}" for g in GRID_PIXEL)), rows))
-    others = [
-        (_exponents(row["weights"]), *_figures(row)) for row in document["grid"] if row["weights"][0] == 0
-    ]  # fmt: skip
+    others = [(_exponents(row["weights"]), *_figures(row)) for row in document["grid"] if row["weights"][0] == 0]
     shown.append(table("without the box score; metrics x 100", ("a, b, g", *_NAMES.values()), others))
     return section("grid", f"Exponents ({document['protocol']} protocol)", *shown)
 
@@ -146,19 +152,24 @@ def _thresholds(document: dict[str, Any]) -> Safe:
     ]
     cells = [(f"{row['threshold']:g}", *_figures(row)) for row in rows]
     return section(
-        "thresholds", f"Pixel threshold ({document['protocol']} protocol)", tag("div", *drawn, class_="pair"),
+        "thresholds",
+        f"Pixel threshold ({document['protocol']} protocol)",
+        tag("div", *drawn, class_="pair"),
         table("QAM at each threshold; metrics x 100", ("T", *_NAMES.values()), cells),
-    )  # fmt: skip
+    )
 
 
 def _about(document: dict[str, Any]) -> Safe:
     maps = document["maps"]["official"]
     rows = [
-        ("data", document["data"]), ("boxes", document["boxes"]), ("bundle", document["bundle"]),
+        ("data", document["data"]),
+        ("boxes", document["boxes"]),
+        ("bundle", document["bundle"]),
         ("mIoU of the semantic map x 100", _percent(maps["miou"])),
         ("boundary mIoU x 100", _percent(maps["boundary_miou"])),
-        ("views a person", document["views"]), ("qanet-edge", document["qanet_edge"]),
-    ]  # fmt: skip
+        ("views a person", document["views"]),
+        ("qanet-edge", document["qanet_edge"]),
+    ]
     return section("about", "What was measured", facts(rows))
 
 

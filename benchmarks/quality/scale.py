@@ -31,13 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise QanetError("bad --people", expected="1 or more", got=args.people)
     document = measure(args.people, args.classes, args.protocol)
     emit(
-        args.json, document,
+        args.json,
+        document,
         f"{document['people']} people in {document['images']} images of {_IMAGE_HW[1]}x{_IMAGE_HW[0]}, "
         f"{args.classes} classes, {args.protocol} protocol: {document['add_s']:.1f} s for the images and "
         f"{document['report_s']:.2f} s for the report, {document['cpu_s']:.1f} s of them on a CPU; "
         f"peak resident memory {document['peak_mib']:.0f} MiB, "
         f"{document['start_mib']:.0f} MiB before the first image",
-    )  # fmt: skip
+    )
     return 0
 
 
@@ -54,11 +55,18 @@ def measure(people: int, num_classes: int, protocol: str) -> dict[str, Any]:
     report = evaluator.report()
     done, cpu_done = time.perf_counter(), time.process_time()
     return {
-        "people": report["predictions"], "images": count, "classes": num_classes, "protocol": protocol,
-        "add_s": added - begin, "report_s": done - added, "cpu_s": cpu_done - cpu_begin,
-        "start_mib": start_mib, "peak_mib": _peak_mib(),
-        "ap_p": report["ap_p"], "ap_r": report["ap_r"],
-    }  # fmt: skip
+        "people": report["predictions"],
+        "images": count,
+        "classes": num_classes,
+        "protocol": protocol,
+        "add_s": added - begin,
+        "report_s": done - added,
+        "cpu_s": cpu_done - cpu_begin,
+        "start_mib": start_mib,
+        "peak_mib": _peak_mib(),
+        "ap_p": report["ap_p"],
+        "ap_r": report["ap_r"],
+    }
 
 
 def _images(num_classes: int) -> Iterator[tuple[Truth, list[Prediction]]]:

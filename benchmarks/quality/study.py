@@ -12,17 +12,27 @@ Weights = tuple[float, float, float]
 
 BOX, PIXEL, IOU, QAM = "box", "box + pixel", "box + IoU", "box + IoU + pixel (QAM)"
 MAIN: dict[str, Weights] = {
-    BOX: (1, 0, 0), PIXEL: (1, 0, QAM_WEIGHTS[2]), IOU: (1, QAM_WEIGHTS[1], 0), QAM: QAM_WEIGHTS,
-}  # fmt: skip
+    BOX: (1, 0, 0),
+    PIXEL: (1, 0, QAM_WEIGHTS[2]),
+    IOU: (1, QAM_WEIGHTS[1], 0),
+    QAM: QAM_WEIGHTS,
+}
 GRID_IOU = (0.0, 0.5, 1.0, 2.0)  # exponents; that of the box is 1, since only their ratios order people
 GRID_PIXEL = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0)
 WITHOUT_BOX: tuple[Weights, ...] = ((0, 1, 0), (0, 0, 1), (0, QAM_WEIGHTS[1], QAM_WEIGHTS[2]))
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # T of the pixel score
 CLAIMED_AP_R_GAIN = 0.10  # arXiv 2103.05997, abstract: more than +10 AP^r from QAM
 FIGURES = (
-    "ap_p", "ap_p_50", "pcp_50", "ap_r", "ap_r_50", "rank_correlation_quality", "rank_correlation_part_quality",
-    "ece_quality", "ece_part_quality",
-)  # fmt: skip
+    "ap_p",
+    "ap_p_50",
+    "pcp_50",
+    "ap_r",
+    "ap_r_50",
+    "rank_correlation_quality",
+    "rank_correlation_part_quality",
+    "ece_quality",
+    "ece_part_quality",
+)
 SCORES = ("box", "iou", "pixel", "quality")
 _MAPS = ("miou", "pixel_accuracy", "mean_accuracy", "mean_recall", "mean_f_measure", "boundary_miou")
 
@@ -43,9 +53,10 @@ class Plan:
     def main_index(self, protocol: str, scores: str) -> int:
         """Which setting a row of the main table is."""
         return next(
-            index for index, (table, told, setting) in enumerate(self.rows)
+            index
+            for index, (table, told, setting) in enumerate(self.rows)
             if table == "main" and told["scores"] == scores and setting.protocol == protocol
-        )  # fmt: skip
+        )
 
 
 def plan(threshold: float, protocol: str = "official") -> Plan:
@@ -101,12 +112,16 @@ def evaluate(images: Iterable[ParsedImage], num_classes: int, chosen: Plan) -> d
         gain["ap_r_interval"] = sweep.ap_r_gain_interval(*pair)
     document["scores"] = [
         {
-            "of": "parts" if of else "people", "score": name, "true_iou": first[f"mean_true_{of}iou"],
-            "rank_correlation": first[f"rank_correlation_{of}{name}"], "ece": first[f"ece_{of}{name}"],
+            "of": "parts" if of else "people",
+            "score": name,
+            "true_iou": first[f"mean_true_{of}iou"],
+            "rank_correlation": first[f"rank_correlation_{of}{name}"],
+            "ece": first[f"ece_{of}{name}"],
             "reliability": first[f"reliability_{of}{name}"],
         }
-        for of in ("", "part_") for name in SCORES
-    ]  # fmt: skip
+        for of in ("", "part_")
+        for name in SCORES
+    ]
     return document
 
 

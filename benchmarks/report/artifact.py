@@ -30,16 +30,20 @@ def header(document: dict[str, Any]) -> Safe:
     ]
     place = [plain(g.get("name")) for g in document.get("machine", {}).get("gpus") or []] or [plain(cpu.get("model"))]
     where = [
-        f"on {', '.join(place)}", f"{cpu['usable_cpus']} CPUs" if cpu.get("usable_cpus") else None,
+        f"on {', '.join(place)}",
+        f"{cpu['usable_cpus']} CPUs" if cpu.get("usable_cpus") else None,
         f"input {plain(source.get('name'))}",
         plain(document.get("created")).replace("T", " ").replace("+00:00", " UTC"),
-    ]  # fmt: skip
+    ]
     return tag(
-        "header", tag("h1", f"{plain(bundle.get('name'))}: latency and accuracy"),
+        "header",
+        tag("h1", f"{plain(bundle.get('name'))}: latency and accuracy"),
         paragraph(", ".join(part for part in network if part), class_="quiet"),
         paragraph(", ".join(part for part in where if part), class_="quiet"),
-        _cards(document), _warnings(document.get("warnings") or []), class_="top",
-    )  # fmt: skip
+        _cards(document),
+        _warnings(document.get("warnings") or []),
+        class_="top",
+    )
 
 
 def _cards(document: dict[str, Any]) -> Safe | None:
@@ -85,12 +89,14 @@ def engines(document: dict[str, Any]) -> Safe:
         targets = ", ".join(entry.get("targets") or [])
         rows.append(
             [
-                f"{_model(entry)}{entry.get('precision')}, {entry.get('runtime')} {entry.get('version', '')}", targets,
+                f"{_model(entry)}{entry.get('precision')}, {entry.get('runtime')} {entry.get('version', '')}",
+                targets,
                 _shares(census.get("multiply_add_shares"), "multiply-adds"),
                 _shares(census.get("layer_shares"), "layers"),
-                plain(census.get("reformats")), mebibytes(entry.get("bytes")),
+                plain(census.get("reformats")),
+                mebibytes(entry.get("bytes")),
             ]
-        )  # fmt: skip
+        )
         if census.get("note"):
             notes.append(f"{entry.get('precision')}: {census['note']}")
     columns = ("engine", "target", "multiply-adds in", "layers in", "reformats", "MiB")
@@ -127,10 +133,14 @@ def files(document: dict[str, Any]) -> Safe:
 def _files_of(bundle: dict[str, Any]) -> list[Safe]:
     graphs = {file: precision for precision, file in (bundle.get("graphs") or {}).items()}
     rows = [
-        [name, f"{graphs[name]} graph" if name in graphs else "", tag("code", str(entry.get("sha256", ""))[:16]),
-         mebibytes(entry.get("bytes"))]
+        [
+            name,
+            f"{graphs[name]} graph" if name in graphs else "",
+            tag("code", str(entry.get("sha256", ""))[:16]),
+            mebibytes(entry.get("bytes")),
+        ]
         for name, entry in (bundle.get("files") or {}).items()
-    ]  # fmt: skip
+    ]
     made = bundle.get("made") or {}
     settings = [("QAM exponents (box, IoU, pixel)", plain(bundle.get("qam_weights")))]
     settings += [("pixel score threshold", plain(bundle.get("pixel_score_threshold")))]

@@ -128,8 +128,18 @@ def scatter(title: str, points: Sequence[Point], x_name: str, y_name: str) -> Sa
         x, y = at(point)
         if point.interval is not None:
             ends_y = [at(replace(point, y=end))[1] for end in point.interval]
-            parts.append(tag("line", x1=number(x), x2=number(x), y1=number(ends_y[0]), y2=number(ends_y[1]),
-                             stroke=colour_of(point.precision), stroke_width="1.5", stroke_opacity="0.6"))  # fmt: skip
+            parts.append(
+                tag(
+                    "line",
+                    x1=number(x),
+                    x2=number(x),
+                    y1=number(ends_y[0]),
+                    y2=number(ends_y[1]),
+                    stroke=colour_of(point.precision),
+                    stroke_width="1.5",
+                    stroke_opacity="0.6",
+                )
+            )
         parts.append(_mark(point.precision, x, y))
         words = f"{point.name or point.precision} {milliseconds(point.x)} ms, {point.y * 100:.1f}%"
         parts.append(_label(str(index) if is_numbered else words, x, y, placed, (left, top, right, bottom)))
@@ -195,9 +205,14 @@ def share_bar(title: str, shares: dict[str, float]) -> Safe:
 def svg(title: str, height: float, parts: Sequence[Safe]) -> Safe:
     """A chart WIDTH units wide, with its title for who cannot see it."""
     return tag(
-        "svg", tag("title", title), *parts, viewBox=f"0 0 {WIDTH} {number(height)}", class_="chart", role="img",
+        "svg",
+        tag("title", title),
+        *parts,
+        viewBox=f"0 0 {WIDTH} {number(height)}",
+        class_="chart",
+        role="img",
         aria_label=title,
-    )  # fmt: skip
+    )
 
 
 def text(
@@ -205,9 +220,16 @@ def text(
 ) -> Safe:
     """Words in a chart; bold ones with a halo."""
     return tag(
-        "text", words, x=number(x), y=number(y), text_anchor=anchor, fill=fill, font_size=size, font_weight=weight,
+        "text",
+        words,
+        x=number(x),
+        y=number(y),
+        text_anchor=anchor,
+        fill=fill,
+        font_size=size,
+        font_weight=weight,
         class_="halo" if weight else None,
-    )  # fmt: skip
+    )
 
 
 def _tick(value: float) -> str:

@@ -87,9 +87,13 @@ def distributions(title: str, rows: Sequence[tuple[str, str | None, Sequence[flo
 
 
 def _histogram(
-    name: str, precision: str | None, samples: np.ndarray, y: float, x_range: tuple[float, float],
+    name: str,
+    precision: str | None,
+    samples: np.ndarray,
+    y: float,
+    x_range: tuple[float, float],
     values: tuple[float, float],
-) -> list[Safe]:  # fmt: skip
+) -> list[Safe]:
     """One row: the name above, bars below, the median as a line."""
     left, right = x_range
     low, high = values
@@ -97,11 +101,18 @@ def _histogram(
     tallest, colour, base = max(int(counts.max()), 1), colour_of(precision), y + _ROW - 4
     width = (right - left) / _BINS
     parts = [
-        tag("rect", x=number(left + i * width), y=number(base - count / tallest * 28), width=number(width - 0.5),
-            height=number(count / tallest * 28), fill=colour, fill_opacity="0.75")
+        tag(
+            "rect",
+            x=number(left + i * width),
+            y=number(base - count / tallest * 28),
+            width=number(width - 0.5),
+            height=number(count / tallest * 28),
+            fill=colour,
+            fill_opacity="0.75",
+        )
         for i, count in enumerate(counts.tolist())
         if count
-    ]  # fmt: skip
+    ]
     median = float(np.median(samples))
     x = left + (median - low) / (high - low) * (right - left)
     parts.append(tag("line", x1=number(x), x2=number(x), y1=number(base - 30), y2=number(base), stroke="#1b2733"))

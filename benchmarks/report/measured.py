@@ -32,9 +32,11 @@ def stages(document: dict[str, Any]) -> Safe:
     people = source.get("people_per_frame")
     words = f"{people:.3g} people a frame on average. {_BAR_NOTE}" if people else _BAR_NOTE
     return section(
-        "stages", "Stages of a frame", _staged("Stages of the whole parser", by_stage, words),
+        "stages",
+        "Stages of a frame",
+        _staged("Stages of the whole parser", by_stage, words),
         paragraph(note, class_="note") if note else None,
-    )  # fmt: skip
+    )
 
 
 def pipeline(document: dict[str, Any]) -> Safe | None:
@@ -48,16 +50,21 @@ def pipeline(document: dict[str, Any]) -> Safe | None:
     }
     frames, people = parse.get("frames"), parse.get("people")
     facts = [
-        f"{_known(frames)} frames", f"{people / frames:.2f} people a frame" if people is not None and frames else None,
-        f"{_known(parse.get('frames_per_second'))} frames/s end to end", f"model {_known(parse.get('model'))}",
-        f"{precision} on {_known(parse.get('runtime'))}", f"detector {_known(parse.get('detector'))}",
+        f"{_known(frames)} frames",
+        f"{people / frames:.2f} people a frame" if people is not None and frames else None,
+        f"{_known(parse.get('frames_per_second'))} frames/s end to end",
+        f"model {_known(parse.get('model'))}",
+        f"{precision} on {_known(parse.get('runtime'))}",
+        f"detector {_known(parse.get('detector'))}",
         "interrupted" if parse.get("interrupted") else None,
-    ]  # fmt: skip
+    ]
     note = f"Decoding and writing run in threads of their own, beside the parsing. {_BAR_NOTE}"
     return section(
-        "pipeline", "The whole video", paragraph(", ".join(f for f in facts if f) + "."),
+        "pipeline",
+        "The whole video",
+        paragraph(", ".join(f for f in facts if f) + "."),
         _staged("Stages of qanet parse", by_stage, note),
-    )  # fmt: skip
+    )
 
 
 def video(document: dict[str, Any]) -> Safe | None:
@@ -107,11 +114,13 @@ def targets(document: dict[str, Any]) -> Safe:
         state = target["status"] + (f": {target['error']}" if target.get("error") else "")
         rows.append(
             [
-                target["name"], tag("span", state, class_="wrap") if target.get("error") else state,
+                target["name"],
+                tag("span", state, class_="wrap") if target.get("error") else state,
                 *(milliseconds(figures.get(key)) for key in _FIGURES),
-                "" if target.get("kind") in _NO_PEOPLE else rate(target.get("people_per_second")), figures.get("n", 0),
+                "" if target.get("kind") in _NO_PEOPLE else rate(target.get("people_per_second")),
+                figures.get("n", 0),
             ]
-        )  # fmt: skip
+        )
     timing = document.get("timing", {})
     header = ("target", "status", "p50", "p90", "p95", "p99", "max", "MAD", "people/s", "samples")
     note = (
@@ -129,11 +138,14 @@ def scope(document: dict[str, Any]) -> Safe:
     timed = [tag("li", tag("strong", kind), ": ", words) for kind, words in (timing.get("timed") or {}).items()]
     left_out = [tag("li", words) for words in timing.get("not_timed") or []]
     return section(
-        "scope", "What was timed, and what was not",
+        "scope",
+        "What was timed, and what was not",
         paragraph(f"Clock: {_known(timing.get('clock'))}. Order: {_known(timing.get('order'))}."),
-        tag("h3", "Timed"), tag("ul", *timed, class_="scope"),
-        tag("h3", "Not timed"), tag("ul", *left_out, class_="scope"),
-    )  # fmt: skip
+        tag("h3", "Timed"),
+        tag("ul", *timed, class_="scope"),
+        tag("h3", "Not timed"),
+        tag("ul", *left_out, class_="scope"),
+    )
 
 
 def _known(value: object) -> Safe | str:

@@ -7,9 +7,13 @@ from qanet.benchmarks.report.markup import Safe, paragraph, section, table, tag
 from qanet.benchmarks.report.values import NOT_MEASURED, label_of, milliseconds, plain, share
 
 _ACCURACIES = {
-    "miou": "mIoU", "pixel_accuracy": "pixel accuracy", "ap_p": "AP^p", "ap_r": "AP^r",
-    "rank_correlation_quality": "rank correlation of Q", "ece_quality": "calibration error of Q",
-}  # fmt: skip
+    "miou": "mIoU",
+    "pixel_accuracy": "pixel accuracy",
+    "ap_p": "AP^p",
+    "ap_r": "AP^r",
+    "rank_correlation_quality": "rank correlation of Q",
+    "ece_quality": "calibration error of Q",
+}
 _PLOTTED_KINDS = (("engine", "Engine, one crop"), ("parser", "Whole frame"), ("baseline", "Whole frame in PyTorch"))
 _BLOCKS_SHOWN = 12
 
@@ -26,19 +30,25 @@ def accuracy(document: dict[str, Any]) -> Safe | None:
     note = next(iter(measured.values())).get("note", "")
     header = ("variant", "images", *_ACCURACIES.values())
     return section(
-        "accuracy", "Accuracy, measured here",
+        "accuracy",
+        "Accuracy, measured here",
         table("Value and 95% interval, from drawing the images again", header, rows),
         paragraph(f"{note}. The interval tells what other images of the same kind would give.", class_="note"),
-    )  # fmt: skip
+    )
 
 
 def models(document: dict[str, Any]) -> Safe | None:
     """The models of one run against the first of them."""
     rows = [
-        [f"{row['new']} over {row['old']}", row["kind"], row["of"], _ratio(row["ratio"]),
-         tag("span", row["verdict"] + (f": {row['reason']}" if row["reason"] else ""), class_="wrap")]
+        [
+            f"{row['new']} over {row['old']}",
+            row["kind"],
+            row["of"],
+            _ratio(row["ratio"]),
+            tag("span", row["verdict"] + (f": {row['reason']}" if row["reason"] else ""), class_="wrap"),
+        ]
         for row in document.get("models") or []
-    ]  # fmt: skip
+    ]
     header = ("models", "target", "of", "new / old (95%)", "verdict")
     return section("models", "Models in the same rounds", table("Medians", header, rows, 3)) if rows else None
 
@@ -53,8 +63,13 @@ def spread(document: dict[str, Any]) -> Safe | None:
             if t.get("kind") == kind and t.get("samples_ms") and (kind != "engine" or t.get("batch") == 1)
         ]
         if rows:
-            figures.append(tag("figure", distributions(f"Distribution of latencies: {title}", rows),
-                               tag("figcaption", f"{title}. Line: the median.")))  # fmt: skip
+            figures.append(
+                tag(
+                    "figure",
+                    distributions(f"Distribution of latencies: {title}", rows),
+                    tag("figcaption", f"{title}. Line: the median."),
+                )
+            )
     return section("spread", "Distributions", tag("div", *figures, class_="pair")) if figures else None
 
 
@@ -72,8 +87,9 @@ def sweeps(document: dict[str, Any]) -> Safe | None:
             for label, points in (found.get(key) or {}).items()
         ]
         if drawn:
-            figures.append(tag("figure", curves(f"Frame latency over {x_name}", drawn, x_name),
-                               tag("figcaption", words)))  # fmt: skip
+            figures.append(
+                tag("figure", curves(f"Frame latency over {x_name}", drawn, x_name), tag("figcaption", words))
+            )
     return section("sweeps", "How the time grows", tag("div", *figures, class_="pair")) if figures else None
 
 
@@ -88,10 +104,15 @@ def costs(document: dict[str, Any]) -> Safe | None:
         t.get("variant"): t.get("peak_extra_mib") for t in document.get("targets", []) if t.get("kind") == "parser"
     }
     rows = [
-        [label, milliseconds(opened.get(label)), _cold(cold.get(label)), _figure(extra.get(label)),
-         *_energy(energy, label)]
+        [
+            label,
+            milliseconds(opened.get(label)),
+            _cold(cold.get(label)),
+            _figure(extra.get(label)),
+            *_energy(energy, label),
+        ]
         for label in labels
-    ]  # fmt: skip
+    ]
     header = (
         "variant",
         "engine opened, ms",
@@ -112,10 +133,16 @@ def pieces(document: dict[str, Any]) -> Safe | None:
     if not micro:
         return None
     rows = [
-        [row["target"], row["note"], milliseconds(row["latency_ms"].get("p50")), milliseconds(row["floor_ms"]),
-         row["floor_by"], NOT_MEASURED if row["times_floor"] is None else f"{row['times_floor']:.1f}\u00d7"]
+        [
+            row["target"],
+            row["note"],
+            milliseconds(row["latency_ms"].get("p50")),
+            milliseconds(row["floor_ms"]),
+            row["floor_by"],
+            NOT_MEASURED if row["times_floor"] is None else f"{row['times_floor']:.1f}\u00d7",
+        ]
         for row in micro["rows"]
-    ]  # fmt: skip
+    ]
     rates = ", ".join(f"{p} {rate / 1e9:.0f} G/s" for p, rate in micro["multiply_adds_per_second"].items())
     words = (
         f"Floors: a large copy moves {micro['copy_bytes_per_second'] / 1e9:.1f} GB/s (one thread); multiply-adds of a "
@@ -135,10 +162,15 @@ def profiles(document: dict[str, Any]) -> Safe | None:
             tables.append(paragraph(f"{label}: {NOT_MEASURED}: {profile.get('reason')}.", class_="quiet"))
             continue
         rows = [
-            [b["block"], milliseconds(b["ms"]), share(b["share"], 1), b["layers"],
-             ", ".join(f"{p} {milliseconds(ms)}" for p, ms in b["ms_by_precision"].items())]
+            [
+                b["block"],
+                milliseconds(b["ms"]),
+                share(b["share"], 1),
+                b["layers"],
+                ", ".join(f"{p} {milliseconds(ms)}" for p, ms in b["ms_by_precision"].items()),
+            ]
             for b in profile["blocks"][:_BLOCKS_SHOWN]
-        ]  # fmt: skip
+        ]
         rest = len(profile["blocks"]) - len(rows)
         caption = f"{label}: {milliseconds(profile['total_ms'])} ms, {profile['source']}"
         caption += f"; {rest} smaller blocks are in results.json" if rest > 0 else ""
@@ -154,10 +186,16 @@ def mlperf(document: dict[str, Any]) -> Safe | None:
     """What MLPerf's load generator says."""
     found = document.get("mlperf") or {}
     rows = [
-        [label, entry["scenario"], "VALID" if entry["valid"] else "INVALID", milliseconds(entry.get("p90_ms")),
-         _figure(entry.get("samples_per_second")), entry["samples"]]
+        [
+            label,
+            entry["scenario"],
+            "VALID" if entry["valid"] else "INVALID",
+            milliseconds(entry.get("p90_ms")),
+            _figure(entry.get("samples_per_second")),
+            entry["samples"],
+        ]
         for label, entry in found.items()
-    ]  # fmt: skip
+    ]
     header = ("variant", "scenario", "by its own rules", "90th percentile, ms", "samples/s", "samples")
     return (
         section("mlperf", "MLPerf loadgen", table("The engine alone, one crop a sample", header, rows, 3))

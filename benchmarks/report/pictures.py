@@ -47,9 +47,13 @@ class Pictures:
 
 
 def gather_pictures(
-    bundle: Bundle, checked: Checked, samples: Sequence[Sample], crops: NDArray[np.uint8],
-    overlay: Path | None = None, people_by_frame: Sequence[int] | None = None,
-) -> Pictures:  # fmt: skip
+    bundle: Bundle,
+    checked: Checked,
+    samples: Sequence[Sample],
+    crops: NDArray[np.uint8],
+    overlay: Path | None = None,
+    people_by_frame: Sequence[int] | None = None,
+) -> Pictures:
     """All pictures of a report.
 
     Args:

@@ -14,9 +14,12 @@ def frames(pictures: Pictures) -> Safe:
         return section("frames", "Sample frames", paragraph(f"Sample frames: {NOT_MEASURED}.", class_="quiet"))
     words = "Q is the fused quality of a person, iou the network's guess of its own mean IoU, pix the pixel score."
     return section(
-        "frames", "Sample frames", tag("div", *map(_figure, pictures.frames), class_="frames"),
-        _legend(pictures.frame_legend), paragraph(words, class_="note"),
-    )  # fmt: skip
+        "frames",
+        "Sample frames",
+        tag("div", *map(_figure, pictures.frames), class_="frames"),
+        _legend(pictures.frame_legend),
+        paragraph(words, class_="note"),
+    )
 
 
 def differences(document: dict[str, Any], pictures: Pictures) -> Safe:
@@ -29,9 +32,16 @@ def differences(document: dict[str, Any], pictures: Pictures) -> Safe:
             cells.append(f"{_score(difference.get('mean'))} / {_score(difference.get('max'))}")
         rows.append([precision, agreement.get("against", ""), plain(agreement.get("crops")), *cells])
     header = (
-        "precision", "against", "crops", "pixels agree", "foreground agrees", "mean IoU", "quality, mean / max",
-        "iou score, mean / max", "pixel score, mean / max",
-    )  # fmt: skip
+        "precision",
+        "against",
+        "crops",
+        "pixels agree",
+        "foreground agrees",
+        "mean IoU",
+        "quality, mean / max",
+        "iou score, mean / max",
+        "pixel score, mean / max",
+    )
     parts: list[object] = [
         table("Labels at crop resolution, and absolute differences of the scores (0 to 1)", header, rows, 2)
         if rows

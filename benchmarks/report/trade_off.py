@@ -11,9 +11,18 @@ def trade_off(document: dict[str, Any]) -> Safe:
     """Latency of the precisions against their accuracy."""
     entries = document.get("comparison", [])
     header = (
-        "variant", "multiply-adds in", "engine p50 ms", "engine p90 ms", "engine speed-up", "frame p50 ms",
-        "frame speed-up", "over PyTorch (95%)", "mIoU", "pixel accuracy", "agreement with FP32, mIoU",
-    )  # fmt: skip
+        "variant",
+        "multiply-adds in",
+        "engine p50 ms",
+        "engine p90 ms",
+        "engine speed-up",
+        "frame p50 ms",
+        "frame speed-up",
+        "over PyTorch (95%)",
+        "mIoU",
+        "pixel accuracy",
+        "agreement with FP32, mIoU",
+    )
     caption = "Engine: one crop. Frame: crop, engine, tail and suppression for all people of a frame."
     figures = [
         _scatter(entries, "engine_ms", "engine latency, one crop, p50 (ms)"),
@@ -21,9 +30,12 @@ def trade_off(document: dict[str, Any]) -> Safe:
     ]
     charts = tag("div", *figures, class_="pair") if any(figures) else None
     return section(
-        "trade-off", "Latency against accuracy",
-        table(caption, header, [_compared(document, entry) for entry in entries], 2), charts, _note(entries),
-    )  # fmt: skip
+        "trade-off",
+        "Latency against accuracy",
+        table(caption, header, [_compared(document, entry) for entry in entries], 2),
+        charts,
+        _note(entries),
+    )
 
 
 def _scatter(entries: list[dict[str, Any]], kind: str, x_name: str) -> Safe | None:
@@ -78,11 +90,18 @@ def _compared(document: dict[str, Any], entry: dict[str, Any]) -> list[object]:
     accuracy, agreement = entry.get("accuracy") or {}, entry.get("agreement") or {}
     agrees = share(agreement.get("miou")) if agreement else _reference(document, entry)
     return [
-        label_of(entry), _execution(entry.get("execution") or {}), milliseconds(engine.get("p50")),
-        milliseconds(engine.get("p90")), times(entry.get("engine_speed_up")), milliseconds(parser.get("p50")),
-        times(entry.get("parser_speed_up")), _over_baseline(entry.get("over_baseline")),
-        share(accuracy.get("miou")), share(accuracy.get("pixel_accuracy")), agrees,
-    ]  # fmt: skip
+        label_of(entry),
+        _execution(entry.get("execution") or {}),
+        milliseconds(engine.get("p50")),
+        milliseconds(engine.get("p90")),
+        times(entry.get("engine_speed_up")),
+        milliseconds(parser.get("p50")),
+        times(entry.get("parser_speed_up")),
+        _over_baseline(entry.get("over_baseline")),
+        share(accuracy.get("miou")),
+        share(accuracy.get("pixel_accuracy")),
+        agrees,
+    ]
 
 
 def _over_baseline(ratio: dict[str, float] | None) -> str:

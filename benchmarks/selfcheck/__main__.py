@@ -30,9 +30,12 @@ def _arguments() -> CommandParser:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--only", default=",".join(PARTS), help=f"comma-separated ({','.join(PARTS)})")
     parser.add_argument(
-        "--threads", type=int, default=1, metavar="N",
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
         help="CPU threads of the engine (1: the injected slow-down takes one processor, as the engine then does)",
-    )  # fmt: skip
+    )
     parser.add_argument("--pairs", type=int, default=8, metavar="N", help="turns with the runtime's program (8)")
     parser.add_argument("--repeats", type=int, default=10, metavar="N", help="of each comparison (10)")
     parser.add_argument("--seconds", type=float, default=10.0, metavar="S", help="of each turn and each run (10)")
@@ -63,9 +66,13 @@ def measure(args: Any, parts: Sequence[str]) -> dict[str, Any]:
     bundle = open_bundle(args.model)
     facts = machine.describe()
     document: dict[str, Any] = {
-        "kind": "qanet selfcheck", "machine": facts, "model": bundle.name, "precision": args.precision,
-        "threads": args.threads, "slowdown": args.slowdown,
-    }  # fmt: skip
+        "kind": "qanet selfcheck",
+        "machine": facts,
+        "model": bundle.name,
+        "precision": args.precision,
+        "threads": args.threads,
+        "slowdown": args.slowdown,
+    }
     reopen = partial(open_target, bundle, args.precision, args.device, args.threads)
     engine, target = reopen()
     for part in parts:

@@ -65,16 +65,18 @@ def measure(
     if session.interrupted:
         raise KeyboardInterrupt
     return {
-        "schema_version": SCHEMA_VERSION, "kind": "qanet benchmark", "machine": facts,
-        "timing": describe_timing(session), "targets": [describe_target(m) for m in session.measurements],
+        "schema_version": SCHEMA_VERSION,
+        "kind": "qanet benchmark",
+        "machine": facts,
+        "timing": describe_timing(session),
+        "targets": [describe_target(m) for m in session.measurements],
         "comparison": [],
-    }  # fmt: skip
+    }
 
 
 def run_once(
-    bundle: Path, precision: str, seconds: float, slowdown: float = 0.0, device: str = "cpu",
-    threads: int | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    bundle: Path, precision: str, seconds: float, slowdown: float = 0.0, device: str = "cpu", threads: int | None = None
+) -> dict[str, Any]:
     """`measure` in a fresh process, as two results of two days come from two processes.
 
     Raises:

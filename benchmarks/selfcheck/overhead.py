@@ -28,6 +28,8 @@ def measure_overhead(target: harness.Target, seconds: float) -> dict[str, Any]:
     around_us = max(spent_ms - sum(null.cpu_ms) - sum(work.cpu_ms), 0.0) * 1e3 / max(calls, 1)
     inside_us = {key: value * 1e3 for key, value in summarize(null.samples_ms).items() if key in ("p50", "p99", "mean")}
     return {
-        "calls": calls, "inside_us": inside_us, "around_us": around_us,
+        "calls": calls,
+        "inside_us": inside_us,
+        "around_us": around_us,
         "fits": bool(null.samples_ms) and inside_us["p50"] + around_us < LIMIT_US,
-    }  # fmt: skip
+    }

@@ -35,10 +35,22 @@ Spawn = Callable[[list[str]], str]  # command line to what it printed
 def openvino_command(graph: Path, bundle: Bundle, engine: Engine, threads: int | None, seconds: float) -> list[str]:
     """benchmark_app on a graph, compiled as the engine was: one crop a call, one request after the other."""
     line = [
-        sys.executable, "-c", _APP, "-m", str(graph), "-d", "CPU", "-api", "sync", "-t", str(max(round(seconds), 1)),
-        "-data_shape", f"crops[{','.join(map(str, (1, *bundle.input_hw, 3)))}]",
-        "-infer_precision", str(getattr(engine, "floating_point", "f32")),
-    ]  # fmt: skip
+        sys.executable,
+        "-c",
+        _APP,
+        "-m",
+        str(graph),
+        "-d",
+        "CPU",
+        "-api",
+        "sync",
+        "-t",
+        str(max(round(seconds), 1)),
+        "-data_shape",
+        f"crops[{','.join(map(str, (1, *bundle.input_hw, 3)))}]",
+        "-infer_precision",
+        str(getattr(engine, "floating_point", "f32")),
+    ]
     # It takes a count of threads only without a hint; one stream is what the latency hint means.
     return line + (["-hint", "none", "-nstreams", "1", "-nthreads", str(threads)] if threads else ["-hint", "latency"])
 
@@ -66,13 +78,18 @@ def trtexec_command(bundle: Bundle, engine: Engine, seconds: float) -> list[str]
     program = shutil.which("trtexec") or (str(_TRTEXEC) if _TRTEXEC.is_file() else None)
     if entry is None or program is None or engine.runtime != "tensorrt":
         raise QanetError(
-            "no benchmark program for this engine here", expected="OpenVINO's, or trtexec and an engine of TensorRT",
-            got=" ".join(key), next_command="qanet doctor",
-        )  # fmt: skip
+            "no benchmark program for this engine here",
+            expected="OpenVINO's, or trtexec and an engine of TensorRT",
+            got=" ".join(key),
+            next_command="qanet doctor",
+        )
     line = [
-        program, f"--loadEngine={bundle.path / entry['file']}", f"--duration={max(round(seconds), 1)}", "--warmUp=500",
+        program,
+        f"--loadEngine={bundle.path / entry['file']}",
+        f"--duration={max(round(seconds), 1)}",
+        "--warmUp=500",
         f"--shapes=crops:{'x'.join(map(str, (1, *bundle.input_hw, 3)))}",
-    ]  # fmt: skip
+    ]
     return line + (["--useCudaGraph"] if getattr(engine, "graph_batches", ()) else [])
 
 
@@ -86,9 +103,14 @@ def read_median_ms(said: str, pattern: re.Pattern[str]) -> float:
 
 
 def compare_with_program(
-    bundle: Bundle, engine: Engine, target: harness.Target, pairs: int, seconds: float, threads: int | None = None,
+    bundle: Bundle,
+    engine: Engine,
+    target: harness.Target,
+    pairs: int,
+    seconds: float,
+    threads: int | None = None,
     spawn: Spawn | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Time in turns: the program, the harness, the program, ...
 
     Args:
@@ -113,9 +135,12 @@ def compare_with_program(
             harness_ms.append(_harness_ms(target, seconds))
     ratio = interval_of([own / its for own, its in zip(harness_ms, program_ms)], _MEDIAN)
     return {
-        "program": "benchmark_app" if is_openvino else "trtexec", "program_ms": program_ms,
-        "harness_ms": harness_ms, "ratio": ratio.to_json(), "agrees": abs(ratio.value - 1) <= AGREEMENT,
-    }  # fmt: skip
+        "program": "benchmark_app" if is_openvino else "trtexec",
+        "program_ms": program_ms,
+        "harness_ms": harness_ms,
+        "ratio": ratio.to_json(),
+        "agrees": abs(ratio.value - 1) <= AGREEMENT,
+    }
 
 
 def _harness_ms(target: harness.Target, seconds: float) -> float:

@@ -71,9 +71,11 @@ def _paired(old: harness.Measurement, new: harness.Measurement) -> Verdict:
 
 def _row(metric: str, said: Verdict) -> dict[str, Any]:
     return {
-        "metric": metric, "verdict": said.verdict, "reason": said.reason,
+        "metric": metric,
+        "verdict": said.verdict,
+        "reason": said.reason,
         "ratio": said.ratio.to_json() if said.ratio else None,
-    }  # fmt: skip
+    }
 
 
 def summary(same: list[list[dict[str, Any]]], changed: list[list[dict[str, Any]]]) -> dict[str, Any]:
@@ -91,10 +93,14 @@ def summary(same: list[list[dict[str, Any]]], changed: list[list[dict[str, Any]]
     false_calls += sum(row["verdict"] == FASTER for rows in changed for row in rows)
     found = sum(row["verdict"] == SLOWER for row in medians[1])
     return {
-        "repeats": len(same), "same": dict(Counter(row["verdict"] for row in medians[0])),
+        "repeats": len(same),
+        "same": dict(Counter(row["verdict"] for row in medians[0])),
         "changed": dict(Counter(row["verdict"] for row in medians[1])),
-        "same_ratios": [row["ratio"] for row in medians[0]], "changed_ratios": [row["ratio"] for row in medians[1]],
+        "same_ratios": [row["ratio"] for row in medians[0]],
+        "changed_ratios": [row["ratio"] for row in medians[1]],
         "reasons": sorted({row["reason"] for rows in medians for row in rows if row["reason"]}),
-        "false_calls": false_calls, "never_flips": false_calls == 0, "found": found,
+        "false_calls": false_calls,
+        "never_flips": false_calls == 0,
+        "found": found,
         "finds": found >= FOUND_SHARE * len(changed),
-    }  # fmt: skip
+    }

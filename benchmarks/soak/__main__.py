@@ -96,9 +96,7 @@ def _run(args: argparse.Namespace, parser: Parser, frames: int, watch: Watch | N
         overlay = str(Path(folder) / "parsed.webm") if args.overlay else None
         sinks = open_sinks(overlay, str(Path(folder) / "results.jsonl"), source.kind, source.fps)
         carry = not (args.boxes or args.whole_image)
-        return pipeline.run(
-            source, parser, sinks, detect_every=None if carry else 1, carry=carry, on_frame=count
-        )  # fmt: skip
+        return pipeline.run(source, parser, sinks, detect_every=None if carry else 1, carry=carry, on_frame=count)
 
 
 def _document(
@@ -107,9 +105,12 @@ def _document(
     facts = summary.to_json()
     kept = ("frames", "people", "seconds", "frames_per_second", "interrupted", "skipped", "detections", "stages_ms")
     return {
-        "clip": Path(args.input).name, "settle": args.settle, **{key: facts[key] for key in kept}, **verdict,
+        "clip": Path(args.input).name,
+        "settle": args.settle,
+        **{key: facts[key] for key in kept},
+        **verdict,
         "readings": [asdict(reading) for reading in readings],
-    }  # fmt: skip
+    }
 
 
 def _text(document: dict[str, Any]) -> str:

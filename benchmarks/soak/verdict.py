@@ -52,15 +52,18 @@ def judge(before: Reading, readings: Sequence[Reading], after: Reading, limits: 
     growth = growth_mib(readings, limits.settle)
     peak = max(reading.rss_mib for reading in (before, *readings, after))
     figures: dict[str, Any] = {
-        "growth_mib": growth, "peak_mib": peak, "mib_per_1000_frames": _slope(readings, limits.settle),
+        "growth_mib": growth,
+        "peak_mib": peak,
+        "mib_per_1000_frames": _slope(readings, limits.settle),
         **{
             name: {
-                "before": getattr(before, name), "most": max(getattr(r, name) for r in (before, *readings, after)),
+                "before": getattr(before, name),
+                "most": max(getattr(r, name) for r in (before, *readings, after)),
                 "after": getattr(after, name),
             }
             for name in ("threads", "python_threads", "files")
         },
-    }  # fmt: skip
+    }
     broken = []
     if growth is None:
         broken.append(f"fewer than {_LEAST_READINGS} readings after {limits.settle} frames: growth was not measured")

@@ -26,9 +26,12 @@ def _arguments() -> CommandParser:
     parser = command_parser("benchmark-tail", "The kernel tail alone: its back-ends in turns on the same cases.")
     parser.prog = "python -m qanet.benchmarks.tail"
     parser.add_argument(
-        "--baseline", nargs="?", const=BASELINE, metavar="MODULE:FUNCTION",
+        "--baseline",
+        nargs="?",
+        const=BASELINE,
+        metavar="MODULE:FUNCTION",
         help=f"time the straightforward PyTorch form too, or another function ({BASELINE})",
-    )  # fmt: skip
+    )
     parser.add_argument("--cases", default=",".join(GROUPS), help=f"comma-separated groups ({','.join(GROUPS)})")
     parser.add_argument("--duration", type=float, default=5.0, metavar="S", help="seconds of timed rounds a case (5)")
     return parser
@@ -60,10 +63,15 @@ def measure(cases: Sequence[Case], forms: Sequence[Form], facts: dict[str, Any],
         rows += measure_case(case, forms, bandwidth, duration_s)
     busy = machine.busy_warning(facts)
     return {
-        "machine": facts, "timed": TIMED, "duration_s": duration_s, "copy_bytes_per_second": bandwidth,
-        "cases": [case.describe() for case in cases], "rows": rows, "sweeps": sweeps(cases, rows),
+        "machine": facts,
+        "timed": TIMED,
+        "duration_s": duration_s,
+        "copy_bytes_per_second": bandwidth,
+        "cases": [case.describe() for case in cases],
+        "rows": rows,
+        "sweeps": sweeps(cases, rows),
         "warnings": [busy] if busy else [],
-    }  # fmt: skip
+    }
 
 
 def text(document: dict[str, Any]) -> str:
@@ -82,10 +90,17 @@ def text(document: dict[str, Any]) -> str:
             _figure(row["speed_up"], "x"),
         )
         state = row["status"] if not row["reason"] else f"{row['status']}: {row['reason']}"
-        rows.append((
-            row["case"], row["form"], *cells, _figure(row["peak_mib"]), _figure(row["floor_ms"]),
-            _figure(row["times_floor"], "x"), state,
-        ))  # fmt: skip
+        rows.append(
+            (
+                row["case"],
+                row["form"],
+                *cells,
+                _figure(row["peak_mib"]),
+                _figure(row["floor_ms"]),
+                _figure(row["times_floor"], "x"),
+                state,
+            )
+        )
     header = ("case", "form", "p50 ms", "min ms", "MAD ms", "n", "speed-up", "peak MiB", "floor ms", "over floor", "")
     lines = [(s["form"], *(_figure(s[k]) for k in _SWEEP)) for s in document["sweeps"]]
     swept = table(lines, ("form", "ns a pixel", "constant ms", "r2 of the line", "longest / shortest over image sizes"))

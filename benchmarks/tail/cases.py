@@ -70,10 +70,15 @@ class Case:
     def describe(self) -> dict[str, Any]:
         """Plain data."""
         return {
-            "name": self.name, "group": self.group, "people": len(self.boxes), "classes": self.num_classes,
-            "map_hw": list(self.map_hw), "image_hw": list(self.image_hw), "area": self.area,
+            "name": self.name,
+            "group": self.group,
+            "people": len(self.boxes),
+            "classes": self.num_classes,
+            "map_hw": list(self.map_hw),
+            "image_hw": list(self.image_hw),
+            "area": self.area,
             "floor_bytes": self.floor_bytes(),
-        }  # fmt: skip
+        }
 
 
 def box_of(area: float, left: float = 40.0, top: float = 40.0) -> tuple[float, float, float, float]:

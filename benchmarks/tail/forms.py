@@ -61,9 +61,11 @@ def find_forms(baseline: str | None) -> list[Form]:
             form(trivial)
         except (ImportError, AttributeError, ValueError) as error:
             raise QanetError(
-                f"the baseline {baseline} cannot be had", expected="module:function that is installed", got=error,
+                f"the baseline {baseline} cannot be had",
+                expected="module:function that is installed",
+                got=error,
                 next_command="pip install 'qanet-edge[export]'",
-            ) from error  # fmt: skip
+            ) from error
         forms.append(form)
     return forms
 

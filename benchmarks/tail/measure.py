@@ -16,9 +16,13 @@ Peak = Callable[[Form, Case], tuple[float | None, str]]
 
 
 def measure_case(
-    case: Case, forms: Sequence[Form], bandwidth: float, duration_s: float, peak: Peak = peak_mib,
+    case: Case,
+    forms: Sequence[Form],
+    bandwidth: float,
+    duration_s: float,
+    peak: Peak = peak_mib,
     clock: harness.Clock = time.perf_counter_ns,
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Any]]:
     """A row a form.
 
     Args:
@@ -44,10 +48,17 @@ def measure_case(
         failed = measured[form.name].error if form.name in measured else None
         status = "refused" if refusals[form.name] else "failed" if failed else "ok"
         mib, by = peak(form, case) if status == "ok" else (None, "")
-        rows.append({
-            "case": case.name, "form": form.name, "status": status, "reason": refusals[form.name] or failed,
-            "latency_ms": latency, "peak_mib": mib, "peak_by": by,
-        })  # fmt: skip
+        rows.append(
+            {
+                "case": case.name,
+                "form": form.name,
+                "status": status,
+                "reason": refusals[form.name] or failed,
+                "latency_ms": latency,
+                "peak_mib": mib,
+                "peak_by": by,
+            }
+        )
     return with_ratios(rows, floor_ms(case, bandwidth))
 
 
@@ -91,6 +102,7 @@ def straight_line(points: Sequence[tuple[float, float]]) -> dict[str, float | No
     slope, constant = np.polyfit(x, y, 1)
     rest, spread = ((y - slope * x - constant) ** 2).sum(), ((y - y.mean()) ** 2).sum()
     return {
-        "ns_per_pixel": float(slope * 1e6), "constant_ms": float(constant),
+        "ns_per_pixel": float(slope * 1e6),
+        "constant_ms": float(constant),
         "r2": float(1 - rest / spread) if spread else None,
-    }  # fmt: skip
+    }

@@ -15,9 +15,12 @@ Parse = Callable[[Any, Any, Any], Any]  # image, boxes, box scores to (labels wi
 
 
 def open_checked(
-    open_baseline: Callable[[Bundle, int | None], Parse], bundle: Bundle, threads: int | None, parser: Parser | None,
+    open_baseline: Callable[[Bundle, int | None], Parse],
+    bundle: Bundle,
+    threads: int | None,
+    parser: Parser | None,
     sample: Sample,
-) -> tuple[Parse | None, str]:  # fmt: skip
+) -> tuple[Parse | None, str]:
     """The baseline of a bundle, or None and the reason.
 
     Args:

@@ -35,9 +35,13 @@ class Check:
         """Plain data."""
         share = None if self.label_agreement is None else round(self.label_agreement, 6)
         return {
-            "passed": self.passed, "against": self.against, "crops": self.crops, "label_agreement": share,
-            "floor": FLOOR, "reason": self.reason,
-        }  # fmt: skip
+            "passed": self.passed,
+            "against": self.against,
+            "crops": self.crops,
+            "label_agreement": share,
+            "floor": FLOOR,
+            "reason": self.reason,
+        }
 
 
 @dataclass
@@ -69,9 +73,12 @@ def judge(parsing: CropParsing, reference: CropParsing | None, against: str) -> 
 
 
 def check_variants(
-    bundle: Bundle, variants: Sequence[Variant], threads: int | None,
-    crops: NDArray[np.uint8], box_scores: NDArray[np.float32],
-) -> Checked:  # fmt: skip
+    bundle: Bundle,
+    variants: Sequence[Variant],
+    threads: int | None,
+    crops: NDArray[np.uint8],
+    box_scores: NDArray[np.float32],
+) -> Checked:
     """Open the engines of one bundle and check each against FP32 on crops (N, H, W, 3); FP32 itself against ONNX
     Runtime where that is installed. An engine that does not open, raises, or computes in another precision than asked
     fails its check; Ctrl-C is not caught."""
@@ -112,9 +119,13 @@ def _open(checked: Checked, variant: Variant, threads: int | None) -> None:
 
 
 def _find_reference(
-    checked: Checked, bundle: Bundle, variants: Sequence[Variant], threads: int | None,
-    crops: NDArray[np.uint8], box_scores: NDArray[np.float32],
-) -> str | None:  # fmt: skip
+    checked: Checked,
+    bundle: Bundle,
+    variants: Sequence[Variant],
+    threads: int | None,
+    crops: NDArray[np.uint8],
+    box_scores: NDArray[np.float32],
+) -> str | None:
     """The label of the variant that is FP32 with the kernel tail; else FP32 is opened beside the variants, on their
     device or the CPU, and None returned."""
     for variant in variants:

@@ -12,9 +12,12 @@ NARROW_SHARE = 0.5  # least share of the matrix products that an INT8 engine com
 _TYPES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": "int8"}
 _PRODUCTS = {"Convolution", "Deconvolution", "FullyConnected", "MatMul"}
 _ALIKE = {  # what counts as delivered
-    "fp32": ("fp32",), "fp16": ("fp16", "bf16", "int8"), "bf16": ("bf16", "fp16", "int8"), "int8": ("int8",),
+    "fp32": ("fp32",),
+    "fp16": ("fp16", "bf16", "int8"),
+    "bf16": ("bf16", "fp16", "int8"),
+    "int8": ("int8",),
     "fp8": ("fp8",),
-}  # fmt: skip
+}
 
 
 def describe_execution(bundle: Bundle, engine: Engine) -> dict[str, Any]:

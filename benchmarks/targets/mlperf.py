@@ -26,9 +26,13 @@ _RESULTS = {  # the line that a scenario is judged by, and what it means
 
 
 def run_mlperf(
-    engine: Engine, crops: NDArray[np.uint8], box_scores: NDArray[np.float32], scenario: str, duration_s: float = 10.0,
+    engine: Engine,
+    crops: NDArray[np.uint8],
+    box_scores: NDArray[np.float32],
+    scenario: str,
+    duration_s: float = 10.0,
     loadgen: Any = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """One performance run.
 
     Args:
@@ -117,9 +121,11 @@ def parse_summary(text: str, scenario: str) -> dict[str, Any]:
     if found is None:
         raise QanetError("loadgen's log has no result", expected=key, got=f"{len(lines)} other lines")
     return {
-        "scenario": scenario, "valid": lines.get("Result is", "") == "VALID", name: round(float(found) * factor, 6),
+        "scenario": scenario,
+        "valid": lines.get("Result is", "") == "VALID",
+        name: round(float(found) * factor, 6),
         "summary": lines,
-    }  # fmt: skip
+    }
 
 
 def _pair(line: str) -> tuple[str, str]:
@@ -133,5 +139,5 @@ def _import() -> Any:
     except ImportError as error:
         raise QanetError(
             "MLPerf's load generator is not installed", next_command="pip install mlcommons-loadgen"
-        ) from error  # fmt: skip
+        ) from error
     return mlperf_loadgen

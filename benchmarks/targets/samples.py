@@ -80,9 +80,10 @@ def collect(source: Source, detector: Detector, crop_hw: tuple[int, int], limit:
     if not gathered.samples:
         raise QanetError(
             f"nobody was found in {gathered.frames} frames, so there is nothing to measure",
-            expected="frames with people", got=f"detector {detector.name}",
+            expected="frames with people",
+            got=f"detector {detector.name}",
             next_command="give --detector yolox_nano.onnx, --boxes JSON, or --whole-image",
-        )  # fmt: skip
+        )
     return gathered
 
 

@@ -101,9 +101,7 @@ def tail_target(variant: Variant, engine: Engine, samples: SampleSet) -> Target:
         run_tail(variant.bundle, sample, outputs)
 
     name = f"{variant.label} tail, a frame"
-    return Target(
-        name, call, "tail", variant.precision, engine.runtime, samples.mean_people, variant=variant.label
-    )  # fmt: skip
+    return Target(name, call, "tail", variant.precision, engine.runtime, samples.mean_people, variant=variant.label)
 
 
 def run_tail(bundle: Bundle, sample: Sample, outputs: Outputs) -> None:
@@ -123,9 +121,7 @@ def parser_target(variant: Variant, parser: Parser, samples: SampleSet) -> Targe
 
     forget: Callable[[], None] = parser.times.samples_ms.clear  # the stages of the warm-up calls
     name, runtime = f"{variant.label} parser, a frame", parser.engine.runtime
-    return Target(
-        name, call, "parser", variant.precision, runtime, samples.mean_people, forget, variant.label
-    )  # fmt: skip
+    return Target(name, call, "parser", variant.precision, runtime, samples.mean_people, forget, variant.label)
 
 
 def baseline_target(model: str, parse: Callable[[NDArray, NDArray, NDArray], object], samples: SampleSet) -> Target:

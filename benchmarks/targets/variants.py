@@ -106,7 +106,9 @@ def _of_bundle(bundle: Bundle, precisions: Sequence[str] | None) -> list[str]:
             raise QanetError("unknown precision", expected=f"of {', '.join(known)}", got=repr(precision))
         if precision not in graphs:
             raise QanetError(
-                f"{bundle.path} has no {precision} graph", expected=f"of {', '.join(graphs)}", got=precision,
+                f"{bundle.path} has no {precision} graph",
+                expected=f"of {', '.join(graphs)}",
+                got=precision,
                 next_command=f"qanet build {bundle.path} --precision {precision}",
-            )  # fmt: skip
+            )
     return list(dict.fromkeys(precisions))

@@ -86,9 +86,15 @@ class PipelineTarget:
         """To be timed; a call is a whole stretch."""
         name, v = f"{self.variant.label} pipeline, {self.source.expected_frames} frames", self.variant
         return Target(
-            name, self.call, "pipeline", v.precision, self.engine.runtime, self.source.expected_frames, self.forget,
+            name,
+            self.call,
+            "pipeline",
+            v.precision,
+            self.engine.runtime,
+            self.source.expected_frames,
+            self.forget,
             v.label,
-        )  # fmt: skip
+        )
 
     def call(self, number: int) -> None:
         """Parse the stretch into a file that is thrown away."""

@@ -58,9 +58,10 @@ def main(argv: Sequence[str], *, open_checkpoint: Callable[..., Bundle]) -> int:
         raise QanetError("bad --weights", expected="three exponents such as 1,0.5,3", got=args.weights)
     if args.save and (args.boxes or args.weights or args.flip or args.scales != (1.0,) or args.tags):
         raise QanetError(
-            "a card holds the plain numbers", expected="--save without --boxes, --weights, --flip, --scales and --tags",
+            "a card holds the plain numbers",
+            expected="--save without --boxes, --weights, --flip, --scales and --tags",
             got="one of them",
-        )  # fmt: skip
+        )
     if args.tags and args.tail != "kernel":
         raise QanetError("--tags wants the kernel tail", expected="--tail kernel", got=args.tail)
     with tempfile.TemporaryDirectory() as folder:
@@ -90,10 +91,19 @@ def _measure(args: argparse.Namespace, bundle: Bundle) -> dict[str, Any]:
     with tqdm(total=len(data.image_names), unit="image", desc="val", disable=args.json or None) as bar:
         report = evaluate(parser, data, args.protocol, lambda: bar.update() and None, detected, args.weights, tags=tags)
     return {
-        "model": str(args.model), "runtime": parser.engine.runtime, "precision": parser.engine.precision,
-        "graph": graph_name(parser.engine), "cpu": ", ".join(cpu_features()),
+        "model": str(args.model),
+        "runtime": parser.engine.runtime,
+        "precision": parser.engine.precision,
+        "graph": graph_name(parser.engine),
+        "cpu": ", ".join(cpu_features()),
         "tail": args.tail,
-        "data": Path(args.data).resolve().name, "format": args.format, "split": split,
-        "boxes": Path(args.boxes).name if args.boxes else "ground truth", "flip": args.flip,
-        "scales": list(args.scales), "tags": args.tags, "synthetic": is_synthetic(Path(args.data)), **plain(report),
-    }  # fmt: skip
+        "data": Path(args.data).resolve().name,
+        "format": args.format,
+        "split": split,
+        "boxes": Path(args.boxes).name if args.boxes else "ground truth",
+        "flip": args.flip,
+        "scales": list(args.scales),
+        "tags": args.tags,
+        "synthetic": is_synthetic(Path(args.data)),
+        **plain(report),
+    }

@@ -22,10 +22,15 @@ def predictions_of(people: Iterable[PersonParsing]) -> list[Prediction]:
 
 
 def evaluate(
-    parser: Parser, data: DataSet, protocol: str, progress: Callable[[], None] | None = None,
-    detected: DetectedBoxes | None = None, weights: tuple[float, float, float] | None = None,
-    evaluator: ParsingEvaluator | None = None, tags: TagsOf | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    parser: Parser,
+    data: DataSet,
+    protocol: str,
+    progress: Callable[[], None] | None = None,
+    detected: DetectedBoxes | None = None,
+    weights: tuple[float, float, float] | None = None,
+    evaluator: ParsingEvaluator | None = None,
+    tags: TagsOf | None = None,
+) -> dict[str, Any]:
     """The report of `qanet.metrics` for a parser on a data set, image by image.
 
     Args:

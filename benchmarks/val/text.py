@@ -7,10 +7,17 @@ from qanet.bundle import Bundle
 from qanet.cli.commandline import table
 
 SHOWN = (
-    ("miou", "mIoU"), ("pixel_accuracy", "pixel accuracy"), ("mean_accuracy", "mean accuracy"), ("ap_p", "AP^p"),
-    ("ap_p_50", "AP^p 50"), ("pcp_50", "PCP 50"), ("ap_r", "AP^r"), ("ap_r_50", "AP^r 50"),
-    ("rank_correlation_quality", "rank correlation of Q with the true IoU"), ("ece_quality", "calibration error of Q"),
-)  # fmt: skip
+    ("miou", "mIoU"),
+    ("pixel_accuracy", "pixel accuracy"),
+    ("mean_accuracy", "mean accuracy"),
+    ("ap_p", "AP^p"),
+    ("ap_p_50", "AP^p 50"),
+    ("pcp_50", "PCP 50"),
+    ("ap_r", "AP^r"),
+    ("ap_r_50", "AP^r 50"),
+    ("rank_correlation_quality", "rank correlation of Q with the true IoU"),
+    ("ece_quality", "calibration error of Q"),
+)
 _FORMAT_SHOWN = {  # what the sets' own papers and challenges measure
     "ccp": (("mean_recall", "mean recognition rate (recall over the classes present)"),),
     "celebamask": (
@@ -35,10 +42,15 @@ def val_text(document: dict[str, Any], bundle: Bundle) -> str:
     rows: list[tuple[object, ...]] = [(name, _percent(document.get(key), "undefined")) for key, name in shown]
     parts = [None, *(line[_HALF] for line in document["ap_r_per_class"])]  # the background has no regions
     classes: list[tuple[object, ...]] = [
-        (name, _percent(document["iou"][i]), _percent(document["accuracy"][i]), _percent(document["f_measure"][i]),
-         _percent(parts[i], "-"))
+        (
+            name,
+            _percent(document["iou"][i]),
+            _percent(document["accuracy"][i]),
+            _percent(document["f_measure"][i]),
+            _percent(parts[i], "-"),
+        )
         for i, name in enumerate(bundle.labels.classes)
-    ]  # fmt: skip
+    ]
     header = ("class", "IoU x 100", "recall x 100", "F x 100", "AP^r 50 x 100")
     return "\n\n".join([_head(document), table(rows, ("metric", "x 100")), table(classes, header)])
 
@@ -56,10 +68,17 @@ def _head(document: dict[str, Any]) -> str:
     exponents = "QAM exponents " + " ".join(f"{w:g}" for w in document["weights"])
     synthetic = ["SYNTHETIC scenes"] if document["synthetic"] else []
     facts = [
-        str(document["model"]), f"{document['precision']} on {document['runtime']}", f"{document['tail']} tail", *looks,
-        f"protocol {document['protocol']}", f"{document['images']} images", f"{document['persons']} people", boxes,
-        exponents, *synthetic,
-    ]  # fmt: skip
+        str(document["model"]),
+        f"{document['precision']} on {document['runtime']}",
+        f"{document['tail']} tail",
+        *looks,
+        f"protocol {document['protocol']}",
+        f"{document['images']} images",
+        f"{document['persons']} people",
+        boxes,
+        exponents,
+        *synthetic,
+    ]
     return ", ".join(facts)
 
 

@@ -52,12 +52,18 @@ def run_video(args: argparse.Namespace) -> int:
         ["--whole-image"] if args.whole_image else [],
     )
     document = {
-        "video": Path(args.video).name, "model": parser.bundle.name, "precision": parser.engine.precision,
-        "runtime": parser.engine.runtime, "detector": parser.detector.name if parser.detector else None,
-        "threads": args.threads, "machine": facts,
-        **figures(runs), "peak_rss_mib": peak_mib, "first_result": first_result(again, args.cold_starts or _ROUNDS),
+        "video": Path(args.video).name,
+        "model": parser.bundle.name,
+        "precision": parser.engine.precision,
+        "runtime": parser.engine.runtime,
+        "detector": parser.detector.name if parser.detector else None,
+        "threads": args.threads,
+        "machine": facts,
+        **figures(runs),
+        "peak_rss_mib": peak_mib,
+        "first_result": first_result(again, args.cold_starts or _ROUNDS),
         "warnings": [line for line in (machine.busy_warning(facts),) if line],
-    }  # fmt: skip
+    }
     emit(args.json, document, _text(document))
     return 0
 
@@ -80,13 +86,16 @@ def _text(document: dict[str, Any]) -> str:
     peak = document["peak_rss_mib"]
     rows = [(name, *(s[key] for key in ("p50", "p90", "p99", "n"))) for name, s in document["stages_ms"].items()]
     runs = ", ".join(f"{value:.1f}" for value in rate["all"])
-    return "\n".join([
-        *(f"warning: {line}" for line in document["warnings"]),
-        f"{document['video']}: {document['frames']} frames, {document['people']} people, {document['detections']} "
-        f"detections ({document['model']} {document['precision']} on {document['runtime']}, {document['detector']})",
-        f"{rate['median']:.1f} frames/s, median of {document['runs']} runs ({runs})",
-        f"processor time {cpu['median']:.1f} ms a frame: {share:.0%} in the networks, {1 - share:.0%} outside; "
-        f"{document['busy_cpus']['median']:.2f} processors busy",
-        f"first result {began} after the start; most resident memory {'-' if peak is None else f'{peak:.0f} MiB'}",
-        table(rows, ("stage", "p50 ms", "p90 ms", "p99 ms", "samples")),
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            *(f"warning: {line}" for line in document["warnings"]),
+            f"{document['video']}: {document['frames']} frames, {document['people']} people, {document['detections']} "
+            f"detections ({document['model']} {document['precision']} on {document['runtime']}, "
+            f"{document['detector']})",
+            f"{rate['median']:.1f} frames/s, median of {document['runs']} runs ({runs})",
+            f"processor time {cpu['median']:.1f} ms a frame: {share:.0%} in the networks, {1 - share:.0%} outside; "
+            f"{document['busy_cpus']['median']:.2f} processors busy",
+            f"first result {began} after the start; most resident memory {'-' if peak is None else f'{peak:.0f} MiB'}",
+            table(rows, ("stage", "p50 ms", "p90 ms", "p99 ms", "samples")),
+        ]
+    )

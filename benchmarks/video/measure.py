@@ -71,11 +71,14 @@ def figures(runs: Sequence[Run]) -> dict[str, Any]:
             stages.setdefault(name, []).extend(samples)
     last = runs[-1].summary
     return {
-        "frames": last.frames, "people": last.people, "detections": last.detections, "runs": len(runs),
+        "frames": last.frames,
+        "people": last.people,
+        "detections": last.detections,
+        "runs": len(runs),
         **{
             name: {"median": float(np.median([row[name] for row in rows])), "all": [row[name] for row in rows]}
             for name in rows[0]
         },
         "network_calls": runs[-1].network_calls,
         "stages_ms": {name: summarize(samples) for name, samples in stages.items()},
-    }  # fmt: skip
+    }

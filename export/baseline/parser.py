@@ -39,9 +39,11 @@ def open_baseline(bundle: Bundle, threads: int | None = None) -> Parse:
 
     if _WEIGHTS not in bundle.manifest["files"]:
         raise QanetError(
-            f"{bundle.path} holds no weights to run in PyTorch", expected=_WEIGHTS, got="only graphs",
+            f"{bundle.path} holds no weights to run in PyTorch",
+            expected=_WEIGHTS,
+            got="only graphs",
             next_command="qanet export CHECKPOINT --output NAME.qanet",
-        )  # fmt: skip
+        )
     bundle.read(_WEIGHTS)  # checks the hash
     network, _ = load_weights(bundle.path / _WEIGHTS)
     network.eval()

@@ -19,9 +19,13 @@ _EPSILON = 1e-6
 
 
 def pixel_score(
-    logits: ArrayLike, boxes: ArrayLike, image_size: tuple[int, int], threshold: float = PIXEL_SCORE_THRESHOLD,
-    flipped_logits: ArrayLike | None = None, flip_pairs: Sequence[tuple[int, int]] = (),
-) -> PixelScores:  # fmt: skip
+    logits: ArrayLike,
+    boxes: ArrayLike,
+    image_size: tuple[int, int],
+    threshold: float = PIXEL_SCORE_THRESHOLD,
+    flipped_logits: ArrayLike | None = None,
+    flip_pairs: Sequence[tuple[int, int]] = (),
+) -> PixelScores:
     """Labels and pixel scores of N persons; arguments and errors as `qanet.quality.pixel_score`.
 
     Returns:
@@ -54,9 +58,9 @@ def paste(maps: Tensor, boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
     grid_x = (x[None] - left[:, None]) / (right - left)[:, None] * 2 - 1  # (N, W), -1 .. 1 over the crop
     grid_y = (y[None] - top[:, None]) / (bottom - top)[:, None] * 2 - 1  # (N, H)
     count = len(maps)
-    grid = torch.stack([
-        grid_x[:, None, :].expand(count, height, width), grid_y[:, :, None].expand(count, height, width),
-    ], 3)  # fmt: skip
+    grid = torch.stack(
+        [grid_x[:, None, :].expand(count, height, width), grid_y[:, :, None].expand(count, height, width)], 3
+    )
     return F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 

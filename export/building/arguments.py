@@ -28,8 +28,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--best", dest="precision", action="store_const", const="int8", help="int8 with 16 bits for the rest")
     add("--runtime", default="auto", help="openvino, tensorrt, tensorrt-rtx; auto: what is here")
     add("--target", metavar="SM", help="GPUs, e.g. sm_86,sm_120 (TensorRT-RTX: none needed here)")
-    add("--float-rest", default="auto", choices=FLOAT_RESTS,
-        help="what an INT8 engine of OpenVINO computes the rest in; auto: the faster, measured here")  # fmt: skip
+    add(
+        "--float-rest",
+        default="auto",
+        choices=FLOAT_RESTS,
+        help="what an INT8 engine of OpenVINO computes the rest in; auto: the faster, measured here",
+    )
     add("--tail", default="kernel", choices=("kernel", "graph"), help="outputs the engine keeps")
     add("--max-batch", type=int, metavar="N", help="most crops in one call (16)")
     add("--static-buckets", action="store_true", help="one profile a batch size 1, 2, 4, 8, 16")
@@ -39,8 +43,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--timing-cache-file", "--timingCacheFile", metavar="FILE", help="default: one that all builds share")
     add("--no-timing-cache", "--disableTimingCache", action="store_true", help="neither read nor write one")
     add("--version-compatible", "--versionCompatible", action="store_true", help="run on later TensorRT too")
-    add("--hardware-compatibility", "--hardwareCompatibilityLevel", default="none", metavar="LEVEL",
-        help=", ".join(HARDWARE_LEVELS))  # fmt: skip
+    add(
+        "--hardware-compatibility",
+        "--hardwareCompatibilityLevel",
+        default="none",
+        metavar="LEVEL",
+        help=", ".join(HARDWARE_LEVELS),
+    )
     add("--strip-weights", "--stripWeights", action="store_true", help="engines without weights, for --refit")
     add("--refit", action="store_true", help="put the weights into stripped engines, and build nothing")
     add("--dla", "--useDLACore", type=int, metavar="CORE", help="run on a DLA, the GPU taking what it cannot")
@@ -89,15 +98,22 @@ def engine_options(args: argparse.Namespace, input_hw: tuple[int, int]) -> Optio
         )
     cache = None if args.no_timing_cache else args.timing_cache_file or SHARED_CACHE
     given = {
-        "workspace_mib": workspace, "max_batch": args.max_batch, "profile": _profile(args, input_hw),
+        "workspace_mib": workspace,
+        "max_batch": args.max_batch,
+        "profile": _profile(args, input_hw),
         "optimization_level": args.builder_optimization_level,
-    }  # fmt: skip
+    }
     given = {name: value for name, value in given.items() if value is not _NOT_GIVEN}
     options = Options(
-        static_buckets=args.static_buckets, timing_cache=cache, tf32=args.tf32,
-        version_compatible=args.version_compatible, hardware_compatibility=args.hardware_compatibility.lower(),
-        strip_weights=args.strip_weights, dla=args.dla, **given,
-    )  # fmt: skip
+        static_buckets=args.static_buckets,
+        timing_cache=cache,
+        tf32=args.tf32,
+        version_compatible=args.version_compatible,
+        hardware_compatibility=args.hardware_compatibility.lower(),
+        strip_weights=args.strip_weights,
+        dla=args.dla,
+        **given,
+    )
     return low_memory(options, given=frozenset(given)) if args.low_memory else options
 
 

@@ -133,9 +133,13 @@ def build_engines(bundle: Bundle, order: Order, say: Callable[[str], None]) -> l
 
 
 def build_one(
-    path: Path, order: Order, options: Options, outputs: tuple[str, ...] | None, say: Callable[[str], None],
+    path: Path,
+    order: Order,
+    options: Options,
+    outputs: tuple[str, ...] | None,
+    say: Callable[[str], None],
     hint: str | None = None,
-) -> BuiltEngine:  # fmt: skip
+) -> BuiltEngine:
     """One engine of a typed ONNX file by the order's runtime; `hint` is OpenVINO's, for what is floating point."""
     if order.runtime == "openvino":
         from qanet.export.engines import openvino

@@ -26,10 +26,17 @@ def engine_entry(
         graph: the key of that graph; None for the precision.
     """
     entry: dict[str, Any] = {
-        "runtime": built.runtime, "version": built.version, "precision": precision, "targets": list(built.targets),
-        "inputs": list(built.inputs), "outputs": list(built.outputs), "census": built.census.to_json(),
-        "options": dict(built.options), "messages": list(built.messages), "graph_sha256": graph_sha256,
-    }  # fmt: skip
+        "runtime": built.runtime,
+        "version": built.version,
+        "precision": precision,
+        "targets": list(built.targets),
+        "inputs": list(built.inputs),
+        "outputs": list(built.outputs),
+        "census": built.census.to_json(),
+        "options": dict(built.options),
+        "messages": list(built.messages),
+        "graph_sha256": graph_sha256,
+    }
     if precision == "int8":
         entry |= {"graph": graph or precision, "weights": "pairs within 128" if graph == NO_VNNI else "8 bits"}
     if built.batches:

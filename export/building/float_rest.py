@@ -57,9 +57,12 @@ def check_float_rest(asked: str) -> None:
 
 
 def choose_float_rest(
-    path: Path, outputs: Sequence[str] | None, input_hw: tuple[int, int], asked: str = "auto",
+    path: Path,
+    outputs: Sequence[str] | None,
+    input_hw: tuple[int, int],
+    asked: str = "auto",
     time_in_turns: TimeInTurns | None = None,
-) -> FloatRest | None:  # fmt: skip
+) -> FloatRest | None:
     """The type for one INT8 graph.
 
     Args:

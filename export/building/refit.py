@@ -17,18 +17,21 @@ def refit_bundle(bundle: Bundle, as_json: bool) -> int:
     stripped = [entry for entry in bundle.engines if entry.get("stripped")]
     if not stripped:
         raise QanetError(
-            f"{bundle.path} has no engine without weights", expected="one of qanet build --strip-weights",
+            f"{bundle.path} has no engine without weights",
+            expected="one of qanet build --strip-weights",
             got=f"{len(bundle.engines)} engines with weights",
-        )  # fmt: skip
+        )
     trt = load_library("tensorrt")
     (here,) = check_targets(trt, "tensorrt", None)
     fitting = [e for e in stripped if here in e["targets"] and e["version"] == trt.__version__]
     if not fitting:
         got = ", ".join(f"{'+'.join(e['targets'])} of {e['version']}" for e in stripped)
         raise QanetError(
-            "no engine without weights is for this machine", expected=f"{here} of {trt.__version__}", got=got,
+            "no engine without weights is for this machine",
+            expected=f"{here} of {trt.__version__}",
+            got=got,
             next_command=f"qanet build {bundle.path} --runtime tensorrt",
-        )  # fmt: skip
+        )
     for entry in fitting:
         plan = bundle.read(entry["file"])
         with graph_file(bundle, entry["precision"], "tensorrt") as path:

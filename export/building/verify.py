@@ -55,9 +55,10 @@ def verify(
         return differences
     first = first_departure(graph, crops[:1], boxes[:1], precision, rebuild)
     where = (
-        f"the first layer that departs: {first.name} ({first.value:.2g}, limit {first.limit:g})" if first else
-        "no layer departs once the end of each is an output, so it is the fusion of layers that does"
-    )  # fmt: skip
+        f"the first layer that departs: {first.name} ({first.value:.2g}, limit {first.limit:g})"
+        if first
+        else "no layer departs once the end of each is an output, so it is the fusion of layers that does"
+    )
     raise QanetError(
         f"the engine departs from ONNX Runtime at {', '.join(d.name for d in wrong)}; {where}",
         expected=", ".join(f"{d.name} within {d.limit:g}" for d in wrong),

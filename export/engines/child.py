@@ -25,9 +25,14 @@ _ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "CUDA_MODULE_LOADING": "LAZY"}
 
 
 def build_apart(
-    onnx_path: str | Path, *, runtime: str, targets: Sequence[str] | None, options: Options,
-    outputs: Sequence[str] | None, report: Report | None = None,
-) -> BuiltEngine:  # fmt: skip
+    onnx_path: str | Path,
+    *,
+    runtime: str,
+    targets: Sequence[str] | None,
+    options: Options,
+    outputs: Sequence[str] | None,
+    report: Report | None = None,
+) -> BuiltEngine:
     """As `tensorrt.build`, in a child process.
 
     Raises:
@@ -36,14 +41,20 @@ def build_apart(
     with tempfile.TemporaryDirectory(prefix="qanet-build-") as folder:
         request, answer, plan = (Path(folder) / name for name in ("request.json", "answer.json", "plan"))
         call = {
-            "onnx_path": str(Path(onnx_path).resolve()), "runtime": runtime, "outputs": outputs and list(outputs),
-            "targets": targets and list(targets), "options": dataclasses.asdict(options),
-        }  # fmt: skip
+            "onnx_path": str(Path(onnx_path).resolve()),
+            "runtime": runtime,
+            "outputs": outputs and list(outputs),
+            "targets": targets and list(targets),
+            "options": dataclasses.asdict(options),
+        }
         request.write_text(json.dumps({"call": call, "answer": str(answer), "plan": str(plan)}, default=str))
         process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(request)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            [sys.executable, "-m", __name__, str(request)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
             env=os.environ | _ENVIRONMENT,
-        )  # fmt: skip
+        )
         try:
             said, errors = process.communicate()
         finally:
@@ -62,9 +73,10 @@ def _died(code: int, errors: str, options: Options) -> QanetError:
     name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     if code == -signal.SIGKILL:
         return QanetError(
-            f"the build for batches {options.batches()} was killed", got=f"{name}, as when memory runs out",
+            f"the build for batches {options.batches()} was killed",
+            got=f"{name}, as when memory runs out",
             next_command="close what else runs, add swap, lower --workspace or --max-batch",
-        )  # fmt: skip
+        )
     last = errors.strip().splitlines()[-1:] or ["nothing on stderr"]
     return QanetError(f"the build for batches {options.batches()} died", got=f"{name}: {last[0]}")
 

@@ -60,9 +60,10 @@ def parse_graph(data: bytes, name: str, folder: Path | None = None) -> Any:
         model = onnx.load_model_from_string(data)
     except Exception as error:  # protobuf's DecodeError
         raise QanetError(
-            f"cannot read {name} as ONNX", got=f"{str(error) or type(error).__name__} in {len(data)} bytes",
+            f"cannot read {name} as ONNX",
+            got=f"{str(error) or type(error).__name__} in {len(data)} bytes",
             next_command="export it again: the file is cut off, or something else",
-        ) from error  # fmt: skip
+        ) from error
     if not model.graph.output:
         raise QanetError(f"{name} is not an ONNX graph", expected="a graph with outputs", got="none")
     _check_operators(model, name)
@@ -78,17 +79,20 @@ def _check_operators(model: Any, name: str) -> None:
     opset = opsets.get("", opsets.get("ai.onnx", known))
     if opset > known or model.ir_version > onnx.IR_VERSION:
         raise QanetError(
-            f"{name} is newer than the onnx installed here", expected=f"opset {known} or older",
-            got=f"opset {opset}, IR version {model.ir_version}", next_command="pip install --upgrade onnx",
-        )  # fmt: skip
+            f"{name} is newer than the onnx installed here",
+            expected=f"opset {known} or older",
+            got=f"opset {opset}, IR version {model.ir_version}",
+            next_command="pip install --upgrade onnx",
+        )
     for node in model.graph.node:
         domain = "" if node.domain == "ai.onnx" else node.domain
         if not onnx.defs.has(node.op_type, opsets.get(domain, opset), domain):
             full = f"{domain}.{node.op_type}" if domain else node.op_type
             raise QanetError(
-                f"{name} has an unknown operator {full} at node {node.name!r}", expected=f"operators of opset {opset}",
+                f"{name} has an unknown operator {full} at node {node.name!r}",
+                expected=f"operators of opset {opset}",
                 next_command="export without operators of one runtime's own",
-            )  # fmt: skip
+            )
 
 
 def _load_weights(model: Any, name: str, folder: Path | None) -> None:
@@ -122,9 +126,10 @@ def _check_size(tensor: Any, name: str, location: str) -> None:
     expected = prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
     if len(tensor.raw_data) != expected:
         raise QanetError(
-            f"the weights of {name} are cut off", expected=f"{expected} bytes of {tensor.name} in {location}",
+            f"the weights of {name} are cut off",
+            expected=f"{expected} bytes of {tensor.name} in {location}",
             got=len(tensor.raw_data),
-        )  # fmt: skip
+        )
 
 
 def input_shapes(model: Any) -> dict[str, tuple[int, ...]]:

@@ -89,9 +89,16 @@ def build(
 
 
 def _plan(
-    trt: Any, runtime: str, targets: tuple[str, ...], model: Any, name: str, options: Options, log: BuilderLog,
-    logger: Any, bar: Any,
-) -> bytes:  # fmt: skip
+    trt: Any,
+    runtime: str,
+    targets: tuple[str, ...],
+    model: Any,
+    name: str,
+    options: Options,
+    log: BuilderLog,
+    logger: Any,
+    bar: Any,
+) -> bytes:
     """Parse and build; the parser owns the weights the network points at, so both live to the end of this."""
     builder = _builder(trt, logger, log)
     network, parser = _parse(trt, builder, logger, model, name, for_dla=options.dla is not None)

@@ -56,12 +56,20 @@ class Options:
             (self.max_batch < 1, "max_batch is too small", "1 or more", self.max_batch),
             (self.workspace_mib < 1, "the workspace is too small", "1 MiB or more", self.workspace_mib),
             (level is not None and not 0 <= level <= 5, "no such builder optimization level", "0 to 5", level),
-            (profile is not None and not 1 <= profile[0] <= profile[1] <= profile[2], "the batches of a profile are "
-             "not in order", "1 <= min <= opt <= max", profile),
-            (self.hardware_compatibility not in HARDWARE_LEVELS, "no such hardware compatibility level",
-             f"one of {', '.join(HARDWARE_LEVELS)}", self.hardware_compatibility),
+            (
+                profile is not None and not 1 <= profile[0] <= profile[1] <= profile[2],
+                "the batches of a profile are not in order",
+                "1 <= min <= opt <= max",
+                profile,
+            ),
+            (
+                self.hardware_compatibility not in HARDWARE_LEVELS,
+                "no such hardware compatibility level",
+                f"one of {', '.join(HARDWARE_LEVELS)}",
+                self.hardware_compatibility,
+            ),
             (self.dla is not None and self.dla < 0, "no such DLA core", "0 or more", self.dla),
-        )  # fmt: skip
+        )
         for is_wrong, fact, expected, got in wrong:
             if is_wrong:
                 raise QanetError(fact, expected=expected, got=got)
@@ -91,11 +99,17 @@ class Options:
             (self.version_compatible and is_rtx, "version-compatible engines", "build again after an upgrade"),
             (self.strip_weights and is_rtx, "engines without weights", "leave --strip-weights out"),
             (level != "NONE" and is_rtx, "hardware compatibility levels", "name every GPU with --target"),
-            (not is_rtx and not hasattr(trt.HardwareCompatibilityLevel, level),
-             f"hardware compatibility level {self.hardware_compatibility}", "upgrade TensorRT"),
-            (self.dla is not None and not has_dla, "DLA",
-             "TensorRT 10.3 to 10.7, or 11.4.1 and later, on a Jetson that has one"),
-        )  # fmt: skip
+            (
+                not is_rtx and not hasattr(trt.HardwareCompatibilityLevel, level),
+                f"hardware compatibility level {self.hardware_compatibility}",
+                "upgrade TensorRT",
+            ),
+            (
+                self.dla is not None and not has_dla,
+                "DLA",
+                "TensorRT 10.3 to 10.7, or 11.4.1 and later, on a Jetson that has one",
+            ),
+        )
         for is_wrong, what, advice in wrong:
             if is_wrong:
                 raise QanetError(f"{name} has no {what}", next_command=advice)
@@ -113,7 +127,10 @@ def low_memory(options: Options, *, given: frozenset[str] = frozenset()) -> Opti
     kernels while building, no libraries of kernels loaded for trial, and batches up to 4.
     """
     low: dict[str, Any] = {
-        "workspace_mib": _LOW_MEMORY_WORKSPACE_MIB, "tactic_memory_mib": _LOW_MEMORY_TACTIC_MIB,
-        "optimization_level": _LOW_MEMORY_LEVEL, "few_tactics": True, "max_batch": _LOW_MEMORY_BATCH,
-    }  # fmt: skip
+        "workspace_mib": _LOW_MEMORY_WORKSPACE_MIB,
+        "tactic_memory_mib": _LOW_MEMORY_TACTIC_MIB,
+        "optimization_level": _LOW_MEMORY_LEVEL,
+        "few_tactics": True,
+        "max_batch": _LOW_MEMORY_BATCH,
+    }
     return replace(options, **{name: value for name, value in low.items() if name not in given})

@@ -20,9 +20,11 @@ class MaskGraph(ParsingGraph):
     """The network with a mask head and its quality module, in operators every runtime has."""
 
     def __init__(
-        self, network: ParsingNetwork, threshold: float = MASK_THRESHOLD,
+        self,
+        network: ParsingNetwork,
+        threshold: float = MASK_THRESHOLD,
         weights: tuple[float, float, float] = QAM_WEIGHTS,
-    ):  # fmt: skip
+    ):
         super().__init__(network, threshold, weights)
 
     def forward(self, crops: Tensor, box_scores: Tensor) -> tuple[Tensor, ...]:

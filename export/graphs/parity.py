@@ -21,9 +21,13 @@ def check_parity(network: ParsingNetwork, input_hw: tuple[int, int], path: Path,
 
 
 def compare(
-    graph: nn.Module, outputs: Sequence[str], input_hw: tuple[int, int], path: Path, seed: int = 0,
+    graph: nn.Module,
+    outputs: Sequence[str],
+    input_hw: tuple[int, int],
+    path: Path,
+    seed: int = 0,
     inputs: Sequence[str] = INPUTS,
-) -> dict[str, float]:  # fmt: skip
+) -> dict[str, float]:
     """Run one smooth random batch of two through both; the greatest absolute difference of each output.
 
     Labels report the share of pixels that differ.

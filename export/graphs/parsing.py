@@ -19,18 +19,18 @@ OPSET = 18
 INPUTS = ("crops", "box_scores")
 OUTPUTS = ("logits", "labels", "pixel_scores", "part_scores", "iou_scores", "quality", "part_quality")
 _EPSILON = 1e-6
-_SUFFIXES = {
-    "Clip": "relu6", "Relu": "relu", "Add": "sum", "Resize": "up", "MaxPool": "pool", "AveragePool": "pool",
-}  # fmt: skip
+_SUFFIXES = {"Clip": "relu6", "Relu": "relu", "Add": "sum", "Resize": "up", "MaxPool": "pool", "AveragePool": "pool"}
 
 
 class ParsingGraph(nn.Module):
     """The network with its quality module, in operators every runtime has."""
 
     def __init__(
-        self, network: ParsingNetwork, threshold: float = PIXEL_SCORE_THRESHOLD,
+        self,
+        network: ParsingNetwork,
+        threshold: float = PIXEL_SCORE_THRESHOLD,
         weights: tuple[float, float, float] = QAM_WEIGHTS,
-    ):  # fmt: skip
+    ):
         super().__init__()
         self.network = network
         self.threshold = threshold
@@ -104,9 +104,15 @@ def write_onnx(
     example = (torch.zeros((2, *input_hw, 3), dtype=torch.uint8), torch.ones(2))[: len(inputs)]
     batch = torch.export.Dim("N", min=1, max=64)
     program = torch.onnx.export(
-        graph, example, dynamo=True, opset_version=OPSET, input_names=list(inputs),
-        output_names=list(outputs), dynamic_shapes={name: {0: batch} for name in inputs}, verbose=False,
-    )  # fmt: skip
+        graph,
+        example,
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=list(inputs),
+        output_names=list(outputs),
+        dynamic_shapes={name: {0: batch} for name in inputs},
+        verbose=False,
+    )
     assert program is not None
     model = program.model_proto
     _tidy(model, outputs)

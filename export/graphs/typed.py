@@ -32,13 +32,10 @@ import numpy as np
 
 from qanet.errors import QanetError
 
-# fmt: off
-HALF_OPERATORS = frozenset((
-    "Add", "AveragePool", "Clip", "Concat", "Conv", "ConvTranspose", "Flatten", "Gemm", "HardSigmoid", "HardSwish",
-    "Identity", "LeakyRelu", "MatMul", "MaxPool", "Mul", "Pad", "Relu", "Reshape", "Resize", "Sigmoid", "Slice",
-    "Split", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze",
-))
-# fmt: on
+HALF_OPERATORS = frozenset(
+    "Add AveragePool Clip Concat Conv ConvTranspose Flatten Gemm HardSigmoid HardSwish Identity LeakyRelu MatMul MaxPool "
+    "Mul Pad Relu Reshape Resize Sigmoid Slice Split Squeeze Sub Tanh Transpose Unsqueeze".split()
+)
 FP16_BOUND = 32752.0  # half of FP16's end: other images than those of the calibration may go further
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _FLOAT32_INPUTS = {"Resize": (1, 2)}  # its region and its scales, whatever the type of its data
@@ -100,9 +97,11 @@ def largest_of_scales(scales_json: bytes) -> dict[str, float]:
         return quantised | {name: float(value) for name, value in document.get("largest", {}).items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise QanetError(
-            "scales.json cannot be read", expected="tensors with their largest values", got=repr(error),
+            "scales.json cannot be read",
+            expected="tensors with their largest values",
+            got=repr(error),
             next_command="qanet calibrate NAME.qanet --data DIR",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def beyond_fp16(model: Any, largest: Mapping[str, float]) -> set[str]:
@@ -142,9 +141,11 @@ def _network(graph: Any) -> set[int]:
     weighted = [index for index, node in enumerate(graph.node) if node.op_type in _WEIGHTED]
     if not weighted:
         raise QanetError(
-            "the graph has no layer with weights", expected="a Conv or Gemm",
-            got=sorted({node.op_type for node in graph.node}), next_command="qanet export CHECKPOINT",
-        )  # fmt: skip
+            "the graph has no layer with weights",
+            expected="a Conv or Gemm",
+            got=sorted({node.op_type for node in graph.node}),
+            next_command="qanet export CHECKPOINT",
+        )
     readers: dict[str, list[int]] = {}
     producer: dict[str, int] = {}
     for index, node in enumerate(graph.node):
@@ -272,9 +273,10 @@ def _half(tensor: Any, half: HalfType) -> Any:
         )
     if values.any() and not back.any():
         raise QanetError(
-            f"{name!r} is all zero in {kind}", expected=f"magnitudes above {half.smallest:g}",
+            f"{name!r} is all zero in {kind}",
+            expected=f"magnitudes above {half.smallest:g}",
             got=f"at most {largest:g}",
-        )  # fmt: skip
+        )
     return onnx.helper.make_tensor(f"{name}.{half.name}", half.onnx, values.shape, halves.tobytes(), raw=True)
 
 

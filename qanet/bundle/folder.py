@@ -92,9 +92,10 @@ class Bundle:
         entry = self.manifest["files"].get(file)
         if entry is None:
             raise QanetError(
-                f"{self.path} has no file {file!r}", expected=f"one of {', '.join(self.manifest['files'])}",
+                f"{self.path} has no file {file!r}",
+                expected=f"one of {', '.join(self.manifest['files'])}",
                 next_command=f"qanet build {self.path}",
-            )  # fmt: skip
+            )
         if file in self._staged:
             return self._staged[file]
         path = self._inside(file)
@@ -109,10 +110,11 @@ class Bundle:
             if written is not None:
                 return written
             raise QanetError(
-                f"{path} was changed after it was made", expected=f"sha256 {entry['sha256'][:16]}",
+                f"{path} was changed after it was made",
+                expected=f"sha256 {entry['sha256'][:16]}",
                 got=f"{digest[:16]} of {len(data)} bytes ({entry['bytes']} in the manifest)",
                 next_command=_mend(file),
-            )  # fmt: skip
+            )
         return data
 
     def stored_graph(self, precision: str) -> bytes:
@@ -125,9 +127,11 @@ class Bundle:
         graphs = self.manifest["graphs"]
         if precision not in graphs:
             raise QanetError(
-                f"{self.path} has no {precision} graph", expected=f"one of {', '.join(graphs)}", got=precision,
+                f"{self.path} has no {precision} graph",
+                expected=f"one of {', '.join(graphs)}",
+                got=precision,
                 next_command=f"qanet build {self.shell_name} --precision {precision}",
-            )  # fmt: skip
+            )
         return self.read(graphs[precision])
 
     def graph(self, precision: str) -> bytes:

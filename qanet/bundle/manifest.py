@@ -39,9 +39,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     version = manifest.get("schema_version")
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise QanetError(
-            f"{folder} was made by a newer qanet-edge", expected=f"schema {SCHEMA_VERSION} or older",
-            got=f"schema {version}", next_command="pip install --upgrade qanet-edge",
-        )  # fmt: skip
+            f"{folder} was made by a newer qanet-edge",
+            expected=f"schema {SCHEMA_VERSION} or older",
+            got=f"schema {version}",
+            next_command="pip install --upgrade qanet-edge",
+        )
     for key, kind in _REQUIRED.items():
         if not isinstance(manifest.get(key), kind):
             got = type(manifest.get(key)).__name__
@@ -98,10 +100,7 @@ def _check_values(path: Path, manifest: dict[str, Any]) -> None:
             numbers(manifest["qam_weights"], (int, float), 3) and sum(manifest["qam_weights"]) > 0,
         ),
         "pixel_score_threshold": ("0 <= T < 1", isinstance(threshold, (int, float)) and 0 <= threshold < 1),
-        "engines": (
-            "file, runtime and precision of each",
-            isinstance(engines, list) and all(map(_is_engine, engines)),
-        ),
+        "engines": ("file, runtime and precision of each", isinstance(engines, list) and all(map(_is_engine, engines))),
         "accuracy": ("an object", isinstance(manifest["accuracy"], dict)),
         "answers": ("a file, its graphs and tolerances", _are_answers(manifest["answers"])),
         "timings": (

@@ -41,10 +41,11 @@ def _find(name_or_path: str) -> Path:
             break  # something else lies there: say so instead of taking another bundle
     known = sorted(p.name.removesuffix(SUFFIX) for p in shipped.glob(f"*{SUFFIX}"))
     raise QanetError(
-        f"no bundle {name_or_path!r}", expected=f"a folder with a manifest.json, or one of: {', '.join(known)}",
+        f"no bundle {name_or_path!r}",
+        expected=f"a folder with a manifest.json, or one of: {', '.join(known)}",
         got="something else" if given.exists() else "nothing",
         next_command=f"qanet inspect {known[0]}" if known else None,
-    )  # fmt: skip
+    )
 
 
 def writable_copy(bundle: Bundle, output: Path | None = None) -> Bundle:

@@ -60,13 +60,18 @@ def _walk(args: argparse.Namespace, labels: LabelSet, split: str | None) -> Find
 
 def _document(found: Findings, labels: LabelSet) -> dict[str, Any]:
     return {
-        "whole": not found.problems, "problems": found.problems, "remarks": found.remarks, "images": found.images,
-        "people": found.people, "labels": labels.name, "void_pixels": found.void_pixels,
+        "whole": not found.problems,
+        "problems": found.problems,
+        "remarks": found.remarks,
+        "images": found.images,
+        "people": found.people,
+        "labels": labels.name,
+        "void_pixels": found.void_pixels,
         "classes": [
             {"name": name, "pixels": int(pixels), "images": int(images)}
             for name, pixels, images in zip(labels.classes, found.pixels, found.images_with)
         ],
-    }  # fmt: skip
+    }
 
 
 def _text(found: Findings, labels: LabelSet, splits: Sequence[str | None]) -> str:

@@ -18,18 +18,30 @@ from qanet.cpu_features import cpu_features, has_dot_products, sums_saturate
 # module, distributions that may provide it, what it is for, the command that installs it
 _PACKAGES = (
     ("numpy", ("numpy",), "everything", "pip install numpy"),
-    ("cv2", ("opencv-python-headless", "opencv-python", "opencv-contrib-python"), "images and video",
-     "pip install 'opencv-python-headless<5'"),
+    (
+        "cv2",
+        ("opencv-python-headless", "opencv-python", "opencv-contrib-python"),
+        "images and video",
+        "pip install 'opencv-python-headless<5'",
+    ),
     ("openvino", ("openvino",), "engines on CPUs", "pip install openvino"),
     ("onnx", ("onnx",), "typed graphs", "pip install onnx"),
-    ("onnxruntime", ("onnxruntime", "onnxruntime-gpu"), "calibration, numerical oracle",
-     "pip install 'qanet-edge[calib]'"),
+    (
+        "onnxruntime",
+        ("onnxruntime", "onnxruntime-gpu"),
+        "calibration, numerical oracle",
+        "pip install 'qanet-edge[calib]'",
+    ),
     ("torch", ("torch",), "training and export", "pip install 'qanet-edge[train,export]'"),
-    ("tensorrt", ("tensorrt",), "engines on NVIDIA GPUs",
-     "pip install 'qanet-edge[tensorrt]' (JetPack brings its own)"),
+    (
+        "tensorrt",
+        ("tensorrt",),
+        "engines on NVIDIA GPUs",
+        "pip install 'qanet-edge[tensorrt]' (JetPack brings its own)",
+    ),
     ("pycuda", ("pycuda",), "the CUDA driver layer", "pip install 'qanet-edge[tensorrt]'"),
     ("tensorrt_rtx", ("tensorrt_rtx",), "engines for RTX GPUs, built without one", "pip install 'qanet-edge[rtx]'"),
-)  # fmt: skip
+)
 
 
 def package_versions() -> dict[str, str | None]:
@@ -80,18 +92,25 @@ def examine() -> dict[str, Any]:
     packages = package_versions()
     driver = has_driver()
     return {
-        "qanet_edge": __version__, "python": platform.python_version(), "machine": platform.machine(),
-        "system": platform.platform(), "cpu_cores": os.cpu_count(), "cpu_features": list(cpu_features()),
+        "qanet_edge": __version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "cpu_cores": os.cpu_count(),
+        "cpu_features": list(cpu_features()),
         "int8_graph": NO_VNNI if sums_saturate() else "int8",
-        "gpus": gpus(), "cuda_driver": driver, "packages": packages,
+        "gpus": gpus(),
+        "cuda_driver": driver,
+        "packages": packages,
         "can": {
             "parse on the CPU": bool(packages["openvino"] and packages["cv2"]),
             "parse on a GPU": bool(driver and packages["tensorrt"] and packages["pycuda"]),
-            "train and export": bool(packages["torch"]), "calibrate INT8": bool(packages["onnxruntime"]),
+            "train and export": bool(packages["torch"]),
+            "calibrate INT8": bool(packages["onnxruntime"]),
             "build TensorRT engines": bool(driver and packages["tensorrt"]),
             "build TensorRT-RTX engines ahead of time": bool(packages["tensorrt_rtx"]),
         },
-    }  # fmt: skip
+    }
 
 
 def main(argv: Sequence[str], *, prove: Callable[[str], dict[str, Any]]) -> int:

@@ -12,9 +12,11 @@ _CHECKPOINTS = (".safetensors", ".pt", ".pth")
 
 
 def main(
-    argv: Sequence[str], *, describe_network: Callable[[str], dict[str, Any]],
+    argv: Sequence[str],
+    *,
+    describe_network: Callable[[str], dict[str, Any]],
     graph_size: Callable[[bytes], dict[str, int]],
-) -> int:  # fmt: skip
+) -> int:
     """Entry point; the callables are `describe_network` of qanet.train.weights.describe and `graph_size` of
     qanet.export.size, from the command table."""
     parser = command_parser(

@@ -57,9 +57,13 @@ def usable_people(document: Document, category: int) -> list[Document]:
     return [
         entry
         for entry in document["annotations"]
-        if entry["category_id"] == category and not entry.get("iscrowd", 0) and entry.get("area", 1) > 0
-        and entry["segmentation"] and (box := finite_box(entry.get("bbox"))) is not None and min(box[2:]) >= 1
-    ]  # fmt: skip
+        if entry["category_id"] == category
+        and not entry.get("iscrowd", 0)
+        and entry.get("area", 1) > 0
+        and entry["segmentation"]
+        and (box := finite_box(entry.get("bbox"))) is not None
+        and min(box[2:]) >= 1
+    ]
 
 
 def file_name(image: Document) -> str:

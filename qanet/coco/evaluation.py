@@ -61,10 +61,11 @@ class MaskTruth:
             for key, known in (("image_id", self._images), ("category_id", self._categories)):
                 if result[key] not in known:
                     raise QanetError(
-                        f"result {index}: the annotations have no such {key}", got=result[key],
+                        f"result {index}: the annotations have no such {key}",
+                        got=result[key],
                         expected=f"one of {len(known)}, like {next(iter(known), None)}",
                         next_command="give the annotations that these results were made for",
-                    )  # fmt: skip
+                    )
             size, expected = run_length_size(result.get("segmentation")), self.size(result["image_id"])
             if size != expected:
                 raise QanetError(f"result {index}: its mask and its image differ", expected=expected, got=size)
@@ -87,8 +88,11 @@ class MaskTruth:
                 self._forgive(evaluation.evalImgs)
             evaluation.accumulate()
         precision = evaluation.eval["precision"][..., 0]  # (T thresholds, R recalls, K categories, A areas)
-        report = {"ap": _mean(precision[..., 0]), "ap_50": _mean(precision[0, ..., 0]),
-                  "ap_75": _mean(precision[5, ..., 0])}  # fmt: skip
+        report = {
+            "ap": _mean(precision[..., 0]),
+            "ap_50": _mean(precision[0, ..., 0]),
+            "ap_75": _mean(precision[5, ..., 0]),
+        }
         report |= {f"ap_{name}": _mean(precision[..., place]) for place, name in enumerate(_AREAS, 1)}
         if self.lvis:
             kinds = [self._categories[i].get("frequency") for i in evaluation.params.catIds]
@@ -127,8 +131,9 @@ class MaskTruth:
         for number, result in enumerate(results, 1):
             mask = self._run_lengths(result)
             kept = {key: result[key] for key in ("image_id", "category_id", "score")}
-            annotations.append({**kept, "id": number, "iscrowd": 0, "segmentation": mask,
-                                "area": float(self._masks.area(mask))})  # fmt: skip
+            annotations.append(
+                {**kept, "id": number, "iscrowd": 0, "segmentation": mask, "area": float(self._masks.area(mask))}
+            )
         detections = type(self._truth)()
         detections.dataset = {**self._truth.dataset, "annotations": annotations}
         with contextlib.redirect_stdout(io.StringIO()):

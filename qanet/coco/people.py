@@ -119,10 +119,11 @@ def open_coco_people(root: str | Path, split: str = "train") -> CocoPeople:
     if annotations is None or images is None:
         lacks = "annotations" if annotations is None else "images"
         raise QanetError(
-            f"no {lacks} of split {split!r} in {folder}", next_command="qanet train person-mask-lite0 --data COCO_DIR",
+            f"no {lacks} of split {split!r} in {folder}",
+            next_command="qanet train person-mask-lite0 --data COCO_DIR",
             expected=f"annotations/instances_{split}2017.json and {split}2017/, or without the year",
             got=sorted(p.name for p in folder.iterdir())[:8] if folder.is_dir() else "no folder",
-        )  # fmt: skip
+        )
     return CocoPeople(annotations, images)
 
 

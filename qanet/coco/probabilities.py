@@ -93,9 +93,12 @@ def as_probabilities(raw: NDArray, name: str) -> NDArray[np.float32]:
 def _packed(value: dict[str, Any], name: str) -> NDArray:
     size, data, kind = value.get("size"), value.get("data"), _TYPES.get(str(value.get("dtype")))
     if (
-        not isinstance(size, list) or len(size) != 2 or not all(type(v) is int and v > 0 for v in size)
-        or not isinstance(data, str) or kind is None
-    ):  # fmt: skip
+        not isinstance(size, list)
+        or len(size) != 2
+        or not all(type(v) is int and v > 0 for v in size)
+        or not isinstance(data, str)
+        or kind is None
+    ):
         got = json.dumps({key: value.get(key) for key in ("size", "dtype")})
         raise QanetError(f"{name} are not in a known form", expected='{"size": [h, w], "dtype", "data"}', got=got)
     try:

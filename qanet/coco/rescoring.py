@@ -65,13 +65,16 @@ class _Agreement:
                 expected=f"maps that give the masks: a median IoU of {_LEAST_AGREEMENT} or more",
                 got=f"{np.median(self.overlaps):.2f} over {len(self.overlaps)} results",
                 next_command="save the maps in the order of the results, each over its own bbox",
-            )  # fmt: skip
+            )
 
 
 def score_results(
-    results: Iterable[Result], maps: Iterator[NDArray[np.float32]] | None, source: str,
-    image_sizes: dict[Any, tuple[int, int]], threshold: float = MASK_THRESHOLD,
-) -> Scored:  # fmt: skip
+    results: Iterable[Result],
+    maps: Iterator[NDArray[np.float32]] | None,
+    source: str,
+    image_sizes: dict[Any, tuple[int, int]],
+    threshold: float = MASK_THRESHOLD,
+) -> Scored:
     """Pixel scores of results, a map in memory at a time.
 
     Args:
@@ -115,7 +118,7 @@ def score_results(
             f"{source}: result {int(np.flatnonzero(without)[0])} has no predicted IoU while others have",
             expected=f"{' or '.join(_IOU_KEYS)} in every result or in none",
             got=f"{int(without.sum())} of {len(kept)} without",
-        )  # fmt: skip
+        )
     return Scored(kept, columns[:, 0], None if without.all() else columns[:, 1], columns[:, 2])
 
 
@@ -127,9 +130,11 @@ def _paste(
     image_hw = run_length_size(result.get("segmentation")) or sizes.get(result["image_id"])
     if image_hw is None:
         raise QanetError(
-            f"{name} does not tell its image's size", expected='a segmentation {"size": [H, W], "counts"}',
-            got=repr(result.get("segmentation"))[:60], next_command="give --annotations, which know the sizes",
-        )  # fmt: skip
+            f"{name} does not tell its image's size",
+            expected='a segmentation {"size": [H, W], "counts"}',
+            got=repr(result.get("segmentation"))[:60],
+            next_command="give --annotations, which know the sizes",
+        )
     box = np.array([[x0, y0, x1, y1]], np.float32)
     if not (box[0, 2:] > box[0, :2]).all():
         return None
@@ -139,9 +144,11 @@ def _paste(
 def _given_pixel_score(result: Result, name: str) -> float:
     if "pixel_score" not in result:
         raise QanetError(
-            f"{name} comes without probabilities", got=", ".join(result), next_command="qanet rescore --help",
+            f"{name} comes without probabilities",
+            got=", ".join(result),
+            next_command="qanet rescore --help",
             expected=f"a key {ARRAY} or pixel_score, or --probabilities FILE.npz",
-        )  # fmt: skip
+        )
     return unit_interval(result["pixel_score"], f"{name}: pixel_score")
 
 

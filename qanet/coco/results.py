@@ -48,9 +48,11 @@ def xyxy(result: Result, name: str) -> tuple[float, float, float, float]:
     """A result's `bbox` as x0 y0 x1 y1 pixels; QanetError with `name` unless it is four finite numbers, sides >= 0."""
     box = result.get("bbox")
     if (
-        not isinstance(box, list) or len(box) != 4
-        or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in box) or min(box[2:]) < 0
-    ):  # fmt: skip
+        not isinstance(box, list)
+        or len(box) != 4
+        or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in box)
+        or min(box[2:]) < 0
+    ):
         raise QanetError(f"{name} has no usable bbox", expected="[x, y, width, height] in pixels", got=box)
     x, y, width, height = (float(v) for v in box)
     return x, y, x + width, y + height

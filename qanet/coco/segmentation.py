@@ -34,9 +34,10 @@ def segmentation_mask(segmentation: Any, image_hw: tuple[int, int]) -> NDArray[n
     size = run_length_size(segmentation)
     if size is None:
         raise QanetError(
-            "this is no segmentation", expected='polygons, or {"size": [H, W], "counts": ...}',
+            "this is no segmentation",
+            expected='polygons, or {"size": [H, W], "counts": ...}',
             got=repr(segmentation)[:80],
-        )  # fmt: skip
+        )
     if size != tuple(image_hw):
         raise QanetError("a segmentation and its image differ in size", expected=tuple(image_hw), got=size)
     counts = segmentation["counts"]

@@ -15,6 +15,16 @@ from qanet.datasets.photo_folder import PhotoFolder
 from qanet.datasets.records import AnnotatedImage, DataSet, Sample, person_box
 
 __all__ = [
-    "DATA_FORMATS", "AnnotatedImage", "DataSet", "DetectedBoxes", "OfficialFolder", "PhotoFolder", "Sample",
-    "default_split", "open_dataset", "person_box", "read_detections", "splits_of",
-]  # fmt: skip
+    "DATA_FORMATS",
+    "AnnotatedImage",
+    "DataSet",
+    "DetectedBoxes",
+    "OfficialFolder",
+    "PhotoFolder",
+    "Sample",
+    "default_split",
+    "open_dataset",
+    "person_box",
+    "read_detections",
+    "splits_of",
+]

@@ -79,9 +79,12 @@ def _images(
 
 
 def _add_person(
-    entry: Any, where: str, images: dict[int | str, Any], people: dict[int | str, list[Person]],
+    entry: Any,
+    where: str,
+    images: dict[int | str, Any],
+    people: dict[int | str, list[Person]],
     problems: list[QanetError],
-) -> None:  # fmt: skip
+) -> None:
     """Add one annotation to its image's people, or what is wrong with it to the problems."""
 
     def wrong(fact: str, expected: object, got: object) -> None:

@@ -66,9 +66,12 @@ class Findings:
 
 
 def check_dataset(
-    root: str | Path, format: str, labels: LabelSet | str | None = None, split: str | None = None,
+    root: str | Path,
+    format: str,
+    labels: LabelSet | str | None = None,
+    split: str | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Findings:  # fmt: skip
+) -> Findings:
     """Look at every file of a split.
 
     Args:
@@ -147,9 +150,13 @@ def _compare_boxes(found: Findings, who: str, box: NDArray[np.float32], tight: N
 
 
 def _compare_parts(
-    found: Findings, name: str, parts: NDArray[np.integer], table: NDArray[np.int64], labels: NDArray[np.uint8],
+    found: Findings,
+    name: str,
+    parts: NDArray[np.integer],
+    table: NDArray[np.int64],
+    labels: NDArray[np.uint8],
     human: NDArray[np.uint8],
-) -> None:  # fmt: skip
+) -> None:
     """The table must name the parts that are drawn, once each, with the class and the person of their pixels."""
     if parts.shape != labels.shape:
         found.problems.append(f"{name}: Instance_ids {parts.shape} and labels {labels.shape} differ in size")

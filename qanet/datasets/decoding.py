@@ -45,9 +45,10 @@ def decode_ids(path: Path, deep: bool = False) -> NDArray[np.integer]:
     if ids is None or ids.ndim != 2 or ids.dtype not in depths:
         got = _state(path) if ids is None else f"{ids.dtype} {ids.shape}"
         raise QanetError(
-            f"broken label file {path}", expected=f"{'an 8- or 16-bit' if deep else 'an 8-bit'} one-channel PNG of ids",
+            f"broken label file {path}",
+            expected=f"{'an 8- or 16-bit' if deep else 'an 8-bit'} one-channel PNG of ids",
             got=got,
-        )  # fmt: skip
+        )
     return ids
 
 
@@ -64,9 +65,11 @@ def translate_ids(raw: NDArray[np.integer], lookup: NDArray[np.uint8], known: in
     strange = [int(i) for i in present if i >= known and i != IGNORE]
     if strange:
         raise QanetError(
-            f"{path} holds label ids outside the set", expected=f"0..{known - 1}, or {IGNORE} for void",
-            got=strange[:8], next_command="choose the --format and the label set that the files were made with",
-        )  # fmt: skip
+            f"{path} holds label ids outside the set",
+            expected=f"0..{known - 1}, or {IGNORE} for void",
+            got=strange[:8],
+            next_command="choose the --format and the label set that the files were made with",
+        )
     return lookup[raw]
 
 

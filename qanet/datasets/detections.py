@@ -46,9 +46,10 @@ def read_detections(path: str | Path, image_ids: Sequence[int | str]) -> Detecte
     entries = read_json(path, "boxes of people as a COCO results list")
     if not isinstance(entries, list):
         raise QanetError(
-            f"{path} is no COCO results file", expected="a list of {image_id, category_id, bbox, score}",
+            f"{path} is no COCO results file",
+            expected="a list of {image_id, category_id, bbox, score}",
             got=type(entries).__name__,
-        )  # fmt: skip
+        )
     known = {str(i) for i in image_ids}
     found: dict[str, list[list[float]]] = {}
     for number, entry in enumerate(entries):
@@ -58,9 +59,10 @@ def read_detections(path: str | Path, image_ids: Sequence[int | str]) -> Detecte
         if image not in known:
             raise QanetError(
                 f"{path}, entry {number} is of an image that the data set has not",
-                expected=f"an image_id like {next(iter(image_ids), None)!r}", got=repr(entry["image_id"]),
+                expected=f"an image_id like {next(iter(image_ids), None)!r}",
+                got=repr(entry["image_id"]),
                 next_command="give the boxes of this data set and split",
-            )  # fmt: skip
+            )
         found.setdefault(image, []).append(row)
     return DetectedBoxes(path, {image: np.array(rows, np.float32) for image, rows in found.items()})
 
@@ -76,7 +78,8 @@ def _row(entry: Any, where: str) -> tuple[str, list[float] | None]:
     numbers = finite_box(entry["bbox"])
     score = entry["score"]
     if numbers is None or isinstance(score, bool) or not isinstance(score, (int, float)) or not math.isfinite(score):
-        raise QanetError(f"{where} has a broken box", expected="four finite numbers and a score",
-                         got=[entry["bbox"], score])  # fmt: skip
+        raise QanetError(
+            f"{where} has a broken box", expected="four finite numbers and a score", got=[entry["bbox"], score]
+        )
     x, y, w, h = numbers
     return str(entry["image_id"]), [x, y, x + w, y + h, float(score)]

@@ -14,9 +14,14 @@ DATA_FORMATS = (*PHOTO_FORMATS, *LAYOUTS)
 
 
 def open_dataset(
-    root: str | Path, format: str, labels: LabelSet | str | None = None, split: str | None = None, *,
-    other_people: str = "background", lenient: bool = False,
-) -> DataSet:  # fmt: skip
+    root: str | Path,
+    format: str,
+    labels: LabelSet | str | None = None,
+    split: str | None = None,
+    *,
+    other_people: str = "background",
+    lenient: bool = False,
+) -> DataSet:
     """Open a data set of any format; nothing is decoded yet.
 
     Args:

@@ -46,10 +46,11 @@ class Layout:
             if (folder / "annotations").is_dir():
                 return folder
         raise QanetError(
-            f"no data set at {root}", expected=f"annotations/ and {', '.join(_SPLITS.values())}, as in {self.folder}",
+            f"no data set at {root}",
+            expected=f"annotations/ and {', '.join(_SPLITS.values())}, as in {self.folder}",
             got="no such folder" if not root.is_dir() else sorted(p.name for p in root.iterdir())[:8],
             next_command="give the folder of the data set, or the --format that it has",
-        )  # fmt: skip
+        )
 
     def is_at(self, root: Path) -> bool:
         """Whether `root`, or <DS> in it, holds annotation files of this data set's name."""

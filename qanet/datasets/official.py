@@ -21,9 +21,14 @@ class OfficialFolder(DataSet):
     """One split of a data set in the official layout; indexable by annotated person, decodes on access."""
 
     def __init__(
-        self, root: str | Path, layout: Layout, labels: LabelSet, split: str | None = None,
-        other_people: str = "background", lenient: bool = False,
-    ):  # fmt: skip
+        self,
+        root: str | Path,
+        layout: Layout,
+        labels: LabelSet,
+        split: str | None = None,
+        other_people: str = "background",
+        lenient: bool = False,
+    ):
         """Open a split; `lenient` is for whoever looks at broken sets: mistakes are kept in `problems`, not raised."""
         self.root, self.layout, self.label_set = layout.find_root(Path(root)), layout, labels
         self.split = layout.split(split)
@@ -46,9 +51,11 @@ class OfficialFolder(DataSet):
         if problems:
             first, more = problems[0], f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             raise QanetError(
-                f"{first.fact}{more}", expected=first.expected, got=first.got,
+                f"{first.fact}{more}",
+                expected=first.expected,
+                got=first.got,
                 next_command=f"qanet check {self.root} --format {self.layout.format} --split {self.split}",
-            )  # fmt: skip
+            )
 
     def maps(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Class ids with IGNORE and human ids, both (H, W) uint8, of the image of that index."""
@@ -64,8 +71,9 @@ class OfficialFolder(DataSet):
         elif len(record.people) > 1:
             raise QanetError(
                 f"{record.file_name} has {len(record.people)} people and nothing tells them apart",
-                expected=f"a folder {self.folder / HUMANS}, or one person an image", got="no such folder",
-            )  # fmt: skip
+                expected=f"a folder {self.folder / HUMANS}, or one person an image",
+                got="no such folder",
+            )
         else:
             only = record.people[0].parsing_id if record.people else 0
             human = np.where(labels != 0, only, 0).astype(np.uint8)
@@ -81,8 +89,9 @@ class OfficialFolder(DataSet):
         if not known.all() or table.min(initial=0) < 0:
             raise QanetError(
                 f"{path.with_suffix('.txt')} holds ids outside the set",
-                expected=f"classes 0..{self.label_set.num_classes - 1}", got=table[:, 1].tolist()[:16],
-            )  # fmt: skip
+                expected=f"classes 0..{self.label_set.num_classes - 1}",
+                got=table[:, 1].tolist()[:16],
+            )
         table[:, 1] = self._lookup[table[:, 1]]
         return decode_ids(path, deep=True), table
 
@@ -95,7 +104,7 @@ class OfficialFolder(DataSet):
                 expected=f"pixels of value {person.parsing_id} in {HUMANS}",
                 got=f"{sorted(set(np.unique(human).tolist()) - {0})[:16]}",
                 next_command="take the annotation out of the JSON file",
-            )  # fmt: skip
+            )
         return own
 
     def __getitem__(self, index: int) -> Sample:
@@ -164,8 +173,9 @@ def missing_files(folder: Path, records: Sequence[ImageRecord]) -> list[QanetErr
             wanted.append(map_path(folder, PARTS, record).with_suffix(".txt"))
         problems += [
             QanetError(f"no file {path}", expected=f"the file of {record.file_name}", got="missing")
-            for path in wanted if not path.is_file()
-        ]  # fmt: skip
+            for path in wanted
+            if not path.is_file()
+        ]
     return problems
 
 
@@ -188,7 +198,8 @@ def clipped(box: NDArray[np.float32], hw: tuple[int, ...], name: str) -> NDArray
     inside = np.clip(box, 0, np.array([hw[1], hw[0], hw[1], hw[0]], np.float32))
     if (inside[2:] <= inside[:2]).any():
         raise QanetError(
-            f"{name}: a person's box lies outside the image", expected=f"within {hw[1]}x{hw[0]} pixels",
+            f"{name}: a person's box lies outside the image",
+            expected=f"within {hw[1]}x{hw[0]} pixels",
             got=box.tolist(),
-        )  # fmt: skip
+        )
     return inside

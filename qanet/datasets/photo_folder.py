@@ -35,8 +35,9 @@ class PhotoFolder(DataSet):
         if missing and not lenient:
             raise QanetError(
                 f"{len(missing)} of {len(names)} names have no photograph or no label, the first is {missing[0]}",
-                expected=f"photos/{missing[0]}.jpg and labels/{missing[0]}.png", got="missing",
-            )  # fmt: skip
+                expected=f"photos/{missing[0]}.jpg and labels/{missing[0]}.png",
+                got="missing",
+            )
         self.names = self.image_names = names
         self.image_ids = list(names)
 
@@ -82,10 +83,11 @@ def photos_of(root: Path) -> dict[str, Path]:
     folder = next((root / name for name in _PHOTO_FOLDERS if (root / name).is_dir()), None)
     if folder is None or not (root / "labels").is_dir():
         raise QanetError(
-            f"no data set at {root}", expected="a folder with photos/ and labels/",
+            f"no data set at {root}",
+            expected="a folder with photos/ and labels/",
             got="neither" if not root.is_dir() else sorted(p.name for p in root.iterdir())[:8],
             next_command="qanet val ... --data DIR --format ccp",
-        )  # fmt: skip
+        )
     return {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in _SUFFIXES}
 
 

@@ -49,9 +49,10 @@ def recall_at_false_rate(images: Sequence[DetectedImage], false_per_image: float
     """
     if not images or false_per_image < 0 or not 0 < iou <= 1:
         raise QanetError(
-            "nothing to measure", expected="images, a rate of 0 or more, an IoU in (0, 1]",
+            "nothing to measure",
+            expected="images, a rate of 0 or more, an IoU in (0, 1]",
             got=(len(images), false_per_image, iou),
-        )  # fmt: skip
+        )
     verdicts = [_verdicts(image, iou) for image in images]
     scores = np.concatenate([image.scores for image in images]).astype(np.float64)
     right = np.concatenate([v == 1 for v in verdicts])
@@ -102,10 +103,12 @@ def bootstrapped_precisions(
     scores, verdicts = [image.scores for image in images], [_verdicts(image, iou) for image in images]
     people = [len(image.true) for image in images]
     picks = np.random.default_rng(seed).integers(0, len(images), (rounds, len(images)))
-    return np.array([
-        _precision_of([scores[k] for k in pick], [verdicts[k] for k in pick], sum(people[k] for k in pick))
-        for pick in picks
-    ])  # fmt: skip
+    return np.array(
+        [
+            _precision_of([scores[k] for k in pick], [verdicts[k] for k in pick], sum(people[k] for k in pick))
+            for pick in picks
+        ]
+    )
 
 
 def at_threshold(images: Sequence[DetectedImage], threshold: float, iou: float = 0.5) -> tuple[float, float]:

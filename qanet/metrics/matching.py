@@ -27,9 +27,11 @@ def match_people(table: TruthTable, people: Sequence[Person]) -> PeopleMatch:
     """Match N people of an image with its ground truth."""
     count, classes = len(people), table.num_classes
     match = PeopleMatch(
-        np.full(count, -1.0), np.full(count, -1, np.int64), np.zeros((count, len(THRESHOLDS))),
+        np.full(count, -1.0),
+        np.full(count, -1, np.int64),
+        np.zeros((count, len(THRESHOLDS))),
         np.full((count, classes), np.nan),
-    )  # fmt: skip
+    )
     for index, person in enumerate(people if len(table.ids) else ()):
         iou = class_iou(table, person)  # (G, C)
         defined = ~np.isnan(iou)

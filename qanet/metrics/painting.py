@@ -18,11 +18,7 @@ def ascending(scores: NDArray[np.float64], protocol: Protocol) -> NDArray[np.int
 
 
 def paint_semantic(
-    people: Sequence[Person],
-    box_scores: NDArray[np.float64],
-    hw: tuple[int, int],
-    threshold: float,
-    protocol: Protocol,
+    people: Sequence[Person], box_scores: NDArray[np.float64], hw: tuple[int, int], threshold: float, protocol: Protocol
 ) -> NDArray[np.uint8]:
     """The image's semantic map: people painted by ascending box score, foreground over what is there.
 

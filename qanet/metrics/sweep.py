@@ -134,9 +134,13 @@ class ScoreSweep:
         return pixel, parts
 
     def _add(
-        self, tally: _Tally, image: "_Image", protocol: Protocol, quality: NDArray[np.float64],
+        self,
+        tally: _Tally,
+        image: "_Image",
+        protocol: Protocol,
+        quality: NDArray[np.float64],
         part_quality: NDArray[np.float64],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """One image under one setting; the same steps as `ParsingEvaluator.add`."""
         area = image.hw[0] * image.hw[1]
         kept = parsing_nms(image.people, quality, area, self.nms_threshold, protocol, image.pair_iou)

@@ -9,9 +9,11 @@ QAM_WEIGHTS = (1.0, 0.5, 3.0)  # exponents of box, IoU and pixel score of every 
 
 
 def fuse_quality(
-    box_scores: ArrayLike, iou_scores: ArrayLike, pixel_scores: ArrayLike,
+    box_scores: ArrayLike,
+    iou_scores: ArrayLike,
+    pixel_scores: ArrayLike,
     weights: tuple[float, float, float] = QAM_WEIGHTS,
-) -> NDArray[np.float32]:  # fmt: skip
+) -> NDArray[np.float32]:
     """Q = (box^a * iou^b * pixel^g)^(1 / (a + b + g)), broadcast over the arguments' shapes; float32.
 
     Nothing is clamped: a negative base under a fractional exponent is nan, and x^0 is 1 for every x, as in the

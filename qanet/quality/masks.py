@@ -39,9 +39,12 @@ class MaskScores:
 
 
 def mask_score(
-    logits: ArrayLike, boxes: ArrayLike, image_size: tuple[int, int], threshold: float = MASK_THRESHOLD,
+    logits: ArrayLike,
+    boxes: ArrayLike,
+    image_size: tuple[int, int],
+    threshold: float = MASK_THRESHOLD,
     flipped_logits: ArrayLike | None = None,
-) -> MaskScores:  # fmt: skip
+) -> MaskScores:
     """Exact masks and scores in NumPy, limited to each instance's region, with bounded memory.
 
     Args:
@@ -87,9 +90,8 @@ def probability_score(
     maps = check_maps("probabilities", maps[:, None])[:, 0]
     if maps.size and not (maps.min() >= 0 and maps.max() <= 1):
         raise QanetError(
-            "probabilities out of range", expected="0 to 1 (after the sigmoid)",
-            got=f"{maps.min():g} to {maps.max():g}",
-        )  # fmt: skip
+            "probabilities out of range", expected="0 to 1 (after the sigmoid)", got=f"{maps.min():g} to {maps.max():g}"
+        )
     where = check_boxes(boxes, len(maps))
     _check_image(image_size, threshold)
     quarter = (maps.shape[1] / UPSAMPLE, maps.shape[2] / UPSAMPLE)  # regions are told in pixels of logits
@@ -110,9 +112,12 @@ def _check_logits(name: str, logits: ArrayLike) -> NDArray[np.float32]:
 
 
 def _score_all(
-    crops: Iterable[list[NDArray[np.float32]]], boxes: NDArray[np.float32], map_hw: Sequence[float],
-    image_size: tuple[int, int], threshold: float,
-) -> MaskScores:  # fmt: skip
+    crops: Iterable[list[NDArray[np.float32]]],
+    boxes: NDArray[np.float32],
+    map_hw: Sequence[float],
+    image_size: tuple[int, int],
+    threshold: float,
+) -> MaskScores:
     """Every instance from its views' probabilities, (1, crop h, crop w) each."""
     rois = np.zeros((len(boxes), 4), np.int32)
     scores = np.zeros(len(boxes), np.float32)

@@ -51,10 +51,13 @@ class PixelScores:
 
 
 def pixel_score(
-    logits: ArrayLike, boxes: ArrayLike, image_size: tuple[int, int],
-    threshold: float = PIXEL_SCORE_THRESHOLD, flipped_logits: ArrayLike | None = None,
+    logits: ArrayLike,
+    boxes: ArrayLike,
+    image_size: tuple[int, int],
+    threshold: float = PIXEL_SCORE_THRESHOLD,
+    flipped_logits: ArrayLike | None = None,
     flip_pairs: Sequence[tuple[int, int]] = (),
-) -> PixelScores:  # fmt: skip
+) -> PixelScores:
     """Exact pixel scores in NumPy, limited to each person's region, with bounded memory.
 
     Args:

@@ -56,9 +56,11 @@ def paste_taps(start: int, stop: int, origin: float, extent: float, size: int) -
     inside_high = (low + 1 >= 0) & (low + 1 < size)
     index = np.clip(low, -1, size - 1).astype(np.intp)
     return Taps(
-        np.maximum(index, 0), np.minimum(index + 1, size - 1),
-        np.where(inside_low, 1 - fraction, 0).astype(np.float32), np.where(inside_high, fraction, 0).astype(np.float32),
-    )  # fmt: skip
+        np.maximum(index, 0),
+        np.minimum(index + 1, size - 1),
+        np.where(inside_low, 1 - fraction, 0).astype(np.float32),
+        np.where(inside_high, fraction, 0).astype(np.float32),
+    )
 
 
 def upsample_taps(rows: NDArray[np.intp], size: int) -> Taps:

@@ -58,9 +58,11 @@ class ViewScores:
 
 
 def average_views(
-    views: Sequence[View], image_size: tuple[int, int], threshold: float = PIXEL_SCORE_THRESHOLD,
+    views: Sequence[View],
+    image_size: tuple[int, int],
+    threshold: float = PIXEL_SCORE_THRESHOLD,
     flip_pairs: Sequence[tuple[int, int]] = (),
-) -> PixelScores:  # fmt: skip
+) -> PixelScores:
     """Labels and pixel scores of the mean of the views' probabilities.
 
     Args:
@@ -77,9 +79,11 @@ def average_views(
 
 
 def score_views(
-    views: Sequence[View], image_size: tuple[int, int], thresholds: Sequence[float],
+    views: Sequence[View],
+    image_size: tuple[int, int],
+    thresholds: Sequence[float],
     flip_pairs: Sequence[tuple[int, int]] = (),
-) -> ViewScores:  # fmt: skip
+) -> ViewScores:
     """`average_views` at many thresholds in one pass over the pixels; arguments and errors likewise.
 
     Args:
@@ -109,16 +113,19 @@ def check_scales(scales: Sequence[float]) -> tuple[float, ...]:
     wrong = [scale for scale in factors if not (math.isfinite(scale) and low <= scale <= high)]
     if wrong or not factors or len(set(factors)) < len(factors):
         raise QanetError(
-            "scales do not fit", expected=f"one or more different factors of the box, each {low:g}..{high:g}",
+            "scales do not fit",
+            expected=f"one or more different factors of the box, each {low:g}..{high:g}",
             got=wrong[0] if wrong else factors,
-        )  # fmt: skip
+        )
     return factors
 
 
 def _checked(
-    views: Sequence[View], image_size: tuple[int, int], thresholds: Sequence[float],
+    views: Sequence[View],
+    image_size: tuple[int, int],
+    thresholds: Sequence[float],
     flip_pairs: Sequence[tuple[int, int]],
-) -> list[View]:  # fmt: skip
+) -> list[View]:
     """The views in float32 and turned back; QanetError for what does not fit."""
     if not views:
         raise QanetError("no view to average", expected="one or more", got=0)

@@ -85,9 +85,11 @@ def ask(
     unknown = [name for name in names if name not in known.outputs[against]]
     if unknown:
         raise QanetError(
-            f"the engine's {unknown[0]} has no known answer", expected=", ".join(known.outputs[against]),
-            got=", ".join(names), next_command="take a fresh copy of the bundle, or export it again",
-        )  # fmt: skip
+            f"the engine's {unknown[0]} has no known answer",
+            expected=", ".join(known.outputs[against]),
+            got=", ".join(names),
+            next_command="take a fresh copy of the bundle, or export it again",
+        )
     got, rows, least_ms = _run(engine, known, names, batch_sizes)
     reference, fp32 = (
         {name: known.outputs[graph][name][rows] for name in names if name in known.outputs.get(graph, {})}
@@ -121,9 +123,11 @@ def _run(
             except RuntimeError as error:  # of OpenVINO and ONNX Runtime: a file for other pictures, say
                 got = str(error).strip().splitlines() or ["no message"]
                 raise QanetError(
-                    "the engine does not run on pictures of the bundle's size", expected=known.crops.shape[1:],
-                    got=got[-1], next_command="qanet build makes it anew",
-                ) from error  # fmt: skip
+                    "the engine does not run on pictures of the bundle's size",
+                    expected=known.crops.shape[1:],
+                    got=got[-1],
+                    next_command="qanet build makes it anew",
+                ) from error
             least_ms = min(least_ms, (time.perf_counter() - begin) * 1e3 / size)
             found.append(reduced({name: outputs[name] for name in names}))
             rows += chosen

@@ -181,9 +181,11 @@ def stored_answers(bundle: Bundle) -> KnownAnswers | None:
     lacking = current - known.outputs.keys()
     if lacking:
         raise QanetError(
-            f"{bundle.path}: {FILE} has no answers of {min(lacking)}", expected=", ".join(sorted(current)),
-            got=", ".join(known.outputs), next_command=_FRESH_COPY,
-        )  # fmt: skip
+            f"{bundle.path}: {FILE} has no answers of {min(lacking)}",
+            expected=", ".join(sorted(current)),
+            got=", ".join(known.outputs),
+            next_command=_FRESH_COPY,
+        )
     return KnownAnswers(known.crops, known.box_scores, {g: o for g, o in known.outputs.items() if g in current})
 
 
@@ -205,12 +207,15 @@ def renew_answers(bundle: Bundle, graphs: Mapping[str, bytes], run: RunGraph, to
         broken = [name for name, values in found.items() if not np.isfinite(values).all()]
         if broken:
             raise QanetError(
-                f"the {graph} graph of {bundle.name} answers with numbers that are not finite", expected="finite",
-                got=", ".join(broken), next_command="train or export it again",
-            )  # fmt: skip
+                f"the {graph} graph of {bundle.name} answers with numbers that are not finite",
+                expected="finite",
+                got=", ".join(broken),
+                next_command="train or export it again",
+            )
         outputs[graph] = found
     bundle.add_file(FILE, KnownAnswers(crops, scores, outputs).to_bytes())
     bundle.manifest["answers"] = {
-        "file": FILE, "of": {graph: source_of(bundle, graph) for graph in outputs},
+        "file": FILE,
+        "of": {graph: source_of(bundle, graph) for graph in outputs},
         "tolerances": {name: dict(values) for name, values in tolerances.items()},
-    }  # fmt: skip
+    }

@@ -88,10 +88,18 @@ def _streams(places: list[Place], summary: Summary) -> str:
         told = part.to_json()
         frame_ms = told["stages_ms"].get("frame", {"p50": 0.0, "p99": 0.0})
         people = round(part.people / max(part.frames, 1), 2)
-        rows.append((
-            place.name, part.frames, people, told["frames_per_second"], frame_ms["p50"], frame_ms["p99"],
-            *(getattr(part, name) for name in _LOST), "error" if part.error else "",
-        ))  # fmt: skip
+        rows.append(
+            (
+                place.name,
+                part.frames,
+                people,
+                told["frames_per_second"],
+                frame_ms["p50"],
+                frame_ms["p99"],
+                *(getattr(part, name) for name in _LOST),
+                "error" if part.error else "",
+            )
+        )
     return table(rows, header)
 
 

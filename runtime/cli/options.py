@@ -28,9 +28,11 @@ Several streams share one engine, and their people its batches:
 def arguments() -> argparse.ArgumentParser:
     """The parser of `qanet parse`."""
     parser = command_parser(
-        "parse", "Parse the people of videos, images, cameras and streams.", epilog=_EPILOG,
+        "parse",
+        "Parse the people of videos, images, cameras and streams.",
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument("input", metavar="INPUT_URI", help="what to parse: see below")
     parser.add_argument("more", metavar="OUTPUT_URI", nargs="*", default=[], help="where the overlay goes: see below")
     parser.add_argument("--model", default="ccp13-lite0", help="bundle: a shipped name or a NAME.qanet folder")
@@ -71,9 +73,11 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--streams", type=_streams, metavar="N", help="parse N inputs at once: see below")
     parser.add_argument("--output-dir", metavar="FOLDER", help="overlay and JSON lines of each input: see below")
     parser.add_argument(
-        "--decoder", default="auto", choices=("auto", *NAMES),
+        "--decoder",
+        default="auto",
+        choices=("auto", *NAMES),
         help="of videos; auto: the fastest of those that this machine has, measured on the first frames",
-    )  # fmt: skip
+    )
     parser.add_argument("--input-size", type=_size, metavar="WxH", help="what a camera is asked for, such as 1280x720")
     parser.add_argument(
         "--input-rate",

@@ -57,18 +57,23 @@ def places(args: argparse.Namespace) -> list[Place]:
     if outputs and args.output_dir:
         raise QanetError("two places for the overlays", expected="--output-dir, or OUTPUT_URIs", got=" ".join(outputs))
     if args.results and (several or args.output_dir):
-        raise QanetError("--results is one file", expected="a file for each stream", got=args.results,
-                         next_command=_SEVERAL)  # fmt: skip
+        raise QanetError(
+            "--results is one file", expected="a file for each stream", got=args.results, next_command=_SEVERAL
+        )
     if inputs.count(STDIN) > 1:
         raise QanetError("standard input can be read only once", expected="one -", got=inputs.count(STDIN))
     names = _names(inputs)
     return [
         Place(
-            name, uri, outputs[number] if outputs else None, args.results,
-            f"{args.labels}/{name}" if args.labels and several else args.labels, args.output_dir,
+            name,
+            uri,
+            outputs[number] if outputs else None,
+            args.results,
+            f"{args.labels}/{name}" if args.labels and several else args.labels,
+            args.output_dir,
         )
         for number, (name, uri) in enumerate(zip(names, inputs))
-    ]  # fmt: skip
+    ]
 
 
 def _inputs_and_outputs(addresses: list[str], count: int) -> tuple[list[str], list[str]]:
@@ -82,9 +87,11 @@ def _inputs_and_outputs(addresses: list[str], count: int) -> tuple[list[str], li
         outputs = outputs * count
     if outputs and len(outputs) != count:
         raise QanetError(
-            "the outputs do not fit the inputs", expected=f"{count} OUTPUT_URIs, or {DISPLAY}, or --output-dir FOLDER",
-            got=" ".join(outputs), next_command=_SEVERAL,
-        )  # fmt: skip
+            "the outputs do not fit the inputs",
+            expected=f"{count} OUTPUT_URIs, or {DISPLAY}, or --output-dir FOLDER",
+            got=" ".join(outputs),
+            next_command=_SEVERAL,
+        )
     return inputs, outputs
 
 

@@ -16,23 +16,29 @@ from qanet.runtime.video.view import View, part_ids
 def add_show_options(parser: argparse.ArgumentParser) -> None:
     """--blur, --only, --keep-background and --serve."""
     parser.add_argument(
-        "--blur", choices=BLURS,
+        "--blur",
+        choices=BLURS,
         help="hide faces, or whole people, in all pictures, beyond recognition; a head whose face is not seen is hidden"
         " too; JSON stays as it is; every frame is detected on unless --detect-every says otherwise",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--only", type=_names, default=(), metavar="PART,PART",
+        "--only",
+        type=_names,
+        default=(),
+        metavar="PART,PART",
         help="show and write these parts alone, by the names of the model's label set",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--keep-background",
         action="store_true",
         help="draw on people only: no boxes, scores or legend, and no pixel of the background is painted",
     )
     parser.add_argument(
-        "--serve", type=_address, metavar="HOST:PORT",
+        "--serve",
+        type=_address,
+        metavar="HOST:PORT",
         help="a live page with the overlay, rates and people, such as 127.0.0.1:8080; :8080 shows it to the network",
-    )  # fmt: skip
+    )
 
 
 def live_page(args: argparse.Namespace, sources: list[Source]) -> LivePage | None:
@@ -41,9 +47,11 @@ def live_page(args: argparse.Namespace, sources: list[Source]) -> LivePage | Non
         return None
     if any(source.kind == "image" for source in sources):
         raise QanetError(
-            "a live page of one image would be gone at once", expected="a video, a folder or a live source",
-            got="an image", next_command="qanet parse INPUT.jpg OUTPUT.png",
-        )  # fmt: skip
+            "a live page of one image would be gone at once",
+            expected="a video, a folder or a live source",
+            got="an image",
+            next_command="qanet parse INPUT.jpg OUTPUT.png",
+        )
     return LivePage(args.serve, args.max_width)
 
 

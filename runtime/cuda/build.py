@@ -65,9 +65,11 @@ def kernel_image(name: str, target: str | None = None) -> bytes:
     if target not in compiler.targets:
         if not compiler.makes_fat_binaries:
             raise QanetError(
-                "NVRTC compiles for one target that it knows", expected=" ".join(compiler.targets), got=target,
+                "NVRTC compiles for one target that it knows",
+                expected=" ".join(compiler.targets),
+                got=target,
                 next_command="install the CUDA toolkit",
-            )  # fmt: skip
+            )
         target = None  # a GPU between or beyond them runs the nearest older cubin, or the PTX
     kind = "cubin" if target else "fatbin"
     cached = _cache_folder() / f"{name}-{target or 'all'}-{_content_hash(source, target, compiler)}.{kind}"
@@ -94,9 +96,11 @@ def find_compiler() -> Compiler:
     library = _nvrtc_library()
     if library is None:
         raise QanetError(
-            "no CUDA compiler to compile the kernels", expected="nvcc, or NVRTC from its package", got="neither",
+            "no CUDA compiler to compile the kernels",
+            expected="nvcc, or NVRTC from its package",
+            got="neither",
             next_command="pip install nvidia-cuda-nvrtc",
-        )  # fmt: skip
+        )
     return _nvrtc(library)
 
 

@@ -52,9 +52,10 @@ class Gpu:
                 self.driver.Context.pop()
         except self.driver.MemoryError as error:
             raise QanetError(
-                f"GPU memory ran out while {doing}", got=error,
+                f"GPU memory ran out while {doing}",
+                got=error,
                 next_command="build with a smaller --max-batch, or end other processes on the GPU",
-            ) from error  # fmt: skip
+            ) from error
         except self.driver.Error as error:
             raise QanetError(f"CUDA failed while {doing}", got=error, next_command="qanet doctor") from error
 
@@ -85,9 +86,11 @@ def open_gpu(index: int = 0) -> Gpu:
         import pycuda.driver as driver
     except (ImportError, OSError) as error:  # it links the driver: without one the import fails
         raise QanetError(
-            "PyCUDA or the NVIDIA driver is missing", expected="pycuda and libcuda.so.1", got=error,
+            "PyCUDA or the NVIDIA driver is missing",
+            expected="pycuda and libcuda.so.1",
+            got=error,
             next_command="pip install 'qanet-edge[tensorrt]', or device=\"cpu\"",
-        ) from error  # fmt: skip
+        ) from error
     try:
         with _lock:
             if index not in _gpus:

@@ -29,8 +29,18 @@ def crop_launch(
     """
     height, width, channels = image.shape
     count, crop_height, crop_width, _ = crops.shape
-    arguments = (image.address, width * channels, height, width, boxes, crop_height, crop_width, max_samples,
-                 crops.address, mirrored)  # fmt: skip
+    arguments = (
+        image.address,
+        width * channels,
+        height,
+        width,
+        boxes,
+        crop_height,
+        crop_width,
+        max_samples,
+        crops.address,
+        mirrored,
+    )
     grid = (-(-crop_width // _BLOCK[0]), -(-crop_height // _BLOCK[1]), count)
     return Launch("crop", "crop_people", "PqiiPiiiPP", arguments, grid, _BLOCK)
 

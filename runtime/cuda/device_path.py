@@ -60,9 +60,11 @@ class DevicePath:
         return scored[0], iou, times
 
     def run_together(
-        self, frames: Sequence[tuple[NDArray[np.uint8], NDArray[np.float32]]], box_scores: NDArray[np.float32],
+        self,
+        frames: Sequence[tuple[NDArray[np.uint8], NDArray[np.float32]]],
+        box_scores: NDArray[np.float32],
         threshold: float,
-    ) -> tuple[list[PixelScores], NDArray[np.float32], dict[str, float]]:  # fmt: skip
+    ) -> tuple[list[PixelScores], NDArray[np.float32], dict[str, float]]:
         """The people of some frames, in one batch.
 
         Args:

@@ -24,9 +24,11 @@ def bindings() -> Any:
         from cuda.bindings import driver
     except (ImportError, OSError) as error:
         raise QanetError(
-            "cuda-python is missing", expected="the module cuda.bindings.driver", got=error,
+            "cuda-python is missing",
+            expected="the module cuda.bindings.driver",
+            got=error,
             next_command="pip install 'qanet-edge[tensorrt]'",
-        ) from error  # fmt: skip
+        ) from error
     try:
         driver.cuDriverGetVersion()
     except RuntimeError as error:  # cuda.pathfinder's DynamicLibNotFoundError among them

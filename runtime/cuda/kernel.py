@@ -36,8 +36,12 @@ class Launch:
 
     def __post_init__(self) -> None:
         if any(not 1 <= blocks <= limit for blocks, limit in zip(self.grid, _GRID_LIMITS)):
-            raise QanetError(f"{self.function} cannot be launched at once", expected=f"a grid up to {_GRID_LIMITS}",
-                             got=self.grid, next_command="give fewer people at a time")  # fmt: skip
+            raise QanetError(
+                f"{self.function} cannot be launched at once",
+                expected=f"a grid up to {_GRID_LIMITS}",
+                got=self.grid,
+                next_command="give fewer people at a time",
+            )
 
 
 class Kernels:

@@ -117,8 +117,12 @@ class Pool:
             if slot is None:
                 slot = self._slots[name, is_pinned] = _Slot(Event(self._gpu))
             if slot.is_taken:
-                raise QanetError(f"the buffer {name} is in use", expected="one owner", got="a second one",
-                                 next_command="release it first, or take another name")  # fmt: skip
+                raise QanetError(
+                    f"the buffer {name} is in use",
+                    expected="one owner",
+                    got="a second one",
+                    next_command="release it first, or take another name",
+                )
             if slot.memory is None or slot.capacity_bytes < nbytes:
                 slot.wait()
                 self._free(slot)

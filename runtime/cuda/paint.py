@@ -55,9 +55,10 @@ def paint_people(lane: Lane, scored: DeviceScores, order: ArrayLike) -> NDArray[
     ):
         ranks.upload(chosen)
         lane.launch(
-            paint_launch(scored.labels, scored.offsets, scored.rois, ranks.address, len(chosen), scored.image_size,
-                         frame.address)
-        )  # fmt: skip
+            paint_launch(
+                scored.labels, scored.offsets, scored.rois, ranks.address, len(chosen), scored.image_size, frame.address
+            )
+        )
         frame.download(height)
         lane.stream.synchronize()
         return frame.rows(height)

@@ -29,9 +29,15 @@ class DeviceScores:
     """
 
     def __init__(
-        self, lane: Lane, regions: plan.Regions, views: dict[str, DeviceArray], image_size: tuple[int, int],
-        results: int, parameters: int, launches: tuple[Launch, ...] = (),
-    ):  # fmt: skip
+        self,
+        lane: Lane,
+        regions: plan.Regions,
+        views: dict[str, DeviceArray],
+        image_size: tuple[int, int],
+        results: int,
+        parameters: int,
+        launches: tuple[Launch, ...] = (),
+    ):
         num_classes = views["logits"].shape[1]
         self._lane, self._views, self._num_classes, self._results = lane, views, num_classes, results
         self.regions, self.image_size, self.launches = regions, image_size, launches
@@ -75,10 +81,15 @@ class DeviceScores:
 
 @contextmanager
 def score_people(
-    lane: Lane, logits: DeviceArray, boxes: ArrayLike, image_size: tuple[int, int],
-    threshold: float = PIXEL_SCORE_THRESHOLD, flipped_logits: DeviceArray | None = None,
-    flip_pairs: Sequence[tuple[int, int]] = (), mode: str = "exact",
-) -> Iterator[DeviceScores]:  # fmt: skip
+    lane: Lane,
+    logits: DeviceArray,
+    boxes: ArrayLike,
+    image_size: tuple[int, int],
+    threshold: float = PIXEL_SCORE_THRESHOLD,
+    flipped_logits: DeviceArray | None = None,
+    flip_pairs: Sequence[tuple[int, int]] = (),
+    mode: str = "exact",
+) -> Iterator[DeviceScores]:
     """Queue the tail for logits that are on the GPU; the block holds the lane, and its results live as long.
 
     Args:
@@ -96,8 +107,11 @@ def score_people(
     """
     where = _check(logits, boxes, image_size, threshold)
     if flipped_logits is not None and (flipped_logits.shape, flipped_logits.dtype) != (logits.shape, logits.dtype):
-        raise QanetError("flipped_logits do not fit", expected=f"{logits.dtype} {logits.shape}",
-                         got=f"{flipped_logits.dtype} {flipped_logits.shape}")  # fmt: skip
+        raise QanetError(
+            "flipped_logits do not fit",
+            expected=f"{logits.dtype} {logits.shape}",
+            got=f"{flipped_logits.dtype} {flipped_logits.shape}",
+        )
     count, num_classes, height, width = logits.shape
     views = {"logits": logits} | ({} if flipped_logits is None else {"flipped_logits": flipped_logits})
     classes = plan.flip_classes(num_classes, flip_pairs)
@@ -133,10 +147,15 @@ def score_people(
 
 
 def pixel_score(
-    logits: ArrayLike, boxes: ArrayLike, image_size: tuple[int, int], threshold: float = PIXEL_SCORE_THRESHOLD,
-    flipped_logits: ArrayLike | None = None, flip_pairs: Sequence[tuple[int, int]] = (), mode: str = "exact",
+    logits: ArrayLike,
+    boxes: ArrayLike,
+    image_size: tuple[int, int],
+    threshold: float = PIXEL_SCORE_THRESHOLD,
+    flipped_logits: ArrayLike | None = None,
+    flip_pairs: Sequence[tuple[int, int]] = (),
+    mode: str = "exact",
     gpu: int = 0,
-) -> PixelScores:  # fmt: skip
+) -> PixelScores:
     """Labels and pixel scores of N people from host arrays; calls of several threads take turns.
 
     Args:

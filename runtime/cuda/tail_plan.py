@@ -86,8 +86,12 @@ def pack_parameters(
 ) -> None:
     """Write the block that goes up into (nbytes,) uint8."""
     layout = parameter_layout(len(boxes), len(classes))
-    parts = ((layout.offsets, regions.offsets), (layout.boxes, np.ascontiguousarray(boxes, np.float32)),
-             (layout.rois, regions.rois), (layout.classes, classes))  # fmt: skip
+    parts = (
+        (layout.offsets, regions.offsets),
+        (layout.boxes, np.ascontiguousarray(boxes, np.float32)),
+        (layout.rois, regions.rois),
+        (layout.classes, classes),
+    )
     for start, values in parts:
         out[start : start + values.nbytes] = values.reshape(-1).view(np.uint8)
 
@@ -126,9 +130,17 @@ def workspace_layout(count: int, num_classes: int) -> WorkspaceLayout:
 
 
 def score_launch(
-    mode: str, dtype: np.dtype, shape: tuple[int, int, int, int], tiles: int, threshold: float,
-    logits: int, flipped: int, parameters: int, labels: int, workspace: int,
-) -> Launch:  # fmt: skip
+    mode: str,
+    dtype: np.dtype,
+    shape: tuple[int, int, int, int],
+    tiles: int,
+    threshold: float,
+    logits: int,
+    flipped: int,
+    parameters: int,
+    labels: int,
+    workspace: int,
+) -> Launch:
     """The launch of pixel_score or pixel_score_fast.
 
     Args:
@@ -149,11 +161,24 @@ def score_launch(
     layout = parameter_layout(count, num_classes)
     module = "pixel_score" if mode == "exact" else "pixel_score_fast"
     kept = workspace_layout(count, num_classes)
-    types, arguments = "PPPPPPiiifPPP", (
-        logits, flipped, parameters + layout.classes, parameters + layout.boxes, parameters + layout.rois,
-        parameters + layout.offsets, num_classes, map_height, map_width, float(threshold), labels,
-        workspace + kept.sums, workspace + kept.flags,
-    )  # fmt: skip
+    types, arguments = (
+        "PPPPPPiiifPPP",
+        (
+            logits,
+            flipped,
+            parameters + layout.classes,
+            parameters + layout.boxes,
+            parameters + layout.rois,
+            parameters + layout.offsets,
+            num_classes,
+            map_height,
+            map_width,
+            float(threshold),
+            labels,
+            workspace + kept.sums,
+            workspace + kept.flags,
+        ),
+    )
     grid, block = (tiles, count, 1), (TILE_WIDTH, TILE_HEIGHT, 1)
     function = f"{module}_{_LOGIT_TYPES[dtype]}"
     if mode == "fast":
@@ -164,7 +189,13 @@ def score_launch(
 def finish_launch(count: int, num_classes: int, workspace: int, results: int) -> Launch:
     """The launch that turns N people's sums into scores, for the results at an address, and zeroes the workspace."""
     layout, kept = result_layout(count, num_classes, 0), workspace_layout(count, num_classes)
-    arguments = (workspace + kept.sums, workspace + kept.flags, num_classes, results + layout.pixel_scores,
-                 results + layout.part_scores, results + layout.flags)  # fmt: skip
+    arguments = (
+        workspace + kept.sums,
+        workspace + kept.flags,
+        num_classes,
+        results + layout.pixel_scores,
+        results + layout.part_scores,
+        results + layout.flags,
+    )
     block = (_FINISH_THREADS, 1, 1)
     return Launch("pixel_score", "pixel_score_finish", "PPiPPP", arguments, (count, 1, 1), block)

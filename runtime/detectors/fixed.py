@@ -71,9 +71,10 @@ class BoxesFile:
                 raise ValueError("a score is not finite")
         except (TypeError, ValueError) as error:
             raise QanetError(
-                f"{self._path}: boxes cannot be read", expected="lists of x0 y0 x1 y1 and maybe a score",
+                f"{self._path}: boxes cannot be read",
+                expected="lists of x0 y0 x1 y1 and maybe a score",
                 got=str(rows)[:80],
-            ) from error  # fmt: skip
+            ) from error
         except QanetError as error:
             raise QanetError(f"{self._path}: {error}") from error
         return Detections(boxes, table[:, 4])

@@ -62,9 +62,10 @@ def read_graph(path: Path) -> tuple["openvino.Model", Graph]:
 
     if not path.is_file():
         raise QanetError(
-            f"no detector at {path}", expected="an ONNX detector, e.g. yolox_nano.onnx",
+            f"no detector at {path}",
+            expected="an ONNX detector, e.g. yolox_nano.onnx",
             next_command="leave --detector out to use OpenCV's people detector",
-        )  # fmt: skip
+        )
     frontend = FrontEndManager().load_by_framework("onnx")  # read_model would try other formats too, aloud
     try:
         model = frontend.convert(frontend.load(str(path)))

@@ -20,9 +20,10 @@ class HogDetector:
 
         if not hasattr(cv2, "HOGDescriptor"):
             raise QanetError(
-                f"OpenCV {cv2.__version__} has no HOG people detector", expected="OpenCV 4",
+                f"OpenCV {cv2.__version__} has no HOG people detector",
+                expected="OpenCV 4",
                 next_command="pip install 'opencv-python-headless<5', or give --detector yolox_nano.onnx",
-            )  # fmt: skip
+            )
         self._hog = cv2.HOGDescriptor()
         self._hog.setSVMDetector(cv2.HOGDescriptor_getDefaultPeopleDetector())
 

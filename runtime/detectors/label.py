@@ -29,9 +29,14 @@ _PERSON = 1  # COCO's category
 
 
 def label(
-    source: str, teacher: Detector, output: Path, frames: slice = slice(None), *,
-    nobody: bool = False, longest_px: int = 1280,
-) -> dict[str, Any]:  # fmt: skip
+    source: str,
+    teacher: Detector,
+    output: Path,
+    frames: slice = slice(None),
+    *,
+    nobody: bool = False,
+    longest_px: int = 1280,
+) -> dict[str, Any]:
     """Write the images and what the teacher sees in them.
 
     Args:
@@ -51,15 +56,21 @@ def label(
         seen += 1
         if nobody and len(found):
             continue
-        images.append({
-            "id": len(images) + 1, "file_name": f"{name}.jpg", "height": image.shape[0], "width": image.shape[1],
-        })  # fmt: skip
+        images.append(
+            {"id": len(images) + 1, "file_name": f"{name}.jpg", "height": image.shape[0], "width": image.shape[1]}
+        )
         write_bytes(output / "images" / images[-1]["file_name"], _jpeg(image))
         for (x0, y0, x1, y1), score in zip(found.boxes.tolist(), found.scores.tolist()):
-            annotations.append({
-                "id": len(annotations) + 1, "image_id": len(images), "category_id": _PERSON, "iscrowd": 0,
-                "bbox": [round(v, 2) for v in (x0, y0, x1 - x0, y1 - y0)], "score": round(score, 4),
-            })  # fmt: skip
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": len(images),
+                    "category_id": _PERSON,
+                    "iscrowd": 0,
+                    "bbox": [round(v, 2) for v in (x0, y0, x1 - x0, y1 - y0)],
+                    "score": round(score, 4),
+                }
+            )
     if not images:
         raise QanetError(f"nothing of {source} was kept", expected="an image or more", got=f"{seen} read")
     if not nobody:

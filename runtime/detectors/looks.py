@@ -109,9 +109,10 @@ def look_at(roots: Sequence[Path], files: Sequence[Path], output: Path, threads:
     named = {f"{p.parents[2].name}/{p.parents[1].name}/{p.name}": p for p in pictures if p.suffix in IMAGE_SUFFIXES}
     if not named:
         raise QanetError(
-            "no pictures to look at", expected=f"{', '.join(KINDS)} with SOURCE/images",
+            "no pictures to look at",
+            expected=f"{', '.join(KINDS)} with SOURCE/images",
             got=", ".join(str(root) for root in roots),
-        )  # fmt: skip
+        )
     looks = looks_of(files, threads)
     known = json.loads(output.read_text()) if output.is_file() else {}
     seen: dict[str, list[list[float]]] = known["seen"] if known.get("detectors") == key else {}

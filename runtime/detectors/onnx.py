@@ -73,10 +73,12 @@ def _recognise(graph: Graph, path: Path) -> _Family:
     for family in _FAMILIES:
         if (decoder := family.of(graph)) is not None:
             return decoder
-    seen = "; ".join(f"{what} {', '.join(map(str, ports))}" for what, ports in
-                     (("inputs", graph.inputs), ("outputs", graph.outputs)))  # fmt: skip
+    seen = "; ".join(
+        f"{what} {', '.join(map(str, ports))}" for what, ports in (("inputs", graph.inputs), ("outputs", graph.outputs))
+    )
     raise QanetError(
         f"{path.name} is not a detector this version knows",
-        expected=" | ".join(family.known_as for family in _FAMILIES), got=seen,
+        expected=" | ".join(family.known_as for family in _FAMILIES),
+        got=seen,
         next_command="export it in one of these forms, or give boxes with --boxes FILE",
-    )  # fmt: skip
+    )

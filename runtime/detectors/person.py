@@ -32,17 +32,23 @@ class PersonDetector:
     """
 
     def __init__(
-        self, name_or_path: str | Path = DEFAULT, score_threshold: float = SCORE_THRESHOLD, device: str = "auto",
-        precision: str = "auto", threads: int | None = None,
-    ):  # fmt: skip
+        self,
+        name_or_path: str | Path = DEFAULT,
+        score_threshold: float = SCORE_THRESHOLD,
+        device: str = "auto",
+        precision: str = "auto",
+        threads: int | None = None,
+    ):
         from qanet.runtime.engines.select import open_engine
 
         bundle = open_bundle(name_or_path)
         if not detects(bundle):
             raise QanetError(
-                f"{bundle.name} does not detect people", expected=f"labels {PERSON_BOX1.name}", got=bundle.labels.name,
+                f"{bundle.name} does not detect people",
+                expected=f"labels {PERSON_BOX1.name}",
+                got=bundle.labels.name,
                 next_command=f"--detector {DEFAULT}",
-            )  # fmt: skip
+            )
         if device == "auto" and not bundle.engines:
             device = "cpu"  # as it ships; on a GPU it runs once it was built for that
         self.name, self.input_hw, self.score_threshold = bundle.name, bundle.input_hw, score_threshold

@@ -39,9 +39,12 @@ class OpenVinoEngine:
 
 
 def engine_from_graph(
-    graph: bytes, precision: str, outputs: tuple[str, ...] | None = None, threads: int | None = None,
+    graph: bytes,
+    precision: str,
+    outputs: tuple[str, ...] | None = None,
+    threads: int | None = None,
     hint: str | None = None,
-) -> OpenVinoEngine:  # fmt: skip
+) -> OpenVinoEngine:
     """Compile an ONNX graph for this CPU.
 
     Args:

@@ -163,9 +163,13 @@ class TensorRtEngine(Closing):
 
 
 def engine_from_bundle(
-    bundle: Bundle, precision: str, outputs: tuple[str, ...] | None = None, *, gpu: int = 0,
+    bundle: Bundle,
+    precision: str,
+    outputs: tuple[str, ...] | None = None,
+    *,
+    gpu: int = 0,
     allow_host_code: bool = False,
-) -> TensorRtEngine:  # fmt: skip
+) -> TensorRtEngine:
     """Load the bundle's engine for this GPU and the installed TensorRT, all its plans where it has one a bucket.
 
     Args:
@@ -184,9 +188,11 @@ def engine_from_bundle(
     host_code = needs_host_code(entries[0])
     if host_code and not allow_host_code:
         raise QanetError(
-            f"{entries[0]['file']} runs machine code of its own", expected=f"no {HOST_CODE}", got=HOST_CODE,
+            f"{entries[0]['file']} runs machine code of its own",
+            expected=f"no {HOST_CODE}",
+            got=HOST_CODE,
             next_command="engine_from_bundle(..., allow_host_code=True) if you trust the bundle, else qanet build",
-        )  # fmt: skip
+        )
     plans = [PlanFile(e["file"], batches_of(e), partial(_read_plan, bundle, e["file"], len(entries))) for e in entries]
     buckets = Buckets(library, device, plans, host_code, (*bundle.input_hw, 3), outputs)
     sha256 = "+".join(bundle.manifest["files"][entry["file"]]["sha256"] for entry in entries)
@@ -200,7 +206,9 @@ def _read_plan(bundle: Bundle, file: str, plans: int) -> bytes:
     if plans > 1 and sha256_bytes(data) != bundle.manifest["files"][file]["sha256"]:
         # The bundle takes what another process saved since; plans opened before are of other weights or scales.
         raise QanetError(
-            f"{bundle.name} was built anew since it was opened", expected=f"{file} as it was then", got="another",
+            f"{bundle.name} was built anew since it was opened",
+            expected=f"{file} as it was then",
+            got="another",
             next_command="load it again",
-        )  # fmt: skip
+        )
     return data

@@ -66,9 +66,14 @@ class Buckets:
     """
 
     def __init__(
-        self, library: Any, gpu: Gpu, plans: Sequence[PlanFile], host_code: bool, row_shape: tuple[int, ...],
+        self,
+        library: Any,
+        gpu: Gpu,
+        plans: Sequence[PlanFile],
+        host_code: bool,
+        row_shape: tuple[int, ...],
         wanted: tuple[str, ...] | None,
-    ):  # fmt: skip
+    ):
         self._library, self._plans = library, list(plans)
         self._host_code, self._row_shape, self._wanted = host_code, row_shape, wanted
         self._profiler: Any = None
@@ -168,8 +173,10 @@ class Buckets:
         """The session of the smallest bucket that takes `count` rows, the narrowest of several; opened if need be."""
         fitting = [
             (high, -low, index)
-            for index, plan in enumerate(self._plans) for low, high in plan.batches or () if count <= high
-        ]  # fmt: skip
+            for index, plan in enumerate(self._plans)
+            for low, high in plan.batches or ()
+            if count <= high
+        ]
         plan = self._plans[min(fitting)[2]]
         return self._open(plan, plan.read()) if plan.session is None else plan.session
 

@@ -39,9 +39,11 @@ def choose_plans(
     installed = [runtime for runtime, module in MODULES.items() if importlib.util.find_spec(module) is not None]
     if not installed:
         raise QanetError(
-            "TensorRT is not installed", expected=f"the module {' or '.join(MODULES.values())}", got="neither",
+            "TensorRT is not installed",
+            expected=f"the module {' or '.join(MODULES.values())}",
+            got="neither",
             next_command="pip install 'qanet-edge[tensorrt]' (JetPack brings its own)",
-        )  # fmt: skip
+        )
     built = {entry["runtime"] for entry in bundle.engines}
     refusals = []
     for runtime in [runtime for runtime in installed if runtime in built] or installed[:1]:
@@ -70,19 +72,25 @@ def _fitting_entries(
         (f"in {precision}", lambda e: e["precision"] == precision, precision, lambda e: e["precision"]),
         ("for this GPU", lambda e: target in e["targets"], target, lambda e: "+".join(e["targets"])),
         (f"for {runtime} {version}", lambda e: _version_fits(e, version), version, lambda e: e["version"]),
-        ("with the outputs asked for", lambda e: wanted <= set(e["outputs"]), ", ".join(outputs or ()),
-         lambda e: ", ".join(e["outputs"])),
+        (
+            "with the outputs asked for",
+            lambda e: wanted <= set(e["outputs"]),
+            ", ".join(outputs or ()),
+            lambda e: ", ".join(e["outputs"]),
+        ),
         ("with its weights", lambda e: not e.get("stripped"), "weights", lambda e: "none: qanet build NAME --refit"),
-    )  # fmt: skip
+    )
     left = list(bundle.engines)
     for what, fits, expected, describe in demands:
         fitting = [entry for entry in left if fits(entry)]
         if not fitting:
             got = " or ".join(dict.fromkeys(describe(entry) for entry in left)) or "no engines"
             raise QanetError(
-                f"{bundle.name} has no {runtime} engine {what}", expected=expected, got=got,
+                f"{bundle.name} has no {runtime} engine {what}",
+                expected=expected,
+                got=got,
                 next_command=_build_command(bundle, runtime, precision, wanted, target),
-            )  # fmt: skip
+            )
         left = fitting
     first = left[0]
     if batches_of(first) is None:  # nothing to choose by
@@ -103,8 +111,9 @@ def batches_of(entry: _Entry) -> tuple[tuple[int, int], ...] | None:
     try:
         return tuple((int(low), int(high)) for low, _, high in told)
     except (TypeError, ValueError) as error:
-        raise QanetError(f"bad batches of {entry['file']} in the manifest", expected="[min, opt, max], ...",
-                         got=told) from error  # fmt: skip
+        raise QanetError(
+            f"bad batches of {entry['file']} in the manifest", expected="[min, opt, max], ...", got=told
+        ) from error
 
 
 def _version_fits(entry: _Entry, installed: str) -> bool:

@@ -168,8 +168,11 @@ class Plan:
         for name in inputs:
             expected, got = _INPUT_TYPES.get(name), self.type_of(name)
             if got is not expected:
-                raise QanetError(f"the engine has an unknown input {name} of {got.__name__}",
-                                 expected="crops of uint8, box_scores of float32", got=", ".join(inputs))  # fmt: skip
+                raise QanetError(
+                    f"the engine has an unknown input {name} of {got.__name__}",
+                    expected="crops of uint8, box_scores of float32",
+                    got=", ".join(inputs),
+                )
         if "crops" not in inputs:
             raise QanetError("the engine has no input crops", expected="crops", got=", ".join(inputs) or "no inputs")
         return inputs, tuple(n for n in names if n not in inputs)

@@ -40,9 +40,15 @@ class Session:
     """
 
     def __init__(
-        self, library: Any, lane: Lane, data: bytes, host_code: bool, row_shape: tuple[int, ...],
-        wanted: tuple[str, ...] | None, name: str = "the engine",
-    ):  # fmt: skip
+        self,
+        library: Any,
+        lane: Lane,
+        data: bytes,
+        host_code: bool,
+        row_shape: tuple[int, ...],
+        wanted: tuple[str, ...] | None,
+        name: str = "the engine",
+    ):
         self.lane, self._name = lane, name
         self._tensors: dict[str, Tensor] = {}
         self._replays: dict[Profile, Replay] = {}
@@ -151,8 +157,12 @@ class Session:
             return self._plan.outputs
         missing = [name for name in wanted if name not in self._plan.outputs]
         if missing:
-            raise QanetError(f"{self._name} has no output {missing[0]}", expected=", ".join(wanted),
-                             got=", ".join(self._plan.outputs), next_command="qanet build --tail graph")  # fmt: skip
+            raise QanetError(
+                f"{self._name} has no output {missing[0]}",
+                expected=", ".join(wanted),
+                got=", ".join(self._plan.outputs),
+                next_command="qanet build --tail graph",
+            )
         return tuple(wanted)
 
     def _allocate(self) -> None:

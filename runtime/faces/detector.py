@@ -39,9 +39,11 @@ class HeadDetector:
     def __init__(self, people: Detector, parser: "Parser | None"):
         if parser is not None and not has_heads(parser.bundle.labels):
             raise QanetError(
-                f"{parser.bundle.name} does not tell where a head is", expected="a class face, or hair and skin",
-                got=", ".join(parser.bundle.labels.classes), next_command=f"--head-model {HEAD_MODEL}",
-            )  # fmt: skip
+                f"{parser.bundle.name} does not tell where a head is",
+                expected="a class face, or hair and skin",
+                got=", ".join(parser.bundle.labels.classes),
+                next_command=f"--head-model {HEAD_MODEL}",
+            )
         self.people, self.parser = people, parser
         self.name = f"heads by {parser.bundle.name if parser else 'a guess'}, people by {people.name}"
 

@@ -16,9 +16,10 @@ def add_face_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--recipe", metavar="NAME", help="the same as --model NAME, made by the recipe of that name")
     group.add_argument("--face-detector", metavar="ONNX", help="find the faces themselves: YuNet, or any known form")
     group.add_argument(
-        "--head-model", metavar="NAME",
+        "--head-model",
+        metavar="NAME",
         help=f"bundle that parses people, to tell where their heads are ({HEAD_MODEL}); {GUESS}: by the box alone",
-    )  # fmt: skip
+    )
 
 
 def choose_model(args: argparse.Namespace, default: str) -> Bundle:
@@ -36,9 +37,10 @@ def choose_model(args: argparse.Namespace, default: str) -> Bundle:
     for option in ("face_detector", "head_model"):
         if getattr(args, option) and not is_of_faces(bundle.labels):
             raise QanetError(
-                f"--{option.replace('_', '-')} is for models of faces", expected="labels celebamask19",
+                f"--{option.replace('_', '-')} is for models of faces",
+                expected="labels celebamask19",
                 got=f"{bundle.name} with {bundle.labels.name}",
-            )  # fmt: skip
+            )
     return bundle
 
 

@@ -19,14 +19,19 @@ class _Request(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int32) for name in ("people", "crop_h", "crop_w", "image_h", "image_w", "threads", "lanes")),
-        ("row_bytes", ctypes.c_int64), *((name, ctypes.c_void_p) for name in ("image", "boxes", "crops")),
-    ]  # fmt: skip
+        ("row_bytes", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("image", "boxes", "crops")),
+    ]
 
 
 def crop_people(
-    image: NDArray[np.uint8], boxes: NDArray[np.float32], crop_hw: tuple[int, int],
-    *, threads: int | None = None, vector_lanes: int = 0,
-) -> NDArray[np.uint8]:  # fmt: skip
+    image: NDArray[np.uint8],
+    boxes: NDArray[np.float32],
+    crop_hw: tuple[int, int],
+    *,
+    threads: int | None = None,
+    vector_lanes: int = 0,
+) -> NDArray[np.uint8]:
     """All crops of one frame; arguments and result as `qanet.geometry.crop_people`.
 
     Args:
@@ -49,9 +54,16 @@ def crop_people(
     if image.strides[1:] != (3, 1):
         image = np.ascontiguousarray(image)
     request = _Request(
-        len(where), *crop_hw, *image.shape[:2], threads or library.cores(), vector_lanes, image.strides[0],
-        image.ctypes.data, where.ctypes.data, crops.ctypes.data,
-    )  # fmt: skip
+        len(where),
+        *crop_hw,
+        *image.shape[:2],
+        threads or library.cores(),
+        vector_lanes,
+        image.strides[0],
+        image.ctypes.data,
+        where.ctypes.data,
+        crops.ctypes.data,
+    )
     status = native.qanet_crop_run(ctypes.byref(request))
     library.check_status(status, vector_lanes)
     return crops

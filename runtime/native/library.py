@@ -36,10 +36,11 @@ def required() -> ctypes.CDLL:
     library = load()
     if library is None:
         raise QanetError(
-            "the native back-end is not built", expected=f"{PATH.name} in {PATH.parent}",
+            "the native back-end is not built",
+            expected=f"{PATH.name} in {PATH.parent}",
             got="no such library, or one built from other sources",
             next_command="install a C++17 compiler and run `pip install --force-reinstall --no-deps` on qanet-edge",
-        )  # fmt: skip
+        )
     return library
 
 

@@ -25,17 +25,24 @@ class _Request(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int32) for name in ("people", "classes", "map_h", "map_w")),
         *((name, ctypes.c_int32) for name in ("views", "half", "threads", "lanes")),
-        ("data", ctypes.c_void_p * 2), ("strides", ctypes.c_int64 * 4 * 2),
+        ("data", ctypes.c_void_p * 2),
+        ("strides", ctypes.c_int64 * 4 * 2),
         *((name, ctypes.c_void_p) for name in ("class_order", "boxes", "regions", "labels", "scores")),
         ("threshold", ctypes.c_float),
-    ]  # fmt: skip
+    ]
 
 
 def pixel_score(
-    logits: ArrayLike, boxes: ArrayLike, image_size: tuple[int, int], threshold: float = PIXEL_SCORE_THRESHOLD,
-    flipped_logits: ArrayLike | None = None, flip_pairs: Sequence[tuple[int, int]] = (),
-    *, threads: int | None = None, vector_lanes: int = 0,
-) -> PixelScores:  # fmt: skip
+    logits: ArrayLike,
+    boxes: ArrayLike,
+    image_size: tuple[int, int],
+    threshold: float = PIXEL_SCORE_THRESHOLD,
+    flipped_logits: ArrayLike | None = None,
+    flip_pairs: Sequence[tuple[int, int]] = (),
+    *,
+    threads: int | None = None,
+    vector_lanes: int = 0,
+) -> PixelScores:
     """Labels and pixel scores of N persons; arguments, result and errors as `qanet.quality.pixel_score`.
 
     float32 and float16 logits are read where they lie, whatever their strides; other floats are converted first.
@@ -65,11 +72,20 @@ def pixel_score(
     scores = np.zeros((len(maps), num_classes), np.float32)  # column 0: the whole person
     pointers = (ctypes.c_void_p * len(maps))(*(region.ctypes.data for region in labels))
     request = _Request(
-        len(maps), num_classes, *maps.shape[2:],
-        len(views), maps.dtype == np.float16, threads or library.cores(), vector_lanes,
-        class_order=order.ctypes.data, boxes=where.ctypes.data, regions=rois.ctypes.data,
-        labels=ctypes.addressof(pointers), scores=scores.ctypes.data, threshold=threshold,
-    )  # fmt: skip
+        len(maps),
+        num_classes,
+        *maps.shape[2:],
+        len(views),
+        maps.dtype == np.float16,
+        threads or library.cores(),
+        vector_lanes,
+        class_order=order.ctypes.data,
+        boxes=where.ctypes.data,
+        regions=rois.ctypes.data,
+        labels=ctypes.addressof(pointers),
+        scores=scores.ctypes.data,
+        threshold=threshold,
+    )
     for index, view in enumerate(views):
         request.data[index] = view.ctypes.data
         request.strides[index][:] = view.strides

@@ -74,19 +74,25 @@ class Feed:
             now = time.monotonic()
             self._forget(now)
             told: dict[str, Any] = {
-                "name": self.name, "kind": self._source.kind, "ended": self.ended, "frames": self._number,
-                "people_total": self._people, "frame_rate": round(self._rate(), 2),
+                "name": self.name,
+                "kind": self._source.kind,
+                "ended": self.ended,
+                "frames": self._number,
+                "people_total": self._people,
+                "frame_rate": round(self._rate(), 2),
                 **{name: getattr(self._source, name, 0) for name in _LOST},
-            }  # fmt: skip
+            }
             newest = self._newest
         if newest is None:
             return told | {"frame": None, "frame_name": None, "image_size": None, "people": []}
         frame, result = newest
         document = result.to_json(masks=False)
         return told | {
-            "frame": frame.index, "frame_name": frame.name, "image_size": document["image_size"],
+            "frame": frame.index,
+            "frame_name": frame.name,
+            "image_size": document["image_size"],
             "people": document["people"],
-        }  # fmt: skip
+        }
 
     @property
     def classes(self) -> list[dict[str, Any]]:

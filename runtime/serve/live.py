@@ -79,9 +79,12 @@ class LivePage:
             times = self._times[number] if number < len(self._times) else []
             streams.append({**feed.state(), "stages_ms": _medians(times)})
         return {
-            "qanet_edge": _version.__version__, **self._about, "uptime_s": round(time.monotonic() - self._start, 2),
-            "classes": self.feeds[0].classes if self.feeds else [], "streams": streams,
-        }  # fmt: skip
+            "qanet_edge": _version.__version__,
+            **self._about,
+            "uptime_s": round(time.monotonic() - self._start, 2),
+            "classes": self.feeds[0].classes if self.feeds else [],
+            "streams": streams,
+        }
 
 
 class PageSink:

@@ -24,9 +24,12 @@ _END_S = 2.0
 _BOUNDARY = "qanet-frame"
 # The page may load its own pictures and numbers; no other page may show or read them.
 _HEADERS = {
-    "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin", "Content-Security-Policy": POLICY,
-}  # fmt: skip
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": POLICY,
+}
 
 
 class Server:
@@ -45,9 +48,11 @@ class Server:
         except OSError as error:
             where = f"{address.host}:{address.port}"
             raise QanetError(
-                f"cannot serve on {where}", expected="an address of this machine and a free port",
-                got=error.strerror or error, next_command="--serve 127.0.0.1:0, any free port",
-            ) from error  # fmt: skip
+                f"cannot serve on {where}",
+                expected="an address of this machine and a free port",
+                got=error.strerror or error,
+                next_command="--serve 127.0.0.1:0, any free port",
+            ) from error
         except OverflowError as error:
             raise QanetError(f"cannot serve on port {address.port}", expected="a port up to 65535") from error
         self.port = int(self._http.server_address[1])

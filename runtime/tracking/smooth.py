@@ -73,9 +73,12 @@ class LabelSmoother:
 
 
 def _vote(
-    labels: NDArray[np.uint8], weights: NDArray[np.float32], held: NDArray[np.uint8], held_weights: NDArray[np.float32],
+    labels: NDArray[np.uint8],
+    weights: NDArray[np.float32],
+    held: NDArray[np.uint8],
+    held_weights: NDArray[np.float32],
     same_picture: NDArray[np.bool_],
-) -> None:  # fmt: skip
+) -> None:
     """Merge what is held into a frame's labels and weights, in place."""
     evidence = held_weights * np.float32(_DECAY) * same_picture
     agree = labels == held

@@ -17,9 +17,7 @@ MOVING = ("video", "live")  # kinds of sources whose frames follow each other
 class FrameWork:
     """The frames of one source, in order: `propose`, then `finish`. See `pipeline.run` for the arguments."""
 
-    def __init__(
-        self, parser: Parser, kind: str, detect_every: int | None, carry: bool, smooth: bool, max_people: int
-    ):  # fmt: skip
+    def __init__(self, parser: Parser, kind: str, detect_every: int | None, carry: bool, smooth: bool, max_people: int):
         moving = kind in MOVING
         self._parser, self.times = parser, parser.times
         self._people = CarriedPeople(carry) if moving and (carry or smooth) else None

@@ -64,8 +64,9 @@ def widened(area: Area) -> Area:
     """All of the window and a quarter of it on every side."""
     x0, y0, x1, y1 = area.box
     by = np.array([x1 - x0, y1 - y0]) * 0.25
-    return replace(rectangle(np.array([x0, y0, x1, y1] + np.concatenate([-by, by])), area.cell_px),
-                   track_id=area.track_id)  # fmt: skip
+    return replace(
+        rectangle(np.array([x0, y0, x1, y1] + np.concatenate([-by, by])), area.cell_px), track_id=area.track_id
+    )
 
 
 def overlap(one: Area, other: Area) -> bool:

@@ -25,10 +25,15 @@ _POLL_S = 0.1  # longest wait without a look at Ctrl-C
 
 
 def run(
-    source: Source, parser: Parser, sinks: list[Sink], detect_every: int | None = 1, carry: bool = True,
-    on_frame: Callable[[Frame, ParsingResult], None] | None = None, smooth: bool = False,
+    source: Source,
+    parser: Parser,
+    sinks: list[Sink],
+    detect_every: int | None = 1,
+    carry: bool = True,
+    on_frame: Callable[[Frame, ParsingResult], None] | None = None,
+    smooth: bool = False,
     max_people: int = MAX_PEOPLE,
-) -> Summary:  # fmt: skip
+) -> Summary:
     """Parse a source to its end, or until Ctrl-C; what was parsed by then is kept.
 
     Args:

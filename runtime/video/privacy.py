@@ -19,8 +19,21 @@ HOLD_FRAMES = 12  # half a second of a person whom the detector and the tracker 
 
 # A face where the set has one ("head" takes the whole head); celebamask19 has it in pieces, CCP only as skin.
 _FACE = frozenset({"face", "head"})
-_PIECES = frozenset({"skin", "nose", "left-eye", "right-eye", "left-brow", "right-brow", "left-ear", "right-ear",
-                     "mouth", "upper-lip", "lower-lip"})  # fmt: skip
+_PIECES = frozenset(
+    {
+        "skin",
+        "nose",
+        "left-eye",
+        "right-eye",
+        "left-brow",
+        "right-brow",
+        "left-ear",
+        "right-ear",
+        "mouth",
+        "upper-lip",
+        "lower-lip",
+    }
+)
 _WORN = frozenset({"glasses", "sunglasses", "eyewear", "eyeglasses"})
 _HEAD = frozenset({"hair", "hat", "cap/hat", "helmet", "headwear"})
 

@@ -48,12 +48,22 @@ class Summary:
         stages = {name: percentiles(samples) for name, samples in self.stages_ms.items()}
         rate = self.frames / self.seconds if self.seconds else 0.0
         return {
-            "frames": self.frames, "people": self.people, "seconds": round(self.seconds, 3),
-            "frames_per_second": round(rate, 2), "interrupted": self.interrupted, "dropped": self.dropped,
-            "skipped": self.skipped, "reconnects": self.reconnects, "crowded": self.crowded,
-            "detections": self.detections, "decoder": self.decoder, "error": self.error, "warnings": self.warnings,
-            "people_by_frame": self.people_by_frame, "stages_ms": stages,
-        }  # fmt: skip
+            "frames": self.frames,
+            "people": self.people,
+            "seconds": round(self.seconds, 3),
+            "frames_per_second": round(rate, 2),
+            "interrupted": self.interrupted,
+            "dropped": self.dropped,
+            "skipped": self.skipped,
+            "reconnects": self.reconnects,
+            "crowded": self.crowded,
+            "detections": self.detections,
+            "decoder": self.decoder,
+            "error": self.error,
+            "warnings": self.warnings,
+            "people_by_frame": self.people_by_frame,
+            "stages_ms": stages,
+        }
 
 
 def percentiles(samples_ms: list[float]) -> dict[str, float]:

@@ -35,9 +35,11 @@ def only_parts(result: ParsingResult, ids: tuple[int, ...]) -> ParsingResult:
 
     def of(person: PersonParsing) -> PersonParsing:
         return replace(
-            person, labels=np.where(keep[person.labels], person.labels, np.uint8(0)),
-            part_scores=person.part_scores * parts, part_quality=person.part_quality * parts,
-        )  # fmt: skip
+            person,
+            labels=np.where(keep[person.labels], person.labels, np.uint8(0)),
+            part_scores=person.part_scores * parts,
+            part_quality=person.part_quality * parts,
+        )
 
     return replace(result, people=[of(person) for person in result])
 
@@ -64,9 +66,12 @@ class View:
     """
 
     def __init__(
-        self, sinks: list[Sink], privacy: Privacy | None = None, only: tuple[int, ...] = (),
+        self,
+        sinks: list[Sink],
+        privacy: Privacy | None = None,
+        only: tuple[int, ...] = (),
         keep_background: bool = False,
-    ):  # fmt: skip
+    ):
         self._sinks, self._privacy, self._only, self._keep = sinks, privacy, only, keep_background
         self._stack = contextlib.ExitStack()
 

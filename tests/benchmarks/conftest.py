@@ -58,9 +58,12 @@ def clock() -> FakeClock:
 def fake_bundle(tmp_path: Path) -> Bundle:
     """A bundle whose graphs are not to be opened, with an accuracy card for FP32 only."""
     bundle = create(
-        tmp_path / "fake.qanet", labels="ccp13", input_hw=list(CROP_HW), qam_weights=[1, 0.5, 3],
+        tmp_path / "fake.qanet",
+        labels="ccp13",
+        input_hw=list(CROP_HW),
+        qam_weights=[1, 0.5, 3],
         pixel_score_threshold=0.2,
-    )  # fmt: skip
+    )
     for precision in ("fp32", "fp16", "int8"):
         bundle.add_file(f"{precision}.onnx", precision.encode())
         bundle.manifest["graphs"][precision] = f"{precision}.onnx"

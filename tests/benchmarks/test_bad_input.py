@@ -108,20 +108,27 @@ def test_a_clock_that_steps_back_is_told_and_ratios_are_not_paired(benchmark, mo
 
 
 @pytest.mark.parametrize(
-    ("changed", "loads"), [({}, True), ({"cpu": "Another CPU [FP32]"}, False), ({"version": "2019.1"}, False)],
+    ("changed", "loads"),
+    [({}, True), ({"cpu": "Another CPU [FP32]"}, False), ({"version": "2019.1"}, False)],
     ids=["this machine's", "another CPU's", "another version's"],
-)  # fmt: skip
+)
 def test_an_engine_of_another_machine_is_not_loaded_nor_its_census_told(
     benchmark, tiny_bundle, monkeypatch, changed, loads
-):  # fmt: skip
+):
     """OpenVINO would take the file; what it holds was compiled for other instructions."""
     core, bundle = openvino_core(), open_bundle(tiny_bundle)
     imported = []
     entry = {
-        "runtime": "openvino", "version": version(), "precision": "fp32", "targets": ["cpu-x"], "hint": "f32",
-        "cpu": cpu_signature(core), "outputs": ["logits", "iou_scores"],
-        "census": {"multiply_add_shares": {"fp32": 1.0}}, **changed,
-    }  # fmt: skip
+        "runtime": "openvino",
+        "version": version(),
+        "precision": "fp32",
+        "targets": ["cpu-x"],
+        "hint": "f32",
+        "cpu": cpu_signature(core),
+        "outputs": ["logits", "iou_scores"],
+        "census": {"multiply_add_shares": {"fp32": 1.0}},
+        **changed,
+    }
     bundle.add_engine("engines/e.blob", b"machine code", entry)
     bundle.save()
 

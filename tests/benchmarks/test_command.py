@@ -108,9 +108,23 @@ def test_everything_beside_the_rounds_in_one_run(benchmark, tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "data" / "photos" / "a.png"), image)
     cv2.imwrite(str(tmp_path / "data" / "labels" / "a.png"), labels)
     code = benchmark(
-        "--precision", "fp32", "--tail", "kernel,graph", "--pipeline-rounds", "1", "--sweep-rounds", "1", "--micro",
-        "--cold-starts", "1", "--energy-seconds", "0.05", "--profile", "--data", str(tmp_path / "data"),
-    )  # fmt: skip
+        "--precision",
+        "fp32",
+        "--tail",
+        "kernel,graph",
+        "--pipeline-rounds",
+        "1",
+        "--sweep-rounds",
+        "1",
+        "--micro",
+        "--cold-starts",
+        "1",
+        "--energy-seconds",
+        "0.05",
+        "--profile",
+        "--data",
+        str(tmp_path / "data"),
+    )
     assert code == 0
     out = capsys.readouterr().out
     document = read_document(benchmark.output / "results.json")
@@ -200,8 +214,9 @@ def test_an_engine_of_another_precision_is_refused(benchmark, monkeypatch, capsy
     assert benchmark() == 0
     assert "refused to time int8: it was not built in int8: its matrix products run in" in capsys.readouterr().err
     assert {t["precision"] for t in read_document(benchmark.output / "results.json")["targets"] if t["samples_ms"]} == {
-        None, "fp32",
-    }  # fmt: skip
+        None,
+        "fp32",
+    }
 
 
 def test_its_own_results_compare(benchmark, capsys):

@@ -96,9 +96,12 @@ def test_pieces_of_a_bundle(fake_engine, fake_bundle):
     session = run(targets, rounds=2, warm_up=WarmUp(max_calls=0))
     rows = rows_of(pieces, session, 1e9, {"fp32": 1e9, "int8": 4e9})
     assert [row["target"] for row in rows] == [
-        "fake crop, one person", "fake crop by OpenCV, one person", "fp32 network, one crop", "int8 network, one crop",
+        "fake crop, one person",
+        "fake crop by OpenCV, one person",
+        "fp32 network, one crop",
+        "int8 network, one crop",
         "fake tail, one person",
-    ]  # fmt: skip
+    ]
     assert all(row["error"] is None and row["latency_ms"]["n"] == 2 for row in rows)
     assert rows[2]["floor_ms"] == 5.0 and rows[3]["floor_ms"] == 1.25 and rows[2]["floor_by"] == "multiply-adds"
 

@@ -56,9 +56,11 @@ def _small_graph(height: int, width: int, seed: int = 0) -> Any:
     iou = node("Squeeze", [iou, "channel"], "iou.scalar")
     node("Mul", [iou, "box_scores"], "quality")
     shapes = {
-        "logits": (T.FLOAT, ["N", 4, height // 2, width // 2]), "labels": (T.INT64, ["N", height // 2, width // 2]),
-        "pixel_scores": (T.FLOAT, ["N"]), "quality": (T.FLOAT, ["N"]),
-    }  # fmt: skip
+        "logits": (T.FLOAT, ["N", 4, height // 2, width // 2]),
+        "labels": (T.INT64, ["N", height // 2, width // 2]),
+        "pixel_scores": (T.FLOAT, ["N"]),
+        "quality": (T.FLOAT, ["N"]),
+    }
     inputs = [
         helper.make_tensor_value_info("crops", T.UINT8, ["N", height, width, 3]),
         helper.make_tensor_value_info("box_scores", T.FLOAT, ["N"]),

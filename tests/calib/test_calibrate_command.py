@@ -125,8 +125,9 @@ def test_the_search_through_the_command(bundle, people, capsys):
     try:
         code = command.main(
             [str(bundle), "--data", str(people(3)), "--budget", "0.5", "--images", "2", "--threads", "1", "--json"],
-            open_crops=people_crops, open_accuracy=lambda *_: (measure, "digest"),
-        )  # fmt: skip
+            open_crops=people_crops,
+            open_accuracy=lambda *_: (measure, "digest"),
+        )
     except QanetError as error:  # where INT8 makes none of these few pixels faster
         assert "no block" in error.line()
         return
@@ -140,11 +141,13 @@ def test_the_search_through_the_command(bundle, people, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no data given"), (["--data", "x", "--crops", "1"], "bad --crops"),
-        (["--scales", "x", "--budget", "1"], "no data given"), (["--data", "x", "--budget", "-1"], "bad --budget"),
+        ([], "no data given"),
+        (["--data", "x", "--crops", "1"], "bad --crops"),
+        (["--scales", "x", "--budget", "1"], "no data given"),
+        (["--data", "x", "--budget", "-1"], "bad --budget"),
         (["--data", "x", "--metric", "speed"], "invalid choice"),
     ],
-)  # fmt: skip
+)
 def test_bad_arguments(bundle, arguments, message, capsys):
     assert qanet(["calibrate", str(bundle), *arguments]) == 2
     assert message in capsys.readouterr().err

@@ -49,9 +49,11 @@ def test_every_tool_is_measured_on_the_same_network(small_model, crops, tmp_path
         assert theirs["tensorrt_rtx"].startswith(("refused", "fails"))  # its int32 biases
 
     assert {file.name for file in kept.iterdir()} == {
-        "this-room-entropy.onnx", "this-room-minmax.onnx", "quantize_static-minmax.onnx",
+        "this-room-entropy.onnx",
+        "this-room-minmax.onnx",
+        "quantize_static-minmax.onnx",
         "quantize_static-minmax-Conv.onnx",
-    }  # fmt: skip
+    }
     times_alone = [str(bundle.path), "--crops", "0", "--images", "0", "--rounds", "2", "--threads", "1"]
     assert compare.main([*times_alone, "--graph", f"ours={kept / 'this-room-minmax.onnx'}"]) == 0
     rows = capsys.readouterr().out.splitlines()[2:]
@@ -60,9 +62,14 @@ def test_every_tool_is_measured_on_the_same_network(small_model, crops, tmp_path
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [([], "no --data"), (["--crops", "0"], "no --data"), (["--crops", "-1"], "bad --crops"),
-     (["--images", "-1"], "bad --images"), (["--rounds", "0"], "bad --rounds")],
-)  # fmt: skip
+    [
+        ([], "no --data"),
+        (["--crops", "0"], "no --data"),
+        (["--crops", "-1"], "bad --crops"),
+        (["--images", "-1"], "bad --images"),
+        (["--rounds", "0"], "bad --rounds"),
+    ],
+)
 def test_mistakes_are_errors(arguments, message):
     with pytest.raises(QanetError, match=message):
         compare.main(["nowhere.qanet", *arguments])

@@ -110,9 +110,10 @@ def test_onnxruntime_and_openvino_agree_with_fp32(quantised, family):
     there = compiled(FEED)["logits"]
     assert np.sqrt(((there - got) ** 2).mean()) / scale < 0.1
     kinds = [
-        str(op.get_rt_info()["runtimePrecision"].astype(str)) for op in compiled.get_runtime_model().get_ordered_ops()
+        str(op.get_rt_info()["runtimePrecision"].astype(str))
+        for op in compiled.get_runtime_model().get_ordered_ops()
         if op.get_rt_info()["layerType"].astype(str) == "Convolution"
-    ]  # fmt: skip
+    ]
     narrow = sum(kind in ("u8", "i8") for kind in kinds)
     assert len(kinds) - narrow <= 5, kinds  # the stem, the classifier and the IoU head
 

@@ -99,9 +99,14 @@ def test_a_broken_file(tmp_path, text, message):
 
 def test_the_same_record_gives_the_same_bytes(scales):
     again = Scales(
-        scales.method, scales.crops, scales.model_sha256, scales.data_sha256, scales.keep, dict(scales.ranges),
+        scales.method,
+        scales.crops,
+        scales.model_sha256,
+        scales.data_sha256,
+        scales.keep,
+        dict(scales.ranges),
         dict(scales.largest),
-    )  # fmt: skip
+    )
     assert again.to_json() == scales.to_json()
     assert again.to_json().endswith("}\n")
 

@@ -41,8 +41,7 @@ def test_sensitivity_is_the_drop_of_each_block_alone():
 
 
 @pytest.mark.parametrize(
-    ("budget", "in_float"),
-    [(4.2, ("e",)), (1.2, ("b", "e")), (0.2, ("b", "d", "e")), (0.0, ("a", "b", "d", "e"))],
+    ("budget", "in_float"), [(4.2, ("e",)), (1.2, ("b", "e")), (0.2, ("b", "d", "e")), (0.0, ("a", "b", "d", "e"))]
 )
 def test_the_fewest_blocks_within_the_budget(budget, in_float):
     found = choose(_costs(), _additive, _additive(DROPS), "miou", budget)
@@ -92,12 +91,15 @@ def test_a_measurement_is_made_once_and_kept(tmp_path):
 @pytest.mark.parametrize(
     ("name", "block"),
     [
-        ("backbone.blocks.3.expand.relu6", "backbone.blocks.3"), ("backbone.stem.relu6", "backbone.stem"),
-        ("backbone.layer2.0.conv1", "backbone.layer2.0"), ("neck.levels.2.1.conv", "neck.levels.2"),
-        ("backbone.stage4.0.fuse_layers.0.3.up", "backbone.stage4.0"), ("logits", "logits"),
+        ("backbone.blocks.3.expand.relu6", "backbone.blocks.3"),
+        ("backbone.stem.relu6", "backbone.stem"),
+        ("backbone.layer2.0.conv1", "backbone.layer2.0"),
+        ("neck.levels.2.1.conv", "neck.levels.2"),
+        ("backbone.stage4.0.fuse_layers.0.3.up", "backbone.stage4.0"),
+        ("logits", "logits"),
         ("iou_head.reduce", "iou_head.reduce"),
     ],
-)  # fmt: skip
+)
 def test_blocks_by_name(name, block):
     assert block_of(name) == block
 

@@ -11,26 +11,35 @@ from qanet.errors import QanetError
 
 def test_the_document_is_json_that_every_reader_accepts(capsys, tmp_path):
     document = {
-        "iou": np.array([0.5, np.nan], np.float32), "count": np.int64(3), "path": tmp_path, "worst": -np.inf,
+        "iou": np.array([0.5, np.nan], np.float32),
+        "count": np.int64(3),
+        "path": tmp_path,
+        "worst": -np.inf,
         "nested": [{"value": float("nan"), 7: (1, True, None)}],
-    }  # fmt: skip
+    }
 
     def refuse(name):
         raise AssertionError(f"{name} is not JSON")
 
     emit(True, document, "text")
     assert json.loads(capsys.readouterr().out, parse_constant=refuse) == {
-        "iou": [0.5, None], "count": 3, "path": str(tmp_path), "worst": None,
+        "iou": [0.5, None],
+        "count": 3,
+        "path": str(tmp_path),
+        "worst": None,
         "nested": [{"value": None, "7": [1, True, None]}],
-    }  # fmt: skip
+    }
     emit(False, document, "text")
     assert capsys.readouterr().out == "text\n"
 
 
 def test_a_table_lines_up_with_numbers_to_the_right():
     assert table([("stem", 1.23456), ("a", 200)], ("layer", "ms")).splitlines() == [
-        "layer  ms", "-----  -----", "stem   1.235", "a        200",
-    ]  # fmt: skip
+        "layer  ms",
+        "-----  -----",
+        "stem   1.235",
+        "a        200",
+    ]
 
 
 def test_a_wrong_argument_is_an_error_of_ours_that_names_the_help():

@@ -58,11 +58,14 @@ def least_difference(colours, sight):
 @pytest.mark.parametrize(
     ("one", "other", "expected"),  # of the test data published with the formula
     [
-        ((50, 2.6772, -79.7751), (50, 0, -82.7485), 2.0425), ((50, 2.49, -0.001), (50, -2.49, 0.0009), 7.1792),
-        ((50, 2.5, 0), (73, 25, -18), 27.1492), ((60.2574, -34.0099, 36.2677), (60.4626, -34.1751, 39.4387), 1.2644),
-        ((2.0776, 0.0795, -1.1350), (0.9033, -0.0636, -0.5514), 0.9082), ((50, 0, 0), (50, -1, 2), 2.3669),
+        ((50, 2.6772, -79.7751), (50, 0, -82.7485), 2.0425),
+        ((50, 2.49, -0.001), (50, -2.49, 0.0009), 7.1792),
+        ((50, 2.5, 0), (73, 25, -18), 27.1492),
+        ((60.2574, -34.0099, 36.2677), (60.4626, -34.1751, 39.4387), 1.2644),
+        ((2.0776, 0.0795, -1.1350), (0.9033, -0.0636, -0.5514), 0.9082),
+        ((50, 0, 0), (50, -1, 2), 2.3669),
     ],
-)  # fmt: skip
+)
 def test_the_measure_is_the_published_one(one, other, expected):
     assert ciede2000(np.array(one), np.array(other)) == pytest.approx(expected, abs=1e-4)
 
@@ -70,9 +73,16 @@ def test_the_measure_is_the_published_one(one, other, expected):
 @pytest.mark.parametrize("sight", SIGHT)
 @pytest.mark.parametrize(
     ("name", "least"),
-    [("ccp13", 16), ("ppp7", 18), ("ppp7-arms-first", 18), ("cihp20", 10), ("lip20", 10), ("atr18", 10),
-     ("celebamask19", 10)],
-)  # fmt: skip
+    [
+        ("ccp13", 16),
+        ("ppp7", 18),
+        ("ppp7-arms-first", 18),
+        ("cihp20", 10),
+        ("lip20", 10),
+        ("atr18", 10),
+        ("celebamask19", 10),
+    ],
+)
 def test_everybody_tells_any_two_parts_apart(name, least, sight):
     labels = LABEL_SETS[name]
     assert labels.num_classes <= SAFE_COLOURS

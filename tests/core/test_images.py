@@ -36,11 +36,13 @@ def test_every_kind_of_image_becomes_bgr_bytes(image, expected):
     ("image", "message"),
     [
         (np.zeros(5, np.uint8), r"not an image .expected \(H, W\), or \(H, W, 1..4\), got \(5,\)"),
-        (np.zeros((4, 4, 5), np.uint8), "not an image"), (np.zeros((0, 4, 3), np.uint8), "not an image"),
-        (np.zeros((4, 4), np.int32), "got int32"), (None, "not an image"),
+        (np.zeros((4, 4, 5), np.uint8), "not an image"),
+        (np.zeros((0, 4, 3), np.uint8), "not an image"),
+        (np.zeros((4, 4), np.int32), "got int32"),
+        (None, "not an image"),
         (np.broadcast_to(np.uint8(0), (2, 40000, 3)), "too large .expected sides up to 32766 pixels"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_image_is_refused(image, message):
     with pytest.raises(QanetError, match=message):
         as_bgr(image)
@@ -107,14 +109,16 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
         (b"", "a.png is empty .expected a picture, got 0 bytes"),
         (b"hello world", "a.png cannot be decoded .*11 bytes that start with b'hell'"),
         (
-            b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0))
-            + _chunk(b"IDAT", zlib.compress(bytes(9))) + _chunk(b"IEND", b""),
+            b"\x89PNG\r\n\x1a\n"
+            + _chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0))
+            + _chunk(b"IDAT", zlib.compress(bytes(9)))
+            + _chunk(b"IEND", b""),
             "a.png cannot be decoded",
         ),
         (None, "no file .*a.png"),
     ],
     ids=["empty", "text", "bomb", "missing"],
-)  # fmt: skip
+)
 def test_a_file_that_is_no_picture_is_refused(tmp_path, data, message, capfd):
     path = tmp_path / "a.png"
     if data is not None:

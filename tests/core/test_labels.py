@@ -10,11 +10,18 @@ from qanet.labels import CCP13, CCP13_GROUPS, CCP59, IGNORE, LABEL_SETS, label_s
 @pytest.mark.parametrize(
     ("name", "count", "last"),
     [
-        ("ccp13", 13, "scarf"), ("ccp59", 59, "wedges"), ("cihp20", 20, "right-shoe"), ("lip20", 20, "right-shoe"),
-        ("atr18", 18, "scarf"), ("mhp59", 59, "other-lower"), ("ppp7", 7, "lower-legs"), ("celebamask19", 19, "cloth"),
-        ("ppp7-arms-first", 7, "upper-arms"), ("person1", 2, "person"),
+        ("ccp13", 13, "scarf"),
+        ("ccp59", 59, "wedges"),
+        ("cihp20", 20, "right-shoe"),
+        ("lip20", 20, "right-shoe"),
+        ("atr18", 18, "scarf"),
+        ("mhp59", 59, "other-lower"),
+        ("ppp7", 7, "lower-legs"),
+        ("celebamask19", 19, "cloth"),
+        ("ppp7-arms-first", 7, "upper-arms"),
+        ("person1", 2, "person"),
     ],
-)  # fmt: skip
+)
 def test_the_classes_of_a_set(name, count, last):
     labels = label_set(name)
     assert labels.num_classes == count == len(set(labels.classes))
@@ -54,11 +61,27 @@ def test_every_grouped_name_is_a_label_of_ccp_and_in_one_group_only():
 @pytest.mark.parametrize(
     ("fine", "coarse"),
     [
-        ("background", 0), ("hat", 1), ("hair", 2), ("sunglasses", 3), ("glasses", 3), ("t-shirt", 4), ("coat", 4),
-        ("skirt", 5), ("jeans", 6), ("dress", 7), ("belt", 8), ("wedges", 9), ("skin", 10), ("purse", 11),
-        ("scarf", 12), ("suit", IGNORE), ("romper", IGNORE), ("tights", IGNORE), ("ring", IGNORE),
+        ("background", 0),
+        ("hat", 1),
+        ("hair", 2),
+        ("sunglasses", 3),
+        ("glasses", 3),
+        ("t-shirt", 4),
+        ("coat", 4),
+        ("skirt", 5),
+        ("jeans", 6),
+        ("dress", 7),
+        ("belt", 8),
+        ("wedges", 9),
+        ("skin", 10),
+        ("purse", 11),
+        ("scarf", 12),
+        ("suit", IGNORE),
+        ("romper", IGNORE),
+        ("tights", IGNORE),
+        ("ring", IGNORE),
     ],
-)  # fmt: skip
+)
 def test_where_a_label_of_ccp_goes(fine, coarse):
     assert CCP13.lookup[CCP59.classes.index(fine)] == coarse
 

@@ -141,8 +141,13 @@ def test_half_weights_are_an_onnx_graph_of_half_the_size_and_come_back(tmp_path)
         for data in (half, back.SerializeToString())
     ]
     assert (outputs[0] == outputs[1]).all()
-    bundle = create(tmp_path / "b.qanet", labels="personbox1", input_hw=[32, 32], graphs={"fp32": "model.onnx"},
-                    made={"weights": "fp16"})  # fmt: skip
+    bundle = create(
+        tmp_path / "b.qanet",
+        labels="personbox1",
+        input_hw=[32, 32],
+        graphs={"fp32": "model.onnx"},
+        made={"weights": "fp16"},
+    )
     bundle.add_file("model.onnx", half)
     bundle.save()
     assert open_bundle(bundle.path).graph("fp32") == with_float_weights(half)

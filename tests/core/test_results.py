@@ -19,9 +19,10 @@ def person(quality, class_id, roi, **fields):
     scores[class_id - 1] = 0.75
     values = {"box": np.array(roi, np.float32), "box_score": 0.9, "iou_score": 0.8, "pixel_score": 0.7}
     return PersonParsing(
-        **values | {"quality": quality, "part_scores": scores, "part_quality": scores / 2, "labels": labels, "roi": roi}
+        **values
+        | {"quality": quality, "part_scores": scores, "part_quality": scores / 2, "labels": labels, "roi": roi}
         | fields
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture

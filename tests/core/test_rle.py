@@ -51,9 +51,7 @@ regions = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=12), el
 def test_all_classes_of_a_region_at_once_are_as_one_by_one(labels, margins):
     left, top, right, bottom = margins  # of the image around the region; without any, runs go on from column to column
     image = np.pad(labels, ((top, bottom), (left, right)))
-    expected = {
-        int(c): (int((labels == c).sum()), encode(image == c)) for c in np.unique(labels) if c
-    }  # fmt: skip
+    expected = {int(c): (int((labels == c).sum()), encode(image == c)) for c in np.unique(labels) if c}
     found = encode_labels(labels, (left, top), image.shape)
     assert found == expected and list(found) == list(expected)
 

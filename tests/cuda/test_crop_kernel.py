@@ -20,9 +20,17 @@ def crop(emulated, image, boxes, crop_hw, max_samples=8, mirror=False, stride=No
     mirrored = np.full_like(crops, 0x77) if mirror else None
     grid = (-(-crop_hw[1] // 32), -(-crop_hw[0] // 8), len(boxes))
     arguments = (
-        rows, np.int64(stride), np.int32(height), np.int32(width), np.asarray(boxes, np.float32),
-        np.int32(crop_hw[0]), np.int32(crop_hw[1]), np.int32(max_samples), crops, mirrored,
-    )  # fmt: skip
+        rows,
+        np.int64(stride),
+        np.int32(height),
+        np.int32(width),
+        np.asarray(boxes, np.float32),
+        np.int32(crop_hw[0]),
+        np.int32(crop_hw[1]),
+        np.int32(max_samples),
+        crops,
+        mirrored,
+    )
     emulated("crop").run(Launch("crop_people", grid, (32, 8, 1), arguments), **how)
     return (crops, mirrored) if mirror else crops
 

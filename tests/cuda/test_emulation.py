@@ -146,12 +146,14 @@ BREAKS = {
     "no_barrier_after_fill": (_FILL + _BARRIER, _FILL),
     "no_barrier_before_sampling": ("        " + _BARRIER + _SAMPLE, _SAMPLE),
     "no_barrier_before_sums": (_BARRIER + "    unsigned long long* sums", "unsigned long long* sums"),
-    "a_thread_leaves_early": ("if (!find_place(in.rois, place)) return;",
-                              "if (!find_place(in.rois, place) || !place.inside()) return;"),
+    "a_thread_leaves_early": (
+        "if (!find_place(in.rois, place)) return;",
+        "if (!find_place(in.rois, place) || !place.inside()) return;",
+    ),
     "labels_beyond_the_region": (_INSIDE, _INSIDE.removeprefix("if (place.inside()) ")),
     "a_cell_too_far": ("cells.high = min(cells.low + 1, size - 1)", "cells.high = cells.low + 1"),
     "too_many_classes_in_the_pool": ("min(pool_floats / (views * pixels), in.num_classes)", "in.num_classes"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BREAKS)

@@ -45,8 +45,17 @@ def test_any_logits_and_boxes(emulated, data):
     if data.draw(st.booleans()):
         views = {"flipped": flipped, "flip_classes": rng.permutation(shape[1])}
     pool = data.draw(st.sampled_from([2048, 6144, 10240]))
-    got = score(emulated("pixel_score"), logits, boxes, image_hw, threshold, pool_floats=pool,
-                schedule=data.draw(st.integers(0, 9)), guard_before=data.draw(st.booleans()), **views)  # fmt: skip
+    got = score(
+        emulated("pixel_score"),
+        logits,
+        boxes,
+        image_hw,
+        threshold,
+        pool_floats=pool,
+        schedule=data.draw(st.integers(0, 9)),
+        guard_before=data.draw(st.booleans()),
+        **views,
+    )
     check_definition(got, logits, boxes, threshold, **views)
     assert np.array_equal(got.rois, pixel_score(logits, boxes, image_hw, threshold).rois)
 
@@ -63,9 +72,17 @@ def test_any_crops(emulated, data):
     image = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1))).integers(0, 256, (*image_hw, 3), np.uint8)
     crops = np.full((len(boxes), *crop_hw, 3), 0x77, np.uint8)
     arguments = (
-        image, np.int64(image_hw[1] * 3), np.int32(image_hw[0]), np.int32(image_hw[1]), boxes, np.int32(crop_hw[0]),
-        np.int32(crop_hw[1]), np.int32(8), crops, None,
-    )  # fmt: skip
+        image,
+        np.int64(image_hw[1] * 3),
+        np.int32(image_hw[0]),
+        np.int32(image_hw[1]),
+        boxes,
+        np.int32(crop_hw[0]),
+        np.int32(crop_hw[1]),
+        np.int32(8),
+        crops,
+        None,
+    )
     grid = (-(-crop_hw[1] // 32), -(-crop_hw[0] // 8), len(boxes))
     emulated("crop").run(Launch("crop_people", grid, (32, 8, 1), arguments), schedule=data.draw(st.integers(0, 9)))
     for person, box in zip(crops, boxes):

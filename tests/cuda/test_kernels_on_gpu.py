@@ -37,9 +37,13 @@ def test_golden_cases(golden, name, mode):
     share, difference = FAST[name] if mode == "fast" else (0.0, 1e-5)
     case, image_hw, views = load_golden(golden, name)
     got = pixel_score(
-        case["logits"].astype(np.float32), case["boxes_xyxy"], image_hw, float(case["threshold"]),
-        **pairs_of(views), mode=mode,
-    )  # fmt: skip
+        case["logits"].astype(np.float32),
+        case["boxes_xyxy"],
+        image_hw,
+        float(case["threshold"]),
+        **pairs_of(views),
+        mode=mode,
+    )
     for index, expected in enumerate(case["labels"]):
         differing = (got.full(index) != expected) & (case["ambiguous"][index] == 0)
         assert differing.sum() <= share * got.labels[index].size

@@ -11,9 +11,15 @@ def paint(emulated, regions, rois, order, image_hw, **how):
     labels = np.concatenate([region.reshape(-1) for region in regions]).astype(np.uint8)
     frame = np.full(image_hw, 0xEE, np.uint8)
     arguments = (
-        labels, offsets, np.asarray(rois, np.int32), np.asarray(order, np.int32), np.int32(len(order)),
-        np.int32(image_hw[0]), np.int32(image_hw[1]), frame,
-    )  # fmt: skip
+        labels,
+        offsets,
+        np.asarray(rois, np.int32),
+        np.asarray(order, np.int32),
+        np.int32(len(order)),
+        np.int32(image_hw[0]),
+        np.int32(image_hw[1]),
+        frame,
+    )
     grid = (-(-image_hw[0] * image_hw[1] // 1024), 1, 1)
     # The frame is written in words: a start at a multiple of 4, as every allocation has, needs the guard before it.
     emulated("paint").run(Launch("paint_people", grid, (256, 1, 1), arguments), guard_before=True, **how)

@@ -94,8 +94,18 @@ def test_a_logit_that_is_not_finite_flags_its_person_and_view(emulated, form, ki
                 logits[person, person % 3, 0, 0] = value  # in person 2 the crop's corner, beyond the image
     pool = 10240 if form == "pixel_score" else None
     for schedule in (0, 1):
-        score(emulated(form), views[0], boxes, (40, 30), flipped=views[1], flip_classes=[0, 2, 1], pool_floats=pool,
-              finish=emulated("pixel_score"), flags_out=flags, schedule=schedule)  # fmt: skip
+        score(
+            emulated(form),
+            views[0],
+            boxes,
+            (40, 30),
+            flipped=views[1],
+            flip_classes=[0, 2, 1],
+            pool_floats=pool,
+            finish=emulated("pixel_score"),
+            flags_out=flags,
+            schedule=schedule,
+        )
         assert flags.tolist() == expected
 
 
@@ -112,8 +122,16 @@ def test_fast_form_is_near_the_reference(golden, emulated, name):
     case, image_hw, views = load_golden(golden, name)
     boxes, threshold = case["boxes_xyxy"], float(case["threshold"])
     logits = case["logits"].astype(np.float32)
-    got = score(emulated("pixel_score_fast"), logits, boxes, image_hw, threshold, pool_floats=None,
-                finish=emulated("pixel_score"), **views)  # fmt: skip
+    got = score(
+        emulated("pixel_score_fast"),
+        logits,
+        boxes,
+        image_hw,
+        threshold,
+        pool_floats=None,
+        finish=emulated("pixel_score"),
+        **views,
+    )
     for index, region in enumerate(got.labels):
         x0, y0, x1, y1 = got.rois[index]
         sure = case["ambiguous"][index][y0:y1, x0:x1] == 0
@@ -129,6 +147,7 @@ def test_fast_form_equals_its_own_definition_on_flat_logits(emulated, flip):
     flipped = logits[:, [0, 2, 1]] * np.float32(0.5)
     views = {"flipped": flipped, "flip_classes": [0, 2, 1]} if flip else {}
     box = np.array([[2.3, 1.7, 41.1, 37.3]], np.float32)
-    got = score(emulated("pixel_score_fast"), logits, box, (40, 50), pool_floats=None,
-                finish=emulated("pixel_score"), **views)  # fmt: skip
+    got = score(
+        emulated("pixel_score_fast"), logits, box, (40, 50), pool_floats=None, finish=emulated("pixel_score"), **views
+    )
     check_definition(got, logits, box, 0.2, **views)

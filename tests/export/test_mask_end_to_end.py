@@ -18,9 +18,17 @@ from qanet.train.recipe import Recipe
 from qanet.train.weights.checkpoint import save_weights
 
 RECIPE = Recipe(
-    "person-mask-tiny", labels="person1", data_format="coco", input_hw=(64, 64), backbone="lite0-slim", width=16,
-    iou_hidden=16, batch_size=4, rotation_probability=0.0, colour_jitter=0.1,
-)  # fmt: skip
+    "person-mask-tiny",
+    labels="person1",
+    data_format="coco",
+    input_hw=(64, 64),
+    backbone="lite0-slim",
+    width=16,
+    iou_hidden=16,
+    batch_size=4,
+    rotation_probability=0.0,
+    colour_jitter=0.1,
+)
 EPOCHS = 5
 
 pytest.importorskip("pycocotools")
@@ -98,9 +106,7 @@ def test_the_graph_keeps_the_contract(trained):
     session = onnxruntime.InferenceSession(bundle.graph("fp32"), providers=["CPUExecutionProvider"])
     assert [i.name for i in session.get_inputs()] == ["crops", "box_scores"]
     shapes = {o.name: o.shape[1:] for o in session.get_outputs()}
-    assert shapes == {
-        "logits": [1, 16, 16], "labels": [64, 64], "pixel_scores": [], "iou_scores": [], "quality": [],
-    }  # fmt: skip
+    assert shapes == {"logits": [1, 16, 16], "labels": [64, 64], "pixel_scores": [], "iou_scores": [], "quality": []}
     assert bundle.labels.name == "person1" and bundle.threshold == 0.25
     assert set(bundle.manifest["made"]["parity_with_torch"]) == set(shapes)
 

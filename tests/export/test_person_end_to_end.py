@@ -23,9 +23,17 @@ from qanet.train.recipes import RECIPES
 from qanet.train.weights.checkpoint import load_weights
 
 RECIPE = Recipe(
-    "person-tiny", "personbox1", "detection", (64, 96), backbone="lite0-slim", width=16, batch_size=4, epochs=2,
-    repeat_threshold=0.0, ema_decay=0.0,
-)  # fmt: skip
+    "person-tiny",
+    "personbox1",
+    "detection",
+    (64, 96),
+    backbone="lite0-slim",
+    width=16,
+    batch_size=4,
+    epochs=2,
+    repeat_threshold=0.0,
+    ema_decay=0.0,
+)
 
 pytest.importorskip("onnxruntime")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]

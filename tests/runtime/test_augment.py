@@ -18,9 +18,7 @@ from qanet.runtime.suppress import MIN_QUALITY
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     path = tmp_path_factory.mktemp("flip") / "flip.qanet"
-    return create(
-        path, labels="cihp20", input_hw=list(CROP_HW), qam_weights=[1, 0.5, 3], pixel_score_threshold=0.2
-    )  # fmt: skip
+    return create(path, labels="cihp20", input_hw=list(CROP_HW), qam_weights=[1, 0.5, 3], pixel_score_threshold=0.2)
 
 
 @pytest.fixture(autouse=True)
@@ -83,8 +81,11 @@ def test_scales_grow_the_box_and_are_averaged_on_the_image(bundle, scales, flip)
     views, iou = views_by_hand(image, boxes, scales, flip)
     assert_people(people, average_views(views, image.shape[:2], 0.2, bundle.labels.flip_pairs), iou)
     assert {name: len(ms) for name, ms in parser.times.samples_ms.items()} == {
-        "crop": 1, "engine": 1, "tail": 1, "suppress": 1,
-    }  # fmt: skip
+        "crop": 1,
+        "engine": 1,
+        "tail": 1,
+        "suppress": 1,
+    }
 
 
 @pytest.mark.parametrize("scales", [(1.0,), MULTI_SCALE], ids=["one", "many"])
@@ -137,11 +138,14 @@ def test_load_takes_flip_and_scales(shared_tiny_bundle, people):
         ((True, (1.0,), "graph"), 'the graph tail cannot average views .*flip=True.*next: load.*tail="kernel"'),
         ((False, (1.0, 1.2), "graph"), "the graph tail cannot average views"),
         ((False, ()), "scales do not fit .expected one or more different factors"),
-        ((False, (1.0, 1)), "scales do not fit"), ((False, (0.0,)), r"each 0.25..4, got 0.0"),
-        ((False, (float("nan"),)), "got nan"), ((False, (-1.0,)), "got -1.0"),
-        ((False, ("big",)), "scales are not numbers"), ((False, 1.2), "scales are not numbers"),
+        ((False, (1.0, 1)), "scales do not fit"),
+        ((False, (0.0,)), r"each 0.25..4, got 0.0"),
+        ((False, (float("nan"),)), "got nan"),
+        ((False, (-1.0,)), "got -1.0"),
+        ((False, ("big",)), "scales are not numbers"),
+        ((False, 1.2), "scales are not numbers"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_averaged_is_told(arguments, message):
     with pytest.raises(QanetError, match=message):
         check_augmentation(*arguments)

@@ -45,8 +45,12 @@ pytestmark = pytest.mark.slow
 RUNTIMES = ("openvino", "onnxruntime")
 CASES = [*((m, runtime) for m in EMULATED for runtime in RUNTIMES), *((m, "openvino") for m in FEWER)]
 SATURATE = {
-    (SSE42, "openvino"), (AVX2, "openvino"), (AVX2, "onnxruntime"), (FEWER_AVX2, "openvino"), (FEWER_AVX512, "openvino")
-}  # fmt: skip
+    (SSE42, "openvino"),
+    (AVX2, "openvino"),
+    (AVX2, "onnxruntime"),
+    (FEWER_AVX2, "openvino"),
+    (FEWER_AVX512, "openvino"),
+}
 PAIRS = ((127, 1), (127, 2), (127, 127))  # sizes of the weights of neighbouring input channels
 PHOTOGRAPH = PICTURES / "person-1.jpg"  # of known answers: a person of 288x384
 SOMEBODY = np.array([[0, 0, 288, 384]], np.float32)
@@ -117,14 +121,18 @@ def test_neighbours_that_sum_to_128_are_the_most_that_cannot_saturate(answers, e
 
 @pytest.mark.parametrize(
     "machine, kernels",
-    [(SSE42, {"jit_sse42_I8:u8", "jit_sse42_1x1_I8:u8"}), (AVX2, {"jit_avx2_I8:u8", "jit_avx2_1x1_I8:u8"}),
-     (ARM, {"acl_i8:i8"}), (ARM_DOT_PRODUCTS, {"acl_i8:i8"}),
-     (FEWER_AVX2, {"jit_avx2_I8:u8", "jit_avx2_1x1_I8:u8"}),
-     (FEWER_AVX2_VNNI, {"brgconv_avx2_I8:u8", "brgconv_avx2_1x1_I8:u8", "brgconv_avx2_dw_I8:u8"}),
-     (FEWER_AVX512, {"brgconv_avx512_I8:u8", "brgconv_avx512_1x1_I8:u8", "jit_avx512_I8:u8"}),
-     (FEWER_AVX512_VNNI, {"brgconv_avx512_I8:u8", "brgconv_avx512_1x1_I8:u8", "brgconv_avx512_dw_I8:u8"})],
+    [
+        (SSE42, {"jit_sse42_I8:u8", "jit_sse42_1x1_I8:u8"}),
+        (AVX2, {"jit_avx2_I8:u8", "jit_avx2_1x1_I8:u8"}),
+        (ARM, {"acl_i8:i8"}),
+        (ARM_DOT_PRODUCTS, {"acl_i8:i8"}),
+        (FEWER_AVX2, {"jit_avx2_I8:u8", "jit_avx2_1x1_I8:u8"}),
+        (FEWER_AVX2_VNNI, {"brgconv_avx2_I8:u8", "brgconv_avx2_1x1_I8:u8", "brgconv_avx2_dw_I8:u8"}),
+        (FEWER_AVX512, {"brgconv_avx512_I8:u8", "brgconv_avx512_1x1_I8:u8", "jit_avx512_I8:u8"}),
+        (FEWER_AVX512_VNNI, {"brgconv_avx512_I8:u8", "brgconv_avx512_1x1_I8:u8", "brgconv_avx512_dw_I8:u8"}),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_openvino_computes_int8_in_the_kernels_of_the_machine(answers, machine, kernels):
     kinds = answers(machine, "openvino").kinds
     assert {kind for kind in kinds["int8"] if "i8" in kind.lower()} == kernels
@@ -250,10 +258,13 @@ def bundles(graphs, folder):
 
 @pytest.mark.parametrize(
     "machine, device, takes, auto",
-    [(AVX2, "cpu", "int8-no-vnni", "fp32"), (AVX2, "onnxruntime", "int8-no-vnni", "fp32"),
-     (ARM_DOT_PRODUCTS, "onnxruntime", "int8", "int8")],
+    [
+        (AVX2, "cpu", "int8-no-vnni", "fp32"),
+        (AVX2, "onnxruntime", "int8-no-vnni", "fp32"),
+        (ARM_DOT_PRODUCTS, "onnxruntime", "int8", "int8"),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_known_answers_refuse_what_saturates_and_nothing_else(machine, device, takes, auto, bundles, tmp_path):
     machine.require()
     asked = [f"{bundle},{device},{kind}" for bundle, kind in zip((*bundles, bundles[1]), ("int8", "int8", "auto"))]
@@ -281,8 +292,11 @@ def test_a_program_sees_the_machine_and_nothing_of_this_one(machine, tmp_path, m
     flags = told.split()
     assert flags[:2] == [machine.processor, "False"] and not [flag for flag in flags if "vnni" in flag]
     assert [flag in flags for flag in ("sse4_2", "avx2", "asimd", "asimddp")] == [
-        machine in (SSE42, AVX2), machine is AVX2, machine in (ARM, ARM_DOT_PRODUCTS), machine is ARM_DOT_PRODUCTS
-    ]  # fmt: skip
+        machine in (SSE42, AVX2),
+        machine is AVX2,
+        machine in (ARM, ARM_DOT_PRODUCTS),
+        machine is ARM_DOT_PRODUCTS,
+    ]
 
 
 def test_a_machine_that_cannot_be_had_says_why(monkeypatch, tmp_path):

@@ -35,8 +35,9 @@ class RedEngine:
 
 @pytest.fixture
 def bundle(tmp_path):
-    return create(tmp_path / "m.qanet", labels="person1", input_hw=list(CROP), qam_weights=[1, 0.5, 3],
-                  pixel_score_threshold=0.25)  # fmt: skip
+    return create(
+        tmp_path / "m.qanet", labels="person1", input_hw=list(CROP), qam_weights=[1, 0.5, 3], pixel_score_threshold=0.25
+    )
 
 
 def picture():
@@ -89,11 +90,13 @@ def test_many_people_come_in_batches(bundle):
 @pytest.mark.parametrize(
     ("boxes", "scores", "message"),
     [
-        ([[30, 20, 30, 60]], None, "box 0 is empty"), ([[300, 20, 330, 60]], None, "wholly outside"),
-        ([[0, 0, 9, 9]], [0.5, 0.5], r"box_scores do not fit .expected \(1,\)"), ([[0, 0, 9, 9]], [1.5], "do not fit"),
+        ([[30, 20, 30, 60]], None, "box 0 is empty"),
+        ([[300, 20, 330, 60]], None, "wholly outside"),
+        ([[0, 0, 9, 9]], [0.5, 0.5], r"box_scores do not fit .expected \(1,\)"),
+        ([[0, 0, 9, 9]], [1.5], "do not fit"),
         ([[0, 0, 9, 9]], [np.nan], "do not fit"),
     ],
-)  # fmt: skip
+)
 def test_bad_boxes_are_named(bundle, boxes, scores, message):
     given = None if scores is None else np.array(scores, np.float32)
     with pytest.raises(QanetError, match=message):

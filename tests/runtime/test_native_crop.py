@@ -44,10 +44,13 @@ def noise(height, width, seed=0):
 @built
 @settings(max_examples=200, deadline=None)
 @given(
-    image_hw=st.tuples(st.integers(1, 60), st.integers(1, 60)), crop_hw=st.tuples(*[st.integers(1, 40)] * 2),
-    corner=st.tuples(*[st.floats(-90, 90, width=32)] * 2), size=st.tuples(*[st.floats(0.0625, 700, width=32)] * 2),
-    lanes=st.sampled_from(LANES or (0,)), threads=st.integers(1, 3),
-)  # fmt: skip
+    image_hw=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    crop_hw=st.tuples(*[st.integers(1, 40)] * 2),
+    corner=st.tuples(*[st.floats(-90, 90, width=32)] * 2),
+    size=st.tuples(*[st.floats(0.0625, 700, width=32)] * 2),
+    lanes=st.sampled_from(LANES or (0,)),
+    threads=st.integers(1, 3),
+)
 def test_any_box(image_hw, crop_hw, corner, size, lanes, threads):
     image, box = noise(*image_hw), np.array([*corner, corner[0] + size[0], corner[1] + size[1]], np.float32)
     got = crop.crop_people(image, box[None], crop_hw, threads=threads, vector_lanes=lanes)[0]
@@ -98,11 +101,13 @@ def test_outside_is_black_and_nobody_is_no_crop():
 @built
 @pytest.mark.parametrize(
     "image, boxes, lanes, message",
-    [(np.zeros((9, 9), np.uint8), [[0, 0, 5, 5]], 0, r"not an image .*got \(9, 9\) uint8"),
-     (np.zeros((9, 9, 3), np.float32), [[0, 0, 5, 5]], 0, "not an image .*got .* float32"),
-     (np.zeros((9, 9, 3), np.uint8), [[0, 0, np.nan, 5]], 0, "a box is not finite"),
-     (np.zeros((9, 9, 3), np.uint8), [[0, 0, 5, 5]], 7, "vector_lanes does not fit this machine .*got 7")],
-)  # fmt: skip
+    [
+        (np.zeros((9, 9), np.uint8), [[0, 0, 5, 5]], 0, r"not an image .*got \(9, 9\) uint8"),
+        (np.zeros((9, 9, 3), np.float32), [[0, 0, 5, 5]], 0, "not an image .*got .* float32"),
+        (np.zeros((9, 9, 3), np.uint8), [[0, 0, np.nan, 5]], 0, "a box is not finite"),
+        (np.zeros((9, 9, 3), np.uint8), [[0, 0, 5, 5]], 7, "vector_lanes does not fit this machine .*got 7"),
+    ],
+)
 def test_what_does_not_fit_is_told(image, boxes, lanes, message):
     with pytest.raises(QanetError, match=message):
         crop.crop_people(image, np.array(boxes, np.float32), (8, 6), vector_lanes=lanes)

@@ -20,7 +20,7 @@ def start(*arguments, limit_bytes=None, **options):
     command = [sys.executable, "-m", "qanet", *map(str, arguments)]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=limit, **options
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
@@ -72,8 +72,11 @@ def test_flip_and_scales_reach_the_parser(make_clip, arguments, tmp_path, monkey
     results = tmp_path / "o.jsonl"
     assert main([str(a) for a in ("parse", make_clip(2), "--results", results, "--json", *options, *arguments)]) == 0
     assert seen[0].augmentation.views == views and json.loads(capfd.readouterr().out)["people"] == 4
-    classes = [{p["class_id"] for p in person["parts"]} for line in results.read_text().splitlines()
-               for person in json.loads(line)["people"]]  # fmt: skip
+    classes = [
+        {p["class_id"] for p in person["parts"]}
+        for line in results.read_text().splitlines()
+        for person in json.loads(line)["people"]
+    ]
     assert all({1, 2} <= found for found in classes)
 
 
@@ -116,8 +119,17 @@ def test_boxes_for_frames_that_never_come_are_told(make_clip, arguments, capfd):
 
 def test_ctrl_c_keeps_what_was_parsed(make_clip, arguments, tmp_path):
     clip = make_clip(1200)
-    process = start("parse", clip, tmp_path / "o.avi", "--results", tmp_path / "o.jsonl", "--whole-image", "--json",
-                    *arguments[:2], cwd=tmp_path)  # fmt: skip
+    process = start(
+        "parse",
+        clip,
+        tmp_path / "o.avi",
+        "--results",
+        tmp_path / "o.jsonl",
+        "--whole-image",
+        "--json",
+        *arguments[:2],
+        cwd=tmp_path,
+    )
     deadline = time.monotonic() + 30
     while not any(p.stat().st_size > 20_000 for p in tmp_path.glob(".o-*.jsonl")):
         assert process.poll() is None and time.monotonic() < deadline
@@ -169,27 +181,38 @@ MISTAKES = {
     "abbreviation": (["parse", CLIP, "--resu", "o.jsonl"], "unrecognized arguments: --resu"),
     "unknown device": (["parse", CLIP, "--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
     "unknown precision": (
-        ["parse", CLIP, "--precision", "int4", "--model", BUNDLE, "--whole-image"], "unknown precision"),
+        ["parse", CLIP, "--precision", "int4", "--model", BUNDLE, "--whole-image"],
+        "unknown precision",
+    ),
     "no such precision": (
         ["parse", CLIP, "--precision", "int8", "--model", BUNDLE, "--whole-image", "--device", "cpu"],
-        "has no int8 graph"),
+        "has no int8 graph",
+    ),
     "not a number": (["parse", CLIP, "--threads", "-2"], "argument --threads: expected a whole number, got '-2'"),
     "no cadence": (["parse", CLIP, "--detect-every", "often"], "argument --detect-every: expected a whole number"),
     "no scales": (["parse", CLIP, "--scales", "1,big"], "argument --scales: expected numbers separated by commas, got"),
     "scales that do not fit": (
-        ["parse", CLIP, "--scales", "1,9", "--model", BUNDLE, "--whole-image"], "scales do not fit"),
+        ["parse", CLIP, "--scales", "1,9", "--model", BUNDLE, "--whole-image"],
+        "scales do not fit",
+    ),
     "flip without logits": (
-        ["parse", CLIP, "--flip", "--tail", "graph", "--model", BUNDLE, "--whole-image"], "cannot average views"),
+        ["parse", CLIP, "--flip", "--tail", "graph", "--model", BUNDLE, "--whole-image"],
+        "cannot average views",
+    ),
     "two detectors": (["parse", CLIP, "--whole-image", "--boxes", "b.json"], "not allowed with argument"),
     "one picture": (["parse", CLIP, "o.png", "--model", BUNDLE, "--whole-image"], "o.png holds one picture, the input"),
     "unknown format": (["parse", CLIP, "o.gif", "--model", BUNDLE, "--whole-image"], "unknown output format o.gif"),
     "folder for a file": (
-        ["parse", CLIP, "--results", DIRECTORY, "--model", BUNDLE, "--whole-image"], "a folder of that name"),
+        ["parse", CLIP, "--results", DIRECTORY, "--model", BUNDLE, "--whole-image"],
+        "a folder of that name",
+    ),
     "onto itself": (["parse", CLIP, CLIP, "--model", BUNDLE, "--whole-image"], "clip.avi would be overwritten"),
     "both into one": (
-        ["parse", CLIP, "o.avi", "--results", "o.avi", "--model", BUNDLE, "--whole-image"], "are one file"),
+        ["parse", CLIP, "o.avi", "--results", "o.avi", "--model", BUNDLE, "--whole-image"],
+        "are one file",
+    ),
     "inspect nothing": (["inspect", "nowhere.qanet"], "no bundle 'nowhere.qanet'"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES.values(), ids=MISTAKES)
@@ -211,9 +234,14 @@ def test_broken_inputs_are_told_in_silence_of_everybody_else(shared_tiny_bundle,
     (tmp_path / "zero.avi").touch()
     (tmp_path / "cut.png").write_bytes(cv2.imencode(".png", cv2.UMat(30, 30, cv2.CV_8UC3))[1].tobytes()[:60])
     (tmp_path / "empty").mkdir()
-    expected = {"text_01.mp4": "cannot be decoded as video", "zero.avi": "is empty", "cut.png": "is truncated",
-                "empty": "no images in", "rtsp://127.0.0.1:9/nothing": "cannot open rtsp://127.0.0.1:9/nothing",
-                "/dev/video93": "cannot open /dev/video93"}  # fmt: skip
+    expected = {
+        "text_01.mp4": "cannot be decoded as video",
+        "zero.avi": "is empty",
+        "cut.png": "is truncated",
+        "empty": "no images in",
+        "rtsp://127.0.0.1:9/nothing": "cannot open rtsp://127.0.0.1:9/nothing",
+        "/dev/video93": "cannot open /dev/video93",
+    }
     for name, message in expected.items():
         process = start("parse", name, "--model", shared_tiny_bundle, "--whole-image", "--json", cwd=tmp_path)
         out, err = process.communicate(timeout=30)

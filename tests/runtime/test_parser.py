@@ -77,13 +77,18 @@ def test_boxes_partly_outside_and_tiny_boxes_simply_work(request, people, fixtur
 @pytest.mark.parametrize(
     "image",
     [
-        np.full((90, 70), 255, np.uint8), np.full((90, 70, 1), 255, np.uint8), np.full((90, 70, 4), 255, np.uint8),
-        np.full((90, 70, 3), 0xFFFF, np.uint16), np.ones((90, 70, 3), np.float32), np.ones((90, 70), bool),
-        np.full((90, 140, 3), 255, np.uint8)[:, ::2], np.full((70, 90, 3), 255, np.uint8).transpose(1, 0, 2),
+        np.full((90, 70), 255, np.uint8),
+        np.full((90, 70, 1), 255, np.uint8),
+        np.full((90, 70, 4), 255, np.uint8),
+        np.full((90, 70, 3), 0xFFFF, np.uint16),
+        np.ones((90, 70, 3), np.float32),
+        np.ones((90, 70), bool),
+        np.full((90, 140, 3), 255, np.uint8)[:, ::2],
+        np.full((70, 90, 3), 255, np.uint8).transpose(1, 0, 2),
         np.full((90, 70, 3), 255, np.uint8).tolist(),
     ],
     ids=["grey", "grey1", "bgra", "16bit", "float", "bool", "strided", "transposed", "nested lists"],
-)  # fmt: skip
+)
 def test_every_kind_of_white_image_shows_class_seven(tiny_parser, image):
     image = np.asarray(image, np.uint8) if isinstance(image, list) else image
     result = tiny_parser(image, [[10, 10, 60, 80]])
@@ -142,14 +147,16 @@ def test_engines_of_two_runtimes_agree(tiny_parser, shared_tiny_bundle, people):
     [
         ({"boxes": [[200, 0, 300, 50]]}, "box 0 lies wholly outside the image .expected a box touching 160x120"),
         ({"boxes": [[0, 0, 9, 9], [9, 0, 0, 9]]}, "box 1 is empty"),
-        ({"boxes": [[0, 0, 9, float("nan")]]}, "box 0 is not finite"), ({"boxes": [0, 0, 9, 9]}, "wrong shape"),
+        ({"boxes": [[0, 0, 9, float("nan")]]}, "box 0 is not finite"),
+        ({"boxes": [0, 0, 9, 9]}, "wrong shape"),
         ({"boxes": [[0, 0, 9, 9]], "box_scores": [1, 1]}, r"expected \(1,\), got \(2,\)"),
         ({"boxes": [[0, 0, 9, 9]], "box_scores": 0.5}, r"box_scores do not fit"),
         ({"boxes": [[0, 0, 9, 9]], "box_scores": [float("nan")]}, "box score is not finite"),
         ({"boxes": [[0, 0, 9, 9]], "box_scores": ["high"]}, "box_scores are not numbers"),
-        ({"box_scores": [1]}, "box_scores came without boxes"), ({"image": None}, "not an image"),
+        ({"box_scores": [1]}, "box_scores came without boxes"),
+        ({"image": None}, "not an image"),
     ],
-)  # fmt: skip
+)
 def test_arguments_that_do_not_fit_are_named(tiny_parser, people, arguments, message):
     with pytest.raises(QanetError, match=message):
         tiny_parser(**{"image": people(0)} | arguments)
@@ -159,10 +166,11 @@ def test_arguments_that_do_not_fit_are_named(tiny_parser, people, arguments, mes
     ("options", "message"),
     [
         ({"device": "tpu"}, "unknown device .expected one of auto, cpu, cuda, onnxruntime, got tpu"),
-        ({"precision": "int4"}, "unknown precision .*got int4"), ({"precision": "int8"}, "has no int8 graph"),
+        ({"precision": "int4"}, "unknown precision .*got int4"),
+        ({"precision": "int8"}, "has no int8 graph"),
         ({"tail": "long"}, "unknown tail .expected one of kernel, graph, got long"),
     ],
-)  # fmt: skip
+)
 def test_options_that_cannot_be_had_are_named(shared_tiny_bundle, options, message):
     with pytest.raises(QanetError, match=message):
         qanet.load(shared_tiny_bundle, **{"device": "cpu"} | options)

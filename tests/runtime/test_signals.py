@@ -39,5 +39,5 @@ def test_parsers_come_and_go_on_one_stack(shared_tiny_bundle):
         text=True,
         check=False,
         timeout=120,
-    )  # fmt: skip
+    )
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr

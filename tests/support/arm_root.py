@@ -57,9 +57,13 @@ def _fetch_packages(apt: Path) -> list[Path]:
     for part in ("state/lists/partial", "cache/archives/partial"):
         (apt / part).mkdir(parents=True)
     options = {
-        "APT::Architecture": "arm64", "APT::Architectures": "arm64", "Dir::State": apt / "state",
-        "Dir::State::status": "/dev/null", "Dir::Cache": apt / "cache", "APT::Sandbox::User": "",
-    }  # fmt: skip
+        "APT::Architecture": "arm64",
+        "APT::Architectures": "arm64",
+        "Dir::State": apt / "state",
+        "Dir::State::status": "/dev/null",
+        "Dir::Cache": apt / "cache",
+        "APT::Sandbox::User": "",
+    }
     command = ["apt-get", "-qq", *(word for key, value in options.items() for word in ("-o", f"{key}={value}"))]
     subprocess.run([*command, "update"], check=True)
     subprocess.run([*command, "-y", "--download-only", "--no-install-recommends", "install", *_DEBIAN], check=True)

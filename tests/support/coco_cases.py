@@ -21,9 +21,15 @@ def annotation(number: int, image_id: int, mask: np.ndarray, **others) -> dict:
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     x0, y0, x1, y1 = (int(v) for v in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
     return {
-        "id": number, "image_id": image_id, "category_id": 1, "iscrowd": 0, "area": int(mask.sum()),
-        "bbox": [x0, y0, x1 - x0, y1 - y0], "segmentation": encode(mask), **others,
-    }  # fmt: skip
+        "id": number,
+        "image_id": image_id,
+        "category_id": 1,
+        "iscrowd": 0,
+        "area": int(mask.sum()),
+        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "segmentation": encode(mask),
+        **others,
+    }
 
 
 def write_people(root: Path, split: str, count: int, seed: int) -> Path:

@@ -47,13 +47,17 @@ def make_graph(precision: str = "fp32", *, first: str = "Cast") -> onnx.ModelPro
             weights[f"{name}.zeros"] = np.zeros(filters, np.int8)
             weights["activation.scale"], weights["activation.zero"] = np.array(0.02, kind), np.array(0, np.int8)
             activation, per_channel = (["activation.scale", "activation.zero"], [f"{name}.scale", f"{name}.zeros"])
-            nodes.extend((
-                helper.make_node("QuantizeLinear", [data, *activation], [f"{name}.q"], f"{name}.quantize"),
-                helper.make_node("DequantizeLinear", [f"{name}.q", *activation], [f"{name}.dq"], f"{name}.dequantize"),
-                helper.make_node(
-                    "DequantizeLinear", [f"{name}.weight", *per_channel], [f"{name}.w"], f"{name}.weights", axis=0
-                ),
-            ))  # fmt: skip
+            nodes.extend(
+                (
+                    helper.make_node("QuantizeLinear", [data, *activation], [f"{name}.q"], f"{name}.quantize"),
+                    helper.make_node(
+                        "DequantizeLinear", [f"{name}.q", *activation], [f"{name}.dq"], f"{name}.dequantize"
+                    ),
+                    helper.make_node(
+                        "DequantizeLinear", [f"{name}.weight", *per_channel], [f"{name}.w"], f"{name}.weights", axis=0
+                    ),
+                )
+            )
             inputs = [f"{name}.dq", f"{name}.w", f"{name}.bias"]
         else:
             weights[f"{name}.weight"] = values

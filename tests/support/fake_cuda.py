@@ -143,8 +143,12 @@ class Machine:
     def driver(self):
         """The module pycuda.driver."""
         module = ModuleType("pycuda.driver")
-        names = {"Error": self.Error, "MemoryError": self.MemoryError, "init": lambda: None,
-                 "get_driver_version": lambda: 12040}  # fmt: skip
+        names = {
+            "Error": self.Error,
+            "MemoryError": self.MemoryError,
+            "init": lambda: None,
+            "get_driver_version": lambda: 12040,
+        }
         flags = SimpleNamespace(DEFAULT=0, DISABLE_TIMING=2)
         module.__dict__.update(names | _device(self) | _streams(self) | _memory(self) | _modules(self))
         module.event_flags = flags
@@ -292,10 +296,13 @@ def _memory(machine):
         machine.queue(Work(lambda: machine.at(device, np.uint8, size).fill(value), stream.handle, base))
 
     return {
-        "mem_alloc": lambda size: Allocation("mem_alloc", size), "pagelocked_empty": pagelocked_empty,
-        "memcpy_htod_async": memcpy_htod_async, "memcpy_dtoh_async": memcpy_dtoh_async,
-        "memset_d8_async": memset_d8_async, "memcpy_dtod_async": memcpy_dtod_async,
-    }  # fmt: skip
+        "mem_alloc": lambda size: Allocation("mem_alloc", size),
+        "pagelocked_empty": pagelocked_empty,
+        "memcpy_htod_async": memcpy_htod_async,
+        "memcpy_dtoh_async": memcpy_dtoh_async,
+        "memset_d8_async": memset_d8_async,
+        "memcpy_dtod_async": memcpy_dtod_async,
+    }
 
 
 def _modules(machine):
@@ -354,13 +361,15 @@ def graph_bindings(machine):
 
     module.__dict__.update(
         cuDriverGetVersion=lambda: (0, 13000),
-        CUstream=int, CUstreamCaptureMode=SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL="thread local"),
-        cuStreamBeginCapture=begin, cuGraphLaunch=launch,
+        CUstream=int,
+        CUstreamCaptureMode=SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL="thread local"),
+        cuStreamBeginCapture=begin,
+        cuGraphLaunch=launch,
         cuStreamEndCapture=lambda stream: answer("cuStreamEndCapture", machine.captures.pop(stream)),
         cuGraphInstantiate=lambda graph, flags: answer("cuGraphInstantiate", list(graph)),
         cuGraphDestroy=lambda graph: answer("cuGraphDestroy"),
         cuGraphExecDestroy=lambda graph: answer("cuGraphExecDestroy"),
         cuGetErrorName=lambda status: (0, b"CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"),
         cuGetErrorString=lambda status: (0, b"operation failed due to a previous error during capture"),
-    )  # fmt: skip
+    )
     return module

@@ -9,9 +9,11 @@ from qanet.runtime import resample
 
 SCORES = ("pixel_score_f32", "pixel_score_f16", "pixel_score_fast_f32", "pixel_score_fast_f16")
 IMAGES = {
-    "pixel_score": b"pixel_score_f32 pixel_score_f16 pixel_score_finish", "crop": b"crop_people",
-    "pixel_score_fast": b"pixel_score_fast_f32 pixel_score_fast_f16", "paint": b"paint_people",
-}  # fmt: skip
+    "pixel_score": b"pixel_score_f32 pixel_score_f16 pixel_score_finish",
+    "crop": b"crop_people",
+    "pixel_score_fast": b"pixel_score_fast_f32 pixel_score_fast_f16",
+    "paint": b"paint_people",
+}
 _ONE = 2**23  # the unit of the sums
 
 
@@ -34,9 +36,23 @@ def install(machine):
 
 
 def _score(
-    machine, dtype, logits, flipped, classes, boxes, rois, offsets, num_classes, height, width, threshold, labels, sums,
-    not_finite, pool_floats=None,
-):  # fmt: skip
+    machine,
+    dtype,
+    logits,
+    flipped,
+    classes,
+    boxes,
+    rois,
+    offsets,
+    num_classes,
+    height,
+    width,
+    threshold,
+    labels,
+    sums,
+    not_finite,
+    pool_floats=None,
+):
     count = machine.grid[1]
     shape = (count, num_classes, height, width)
     views = {}

@@ -11,12 +11,17 @@ from toy_engines import SHAPES, network
 
 LAYERS_MS = {"backbone.blocks.0.expand + relu": 0.25, "Reformatting CopyNode": 0.5}
 INFORMATION = json.dumps(
-    {"Layers": [
-        {"Name": "backbone.blocks.0.expand + relu", "LayerType": "CaskConvolution",
-         "Outputs": [{"Format/Datatype": "Thirty-two wide channel vectorized row major Int8 format"}]},
-        "a layer without detail",
-    ]}
-)  # fmt: skip
+    {
+        "Layers": [
+            {
+                "Name": "backbone.blocks.0.expand + relu",
+                "LayerType": "CaskConvolution",
+                "Outputs": [{"Format/Datatype": "Thirty-two wide channel vectorized row major Int8 format"}],
+            },
+            "a layer without detail",
+        ]
+    }
+)
 
 
 class FakeContext:
@@ -129,9 +134,13 @@ def tensorrt_module(machine, name, version):
     module = ModuleType(name)
     module.__spec__ = ModuleSpec(name, None)
     module.__dict__.update(
-        __version__=version, Runtime=Runtime, TensorIOMode=SimpleNamespace(INPUT="input"),
-        ILogger=type("ILogger", (), {}), IProfiler=type("IProfiler", (), {}),
-        LayerInformationFormat=SimpleNamespace(JSON="json"), nptype=lambda kind: np.dtype(kind).type,
+        __version__=version,
+        Runtime=Runtime,
+        TensorIOMode=SimpleNamespace(INPUT="input"),
+        ILogger=type("ILogger", (), {}),
+        IProfiler=type("IProfiler", (), {}),
+        LayerInformationFormat=SimpleNamespace(JSON="json"),
+        nptype=lambda kind: np.dtype(kind).type,
         ExecutionContextAllocationStrategy=SimpleNamespace(ON_PROFILE_CHANGE="on profile change"),
-    )  # fmt: skip
+    )
     return module

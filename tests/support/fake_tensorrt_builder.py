@@ -15,9 +15,17 @@ import onnx
 _API = Path(__file__).parents[1] / "golden" / "tensorrt_api" / "names.json"
 _NAMES = json.loads(_API.read_text())["names"]
 ENUMERATIONS = (
-    "BuilderFlag", "MemoryPoolType", "ProfilingVerbosity", "TacticSource", "HardwareCompatibilityLevel", "DeviceType",
-    "NetworkDefinitionCreationFlag", "OnnxParserFlag", "LayerInformationFormat", "SerializationFlag",
-)  # fmt: skip
+    "BuilderFlag",
+    "MemoryPoolType",
+    "ProfilingVerbosity",
+    "TacticSource",
+    "HardwareCompatibilityLevel",
+    "DeviceType",
+    "NetworkDefinitionCreationFlag",
+    "OnnxParserFlag",
+    "LayerInformationFormat",
+    "SerializationFlag",
+)
 _KINDS = {1: "Float", 10: "Half", 16: "BFloat16"}
 
 
@@ -67,15 +75,27 @@ def layers_of(model, faults, dla):
         if node.op_type in ("Conv", "Gemm", "MatMul"):
             kind = "Float" if "fp32" in faults else types[node.input[1]]
             tensor = {"Name": "t", "Dimensions": [1], "Format/Datatype": kind}
-            layers.append({
-                "Name": node.name, "LayerType": "CaskConvolution", "Inputs": [tensor], "Outputs": [tensor],
-                "Weights": {"Type": kind, "Count": 8}, "Metadata": f"[ONNX Layer: {node.name}]",
-            })  # fmt: skip
+            layers.append(
+                {
+                    "Name": node.name,
+                    "LayerType": "CaskConvolution",
+                    "Inputs": [tensor],
+                    "Outputs": [tensor],
+                    "Weights": {"Type": kind, "Count": 8},
+                    "Metadata": f"[ONNX Layer: {node.name}]",
+                }
+            )
     if dla and "no dla" not in faults:
         ends = [layers[0]["Name"], layers[-2]["Name"]]
         tensor = {"Name": "t", "Dimensions": [1], "Format/Datatype": "Half"}
-        layers[:-1] = [{"Name": "{ForeignNode[" + "...".join(ends) + "]}", "LayerType": "DLA", "Inputs": [tensor],
-                        "Outputs": [tensor]}]  # fmt: skip
+        layers[:-1] = [
+            {
+                "Name": "{ForeignNode[" + "...".join(ends) + "]}",
+                "LayerType": "DLA",
+                "Inputs": [tensor],
+                "Outputs": [tensor],
+            }
+        ]
     return layers
 
 
@@ -138,12 +158,17 @@ class IBuilderConfig(Strict):
     def _asked(self):
         """What a build with this configuration is asked for."""
         return {
-            "flags": sorted(self._flags), "pools": self._pools, "profiles": self._profiles,
-            "level": self.builder_optimization_level, "sources": self._sources, "dla": self.DLA_core,
-            "hardware": self.hardware_compatibility_level, "monitored": self.progress_monitor is not None,
+            "flags": sorted(self._flags),
+            "pools": self._pools,
+            "profiles": self._profiles,
+            "level": self.builder_optimization_level,
+            "sources": self._sources,
+            "dla": self.DLA_core,
+            "hardware": self.hardware_compatibility_level,
+            "monitored": self.progress_monitor is not None,
             "verbosity": self._library.ProfilingVerbosity.name_of(self.profiling_verbosity),
             "cached": sorted(self._cache._entries) if self._cache else None,
-        }  # fmt: skip
+        }
 
 
 class Builder(Strict):

@@ -58,12 +58,16 @@ def worst_case(first: int, second: int) -> onnx.ModelProto:
     signs[0::3], signs[1::3] = 1, -1  # a third all positive, a third all negative, a third mixed
     sizes = np.array([first, second] * (channels // 2), np.int8)[:, None, None]
     constants: dict[str, np.ndarray | np.generic] = {
-        "full.steps": signs * sizes, "deep.steps": signs[:, :1] * np.int8(127),
-        "last.steps": signs[:13, :, :1, :1] * sizes, "weight.step": np.float32(2**-10),
-        "grey": np.float32(127.5), "spread": np.ones((channels, 3, 1, 1), np.float32) / np.float32(3),
-        "zero": np.int8(0), "a.step": np.float32(2**-7),
+        "full.steps": signs * sizes,
+        "deep.steps": signs[:, :1] * np.int8(127),
+        "last.steps": signs[:13, :, :1, :1] * sizes,
+        "weight.step": np.float32(2**-10),
+        "grey": np.float32(127.5),
+        "spread": np.ones((channels, 3, 1, 1), np.float32) / np.float32(3),
+        "zero": np.int8(0),
+        "a.step": np.float32(2**-7),
         **{f"{name}.step": np.float32(0.25) for name in "bcd"},
-    }  # fmt: skip
+    }
     text = f"""
         <ir_version: 9, opset_import: ["": 18]>
         worst (uint8[N,{HEIGHT},{WIDTH},3] crops) => (float[N,13,{HEIGHT // 4},{WIDTH // 4}] logits) {{

@@ -96,9 +96,14 @@ class Machine:
         home = machine / "home"  # also where it starts: Python looks for packages there first
         home.mkdir(exist_ok=True)
         done = subprocess.run(
-            [*self._command(machine), *map(str, arguments)], env=self._environment(home, packages), cwd=home,
-            capture_output=True, text=True, timeout=timeout_s, check=False,
-        )  # fmt: skip
+            [*self._command(machine), *map(str, arguments)],
+            env=self._environment(home, packages),
+            cwd=home,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
         told = "\n".join(line for line in done.stderr.splitlines() if "TCG doesn't support" not in line)
         assert done.returncode == 0, f"{self.name}: the program ended with {done.returncode}: {told[-4000:]}"
         return done.stdout
@@ -123,9 +128,14 @@ class Machine:
             words = {"processor": core, "vendor_id": "GenuineIntel", "model name": self.model, "flags": self.flags}
         else:
             words = {
-                "processor": core, "Features": self.flags, "CPU implementer": "0x41", "CPU architecture": 8,
-                "CPU variant": "0x0", "CPU part": self.model, "CPU revision": 4,
-            }  # fmt: skip
+                "processor": core,
+                "Features": self.flags,
+                "CPU implementer": "0x41",
+                "CPU architecture": 8,
+                "CPU variant": "0x0",
+                "CPU part": self.model,
+                "CPU revision": 4,
+            }
         return "".join(f"{word}\t: {value}\n" for word, value in words.items()) + "\n"
 
     def _environment(self, home: Path, packages: Path) -> dict[str, str]:
@@ -133,10 +143,14 @@ class Machine:
         paths = [packages, *([arm_root.folder() / "site"] if self.processor == "aarch64" else [])]
         kept = ("PATH", *(["LD_LIBRARY_PATH"] if self.processor == "x86_64" else []))
         return {
-            **{name: os.environ[name] for name in kept if name in os.environ}, "LANG": "C.UTF-8", "HOME": str(home),
-            "XDG_CACHE_HOME": str(home), "PYTHONPATH": os.pathsep.join(map(str, paths)), "PYTHONDONTWRITEBYTECODE": "1",
+            **{name: os.environ[name] for name in kept if name in os.environ},
+            "LANG": "C.UTF-8",
+            "HOME": str(home),
+            "XDG_CACHE_HOME": str(home),
+            "PYTHONPATH": os.pathsep.join(map(str, paths)),
+            "PYTHONDONTWRITEBYTECODE": "1",
             **dict(self.environment),
-        }  # fmt: skip
+        }
 
 
 def _fewer(name: str, isa: str, needs: str) -> Machine:

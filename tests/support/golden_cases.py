@@ -3,10 +3,20 @@
 import numpy as np
 
 PIXEL_SCORE_CASES = [
-    "p01_single_inside", "p02_crowd_360x640", "p03_tiny_huge", "p04_thr05", "p05_two_classes", "p06_all_background",
-    "p07_uniform", "p08_huge_logits", "p09_flip_cihp", "p10_720p_59", "p11_never_wins_flip", "p12_float32_noise",
+    "p01_single_inside",
+    "p02_crowd_360x640",
+    "p03_tiny_huge",
+    "p04_thr05",
+    "p05_two_classes",
+    "p06_all_background",
+    "p07_uniform",
+    "p08_huge_logits",
+    "p09_flip_cihp",
+    "p10_720p_59",
+    "p11_never_wins_flip",
+    "p12_float32_noise",
     "p13_outside",
-]  # fmt: skip
+]
 
 
 def read_case(golden, name):
@@ -15,9 +25,11 @@ def read_case(golden, name):
         case = dict(arrays)
     height, width = case["image_hw"].tolist()
     arguments = {
-        "logits": case["logits"].astype(np.float32), "boxes": case["boxes_xyxy"], "image_size": (height, width),
+        "logits": case["logits"].astype(np.float32),
+        "boxes": case["boxes_xyxy"],
+        "image_size": (height, width),
         "threshold": float(case["threshold"]),
-    }  # fmt: skip
+    }
     if "logits_flip" in case:
         swapped = case["flip_map"]
         pairs = [(a, int(b)) for a, b in enumerate(swapped) if a < b] if swapped.ndim == 1 else swapped.tolist()

@@ -14,10 +14,21 @@ import pytest
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _OPTIONS = (
-    "--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions",
-    "--disable-dev-shm-usage", "--no-default-browser-check", "--mute-audio", "about:blank",
-)  # fmt: skip
+    "--headless=new",
+    "--remote-debugging-pipe",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-extensions",
+    "--disable-dev-shm-usage",
+    "--no-default-browser-check",
+    "--mute-audio",
+    "about:blank",
+)
 _FIRST_FREE_FD = 10  # the browser reads commands from 3 and answers on 4
 
 
@@ -46,10 +57,14 @@ class Browser:
             os.dup2(answer_write, 4)
 
         self._process = subprocess.Popen(
-            [find_browser(), f"--user-data-dir={profile}", *_OPTIONS], stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, close_fds=True, pass_fds=(3, 4, command_read, answer_write),
-            preexec_fn=hand_over, start_new_session=True,
-        )  # fmt: skip
+            [find_browser(), f"--user-data-dir={profile}", *_OPTIONS],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            close_fds=True,
+            pass_fds=(3, 4, command_read, answer_write),
+            preexec_fn=hand_over,
+            start_new_session=True,
+        )
         os.close(command_read)
         os.close(answer_write)
         self._left, self._number, self._session = b"", 0, None

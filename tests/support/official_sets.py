@@ -30,10 +30,17 @@ def write_official(root: Path, name: str = "CIHP", split: str = "val", *, with_p
             human[5:35, columns] = p + 1
             parts[5:15, columns], parts[15:30, columns] = 2 * p + 1, 2 * p + 2
             lines += [f"{2 * p + 1} 1 {p + 1}", f"{2 * p + 2} 2 {p + 1}"]
-            annotations.append({
-                "id": len(annotations) + 1, "image_id": image_id, "category_id": 1, "iscrowd": 0, "area": 300,
-                "bbox": [5 + 20 * p, 5, 10, 30], "parsing_id": p + 1,
-            })  # fmt: skip
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": 1,
+                    "iscrowd": 0,
+                    "area": 300,
+                    "bbox": [5 + 20 * p, 5, 10, 30],
+                    "parsing_id": p + 1,
+                }
+            )
         image = np.full((*HW, 3), 120, np.uint8)
         image[human > 0] = (0, 0, 200)
         cv2.imwrite(str(folder / "Images" / f"{stem}.jpg"), image)

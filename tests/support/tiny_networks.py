@@ -32,9 +32,18 @@ def register(patch):
 def tiny_recipe(backbone, name="tiny"):
     """13 classes, crops of 64x96, ImageNet's mean and deviation."""
     return Recipe(
-        name, "ccp13", "ccp", (64, 96), backbone=backbone, fpn_width=FAMILIES[backbone], width=16, iou_hidden=16,
-        mean_rgb=(0.485, 0.456, 0.406), std_rgb=(0.229, 0.224, 0.225), pretrained=False,
-    )  # fmt: skip
+        name,
+        "ccp13",
+        "ccp",
+        (64, 96),
+        backbone=backbone,
+        fpn_width=FAMILIES[backbone],
+        width=16,
+        iou_hidden=16,
+        mean_rgb=(0.485, 0.456, 0.406),
+        std_rgb=(0.229, 0.224, 0.225),
+        pretrained=False,
+    )
 
 
 def lively_network(recipe):

@@ -16,8 +16,11 @@ def network(crops, box_scores):
     """What the made-up engine computes: each row's outputs tell which row they came from."""
     iou = crops[:, 0, 0, 0].astype(np.float32) / 255
     logits = crops.mean((1, 2, 3), dtype=np.float32)[:, None, None, None] + np.arange(PARTS)[None, :, None, None]
-    return {"logits": np.broadcast_to(logits, (len(crops), PARTS, 2, 2)), "iou_scores": iou,
-            "quality": None if box_scores is None else iou * box_scores}  # fmt: skip
+    return {
+        "logits": np.broadcast_to(logits, (len(crops), PARTS, 2, 2)),
+        "iou_scores": iou,
+        "quality": None if box_scores is None else iou * box_scores,
+    }
 
 
 def make_bundle(folder, profiles=STATIC, outputs=KERNEL_TAIL, plan=None, half=(), fail=(), **entry):

@@ -21,8 +21,11 @@ def small_ccp(tmp_path):
     for number in range(6):
         image = np.full((100, 80, 3), 200, np.uint8)
         raw = np.zeros((100, 80), np.uint8)
-        for rows, raw_id, colour in ((slice(10, 35), HAIR, (0, 0, 255)), (slice(35, 50), SUIT, (90, 90, 90)),
-                                     (slice(50, 90), PANTS, (255, 0, 0))):  # fmt: skip
+        for rows, raw_id, colour in (
+            (slice(10, 35), HAIR, (0, 0, 255)),
+            (slice(35, 50), SUIT, (90, 90, 90)),
+            (slice(50, 90), PANTS, (255, 0, 0)),
+        ):
             image[rows, 20:60], raw[rows, 20:60] = colour, raw_id
         cv2.imwrite(str(root / "photos" / f"p{number}.png"), image)
         cv2.imwrite(str(root / "labels" / f"p{number}.png"), raw)

@@ -18,10 +18,33 @@ SETTINGS = ["input_hw=64x64", "batch_size=4", "epochs=2", "width=16", "iou_hidde
 def train(processes, data, folder, *settings):
     """The result of `qanet train` under torchrun."""
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", "0",
-        "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "qanet", "train", "ccp13-lite0", *SETTINGS,
-        *settings, "--data", str(data), "--output", str(folder), "--device", "cpu", "--workers", "1", "--json",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        str(processes),
+        "--master-port",
+        "0",
+        "--rdzv-backend",
+        "c10d",
+        "--rdzv-endpoint",
+        "localhost:0",
+        "-m",
+        "qanet",
+        "train",
+        "ccp13-lite0",
+        *SETTINGS,
+        *settings,
+        "--data",
+        str(data),
+        "--output",
+        str(folder),
+        "--device",
+        "cpu",
+        "--workers",
+        "1",
+        "--json",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
 

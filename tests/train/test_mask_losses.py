@@ -14,9 +14,14 @@ from qanet.train.recipe import Recipe
 from qanet.train.weights.checkpoint import load_weights, save_weights
 
 RECIPE = Recipe(
-    "person-mask-tiny", labels="person1", data_format="coco", input_hw=(64, 64), width=16, iou_hidden=16,
+    "person-mask-tiny",
+    labels="person1",
+    data_format="coco",
+    input_hw=(64, 64),
+    width=16,
+    iou_hidden=16,
     pretrained=False,
-)  # fmt: skip
+)
 
 
 def batch(seed=0):

@@ -11,10 +11,17 @@ from qanet.train.recipe import Recipe
 from qanet.train.recipes import RECIPES, recipe
 
 CHANNELS = {
-    "lite0": (24, 40, 112, 320), "lite0-slim": (24, 40, 112, 192), "lite1": (24, 40, 112, 320),
-    "lite2": (24, 48, 120, 352), "r18": (64, 128, 256, 512), "r50c": (256, 512, 1024, 2048),
-    "r101d": (256, 512, 1024, 2048), "w18": (18, 36, 72, 144), "w32": (32, 64, 128, 256), "w48": (48, 96, 192, 384),
-}  # fmt: skip
+    "lite0": (24, 40, 112, 320),
+    "lite0-slim": (24, 40, 112, 192),
+    "lite1": (24, 40, 112, 320),
+    "lite2": (24, 48, 120, 352),
+    "r18": (64, 128, 256, 512),
+    "r50c": (256, 512, 1024, 2048),
+    "r101d": (256, 512, 1024, 2048),
+    "w18": (18, 36, 72, 144),
+    "w32": (32, 64, 128, 256),
+    "w48": (48, 96, 192, 384),
+}
 STAGES = {"lite0-slim": 7, "lite0": 8, "lite1": 8, "lite2": 8}  # the rest have five
 
 
@@ -69,8 +76,11 @@ def test_a_backbone_without_weights_in_a_registry_says_so(backbone):
 def test_every_residual_block_starts_as_the_identity(backbone):
     torch.manual_seed(0)
     network = BACKBONES[backbone]()
-    last = [m.bn3 if isinstance(m, Bottleneck) else m.bn2 for m in network.modules()
-            if isinstance(m, (BasicBlock, Bottleneck))]  # fmt: skip
+    last = [
+        m.bn3 if isinstance(m, Bottleneck) else m.bn2
+        for m in network.modules()
+        if isinstance(m, (BasicBlock, Bottleneck))
+    ]
     assert len(last) >= 8 and all(not norm.weight.any() for norm in last)
 
 
@@ -134,7 +144,10 @@ def test_recipes_by_name():
     official = {f"{d}-{b}-512x384" for d in ("cihp", "lip", "mhp", "ppp", "atr") for b in ("r50c", "r101d", "w48")}
     modern = {f"{d}-{b}" for d in ("ccp13", "ccp59") for b in BACKBONES if b != "lite0-slim"}
     assert set(RECIPES) == official | modern | {
-        "lip-w48-544x416", "celebamask19-lite0", "person-mask-lite0", "person-lite0",
-    }  # fmt: skip
+        "lip-w48-544x416",
+        "celebamask19-lite0",
+        "person-mask-lite0",
+        "person-lite0",
+    }
     assert all(name == chosen.name for name, chosen in RECIPES.items())
     assert all(chosen.pretrained == chosen.backbone.startswith("lite") for name, chosen in RECIPES.items())

@@ -133,10 +133,22 @@ def _without(weights, *names):
         ),
     ],
     ids=[
-        "absent", "empty", "web page", "truncated", "zip of text", "list", "unknown dict", "no tensors", "number",
-        "state of a run", "missing", "extra", "misshapen", "other classes",
+        "absent",
+        "empty",
+        "web page",
+        "truncated",
+        "zip of text",
+        "list",
+        "unknown dict",
+        "no tensors",
+        "number",
+        "state of a run",
+        "missing",
+        "extra",
+        "misshapen",
+        "other classes",
     ],
-)  # fmt: skip
+)
 def test_a_bad_file_is_named_with_what_is_wrong(weights, tmp_path, write, message):
     path = tmp_path / "model.pth"
     write(path, weights)

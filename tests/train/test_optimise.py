@@ -35,8 +35,13 @@ def test_the_learning_rate_of_a_step(overrides, step, expected):
 def test_the_official_schedule_falls_at_epochs_90_and_120():
     settings = recipe("cihp-r50c-512x384")
     assert [round(lr_factor(settings, epoch * 10, 1400), 6) for epoch in (0, 89, 90, 119, 120, 139)] == [
-        1, 1, 0.1, 0.1, 0.01, 0.01,
-    ]  # fmt: skip
+        1,
+        1,
+        0.1,
+        0.1,
+        0.01,
+        0.01,
+    ]
     model = nn.ModuleDict({"backbone": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
     optimizer = make_optimizer(model, settings)
     assert type(optimizer) is torch.optim.Adam

@@ -59,8 +59,7 @@ def test_the_command_writes_a_checkpoint_of_the_recipe(shared, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [(["ccp13-r18", "--crops", "3"], "bad --crops"), (["ccp13-r19"], "unknown recipe")],
+    ("arguments", "message"), [(["ccp13-r18", "--crops", "3"], "bad --crops"), (["ccp13-r19"], "unknown recipe")]
 )
 def test_mistakes_are_errors(arguments, message, tmp_path):
     with pytest.raises(QanetError, match=message):

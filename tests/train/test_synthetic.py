@@ -117,10 +117,12 @@ def test_detections_are_of_this_data_set_and_called_synthetic(ccp, tmp_path):
     [
         (lambda r: (r / "val.txt").unlink(), r"no val.txt in .*nobody is in both parts"),
         (lambda r: (r / "val.txt").write_text("p0\np7\n"), r"1 people are in train.txt and in val.txt .*got \['p0'\]"),
-        (lambda r: [cv2.imwrite(str(p), np.zeros((120, 80), np.uint8)) for p in (r / "labels").iterdir()],
-         "there are no people to paste"),
+        (
+            lambda r: [cv2.imwrite(str(p), np.zeros((120, 80), np.uint8)) for p in (r / "labels").iterdir()],
+            "there are no people to paste",
+        ),
     ],
-)  # fmt: skip
+)
 def test_people_that_cannot_be_used_are_told(tmp_path, change, message):
     root = write_ccp(tmp_path / "ccp")
     change(root)

@@ -35,8 +35,13 @@ def test_skin_is_told_by_height_and_side():
     labels = translate(np.full((100, 10), SKIN, np.uint8), CIHP20)
     names = np.array(CIHP20.classes)[labels]
     assert [names[row, column] for row, column in ((0, 0), (19, 9), (20, 0), (54, 9), (55, 0), (99, 9))] == [
-        "face", "face", "right-arm", "left-arm", "right-leg", "left-leg",
-    ]  # fmt: skip
+        "face",
+        "face",
+        "right-arm",
+        "left-arm",
+        "right-leg",
+        "left-leg",
+    ]
 
 
 def test_what_has_no_counterpart_is_void_and_what_is_none_is_background():

@@ -15,8 +15,15 @@ from qanet.train.networks.parser import build
 from qanet.train.recipes import recipe
 from qanet.train.weights.checkpoint import load_state, load_weights, save_weights
 
-SMALL = {"input_hw": "64x64", "batch_size": "2", "epochs": "2", "width": "16", "iou_hidden": "16", "lovasz_from": "0.4",
-         "pretrained": "false"}  # fmt: skip
+SMALL = {
+    "input_hw": "64x64",
+    "batch_size": "2",
+    "epochs": "2",
+    "width": "16",
+    "iou_hidden": "16",
+    "lovasz_from": "0.4",
+    "pretrained": "false",
+}
 
 
 def make(small_ccp, folder, **overrides):

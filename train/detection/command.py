@@ -20,9 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What only detection recipes take."""
     group = parser.add_argument_group("detection", "recipe person-lite0; --data is a folder of photographs of people")
     group.add_argument(
-        "--looks", type=Path, metavar="JSON",
+        "--looks",
+        type=Path,
+        metavar="JSON",
         help="what teachers see in the unlabelled photographs (python -m qanet.runtime.detectors.looks)",
-    )  # fmt: skip
+    )
     group.add_argument(
         "--more", type=Path, action="append", default=[], metavar="DIR", help="another such folder; may be given again"
     )
@@ -47,9 +49,11 @@ def open_run(
         photographs = taught(photographs, args.looks)
     elif any(p.kind == UNLABELLED for p in photographs):
         raise QanetError(
-            f"{args.data} has photographs without labels", expected="--looks of teachers at them", got="none",
+            f"{args.data} has photographs without labels",
+            expected="--looks of teachers at them",
+            got="none",
             next_command="see docs/training.md, The person detector",
-        )  # fmt: skip
+        )
     val = Album([p for p in photographs if p.held_back])
     data = DetectionData([p for p in photographs if not p.held_back], args.images)
     return DetectorTrainer(recipe, data, val, folder, device, args.workers, args.initial_weights, world)

@@ -74,9 +74,11 @@ def read_photographs(root: Path) -> list[Photograph]:
                 found.append(Photograph(file, kind, source.name, scene, rows))
     if not found:
         raise QanetError(
-            f"no photographs of people in {root}", expected=f"folders {', '.join(KINDS)} of SOURCE/images", got="none",
+            f"no photographs of people in {root}",
+            expected=f"folders {', '.join(KINDS)} of SOURCE/images",
+            got="none",
             next_command="see docs/training.md, The person detector",
-        )  # fmt: skip
+        )
     return found
 
 

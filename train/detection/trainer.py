@@ -19,9 +19,7 @@ from qanet.train.networks.detector import cells_of
 from qanet.train.recipe import Recipe
 from qanet.train.weights.checkpoint import save_weights
 
-LOG_FIELDS = (
-    "epoch", "loss", "score", "box", "iou", "learning_rate", "val_ap50", "seconds", "data_wait_share",
-)  # fmt: skip
+LOG_FIELDS = ("epoch", "loss", "score", "box", "iou", "learning_rate", "val_ap50", "seconds", "data_wait_share")
 
 
 VALIDATED_EVERY = 3
@@ -37,9 +35,16 @@ class DetectorTrainer(Trainer):
     """
 
     def __init__(
-        self, recipe: Recipe, data: DetectionData, val: Album, folder: Path, device: torch.device,
-        workers: int = 2, initial_weights: Path | None = None, world: World | None = None,
-    ):  # fmt: skip
+        self,
+        recipe: Recipe,
+        data: DetectionData,
+        val: Album,
+        folder: Path,
+        device: torch.device,
+        workers: int = 2,
+        initial_weights: Path | None = None,
+        world: World | None = None,
+    ):
         self.val = val
         super().__init__(recipe, data, None, folder, device, workers, initial_weights, world)  # type: ignore[arg-type]
         self.val_data: Any = val if len(val) else None

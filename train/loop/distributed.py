@@ -33,9 +33,11 @@ class World:
         """This process's part of a batch; QanetError where it cannot be divided evenly."""
         if batch_size % self.size:
             raise QanetError(
-                "the batch does not divide among the processes", expected=f"a multiple of {self.size}", got=batch_size,
+                "the batch does not divide among the processes",
+                expected=f"a multiple of {self.size}",
+                got=batch_size,
                 next_command=f"qanet train ... batch_size={batch_size // self.size * self.size or self.size}",
-            )  # fmt: skip
+            )
         part = batch_size // self.size
         return slice(self.rank * part, (self.rank + 1) * part)
 

@@ -108,9 +108,16 @@ def iou_loss(predicted: Tensor, targets: Tensor) -> Tensor:
 
 
 def parsing_losses(
-    logits: Tensor, iou_predicted: Tensor, labels: Tensor, *, stride: int = 1, lovasz_stride: int = 1,
-    phase: tuple[int, int] = (0, 0), with_lovasz: bool = True, partial: PartialSets | None = None,
-) -> dict[str, Tensor]:  # fmt: skip
+    logits: Tensor,
+    iou_predicted: Tensor,
+    labels: Tensor,
+    *,
+    stride: int = 1,
+    lovasz_stride: int = 1,
+    phase: tuple[int, int] = (0, 0),
+    with_lovasz: bool = True,
+    partial: PartialSets | None = None,
+) -> dict[str, Tensor]:
     """All losses, unweighted, of quarter-resolution logits against full-resolution labels.
 
     Args:

@@ -41,9 +41,16 @@ def mask_iou_targets(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def mask_losses(
-    logits: Tensor, iou_predicted: Tensor, labels: Tensor, *, stride: int = 1, lovasz_stride: int = 1,
-    phase: tuple[int, int] = (0, 0), with_lovasz: bool = True, partial: PartialSets | None = None,
-) -> dict[str, Tensor]:  # fmt: skip
+    logits: Tensor,
+    iou_predicted: Tensor,
+    labels: Tensor,
+    *,
+    stride: int = 1,
+    lovasz_stride: int = 1,
+    phase: tuple[int, int] = (0, 0),
+    with_lovasz: bool = True,
+    partial: PartialSets | None = None,
+) -> dict[str, Tensor]:
     """All losses, unweighted, of quarter-resolution mask logits against full-resolution labels.
 
     Args:

@@ -32,9 +32,10 @@ def _parameter_groups(model: nn.Module, recipe: Recipe, decay: float | None = No
     for in_backbone in (True, False):
         for decayed in (True, False):
             chosen = [
-                p for name, p in model.named_parameters()
+                p
+                for name, p in model.named_parameters()
                 if name.startswith("backbone.") == in_backbone and (p.ndim > 1) == decayed and p.requires_grad
-            ]  # fmt: skip
+            ]
             if chosen:
                 factor = recipe.backbone_lr_factor if in_backbone else 1.0
                 weight = (recipe.weight_decay if decay is None else decay) if decayed else 0.0

@@ -19,9 +19,17 @@ from qanet.train.networks.parser import ParsingNetwork
 from qanet.train.recipe import Recipe
 
 LOG_FIELDS = (
-    "epoch", "loss", "ce", "lovasz", "iou", "learning_rate", "val_miou", "val_pixel_accuracy", "seconds",
+    "epoch",
+    "loss",
+    "ce",
+    "lovasz",
+    "iou",
+    "learning_rate",
+    "val_miou",
+    "val_pixel_accuracy",
+    "seconds",
     "data_wait_share",
-)  # fmt: skip
+)
 _PICTURED = 6  # people
 _GAP_PX = 8
 

@@ -48,10 +48,17 @@ class Trainer:
     """
 
     def __init__(
-        self, recipe: Recipe, train_data: DataSet, val_data: DataSet | None, folder: Path, device: torch.device,
-        workers: int = 2, initial_weights: Path | None = None, world: World | None = None,
+        self,
+        recipe: Recipe,
+        train_data: DataSet,
+        val_data: DataSet | None,
+        folder: Path,
+        device: torch.device,
+        workers: int = 2,
+        initial_weights: Path | None = None,
+        world: World | None = None,
         scenery: Scenery | None = None,
-    ):  # fmt: skip
+    ):
         torch.manual_seed(recipe.seed)
         self.scenery = scenery
         self.recipe, self.val_data, self.folder, self.device = recipe, val_data, folder, device
@@ -82,18 +89,25 @@ class Trainer:
 
     def _state(self) -> dict[str, Any]:
         return {
-            "recipe": self.recipe.to_json(), "epoch": self.epoch, "seconds": self.seconds,
-            "model": self.model.state_dict(), "ema": self.ema.model.state_dict(), "ema_steps": self.ema.steps,
-            "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
+            "recipe": self.recipe.to_json(),
+            "epoch": self.epoch,
+            "seconds": self.seconds,
+            "model": self.model.state_dict(),
+            "ema": self.ema.model.state_dict(),
+            "ema_steps": self.ema.steps,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
             "scaler": self.precision.scaler.state_dict(),
-        }  # fmt: skip
+        }
 
     def _restore(self, state: dict[str, Any]) -> None:
         if not self._goes_on(Recipe.from_json(state["recipe"]), state["epoch"]):
             raise QanetError(
-                f"{self.state_path} belongs to another recipe", expected=self.recipe.to_json(), got=state["recipe"],
+                f"{self.state_path} belongs to another recipe",
+                expected=self.recipe.to_json(),
+                got=state["recipe"],
                 next_command="give the same key=value settings, or another --output",
-            )  # fmt: skip
+            )
         self.model.load_state_dict(state["model"])
         self.ema.model.load_state_dict(state["ema"])
         self.ema.steps = state["ema_steps"]
@@ -140,9 +154,12 @@ class Trainer:
             stage.eval()
         sums: dict[str, float] = {}
         bar = tqdm(
-            self.loader.epoch(self.epoch), total=len(self.loader), desc=f"epoch {self.epoch + 1}", leave=False,
+            self.loader.epoch(self.epoch),
+            total=len(self.loader),
+            desc=f"epoch {self.epoch + 1}",
+            leave=False,
             disable=None if self.world.is_main else True,
-        )  # fmt: skip
+        )
         for step, batch in enumerate(bar):
             terms = self._step(batch, step)
             for key, value in terms.items():
@@ -166,10 +183,15 @@ class Trainer:
         with self.precision.autocast():
             logits, iou = self.parallel(self.model.normalise(crops).contiguous(memory_format=torch.channels_last))
         terms = losses_of(recipe.labels)(
-            logits, iou, labels, stride=recipe.loss_stride, lovasz_stride=recipe.lovasz_stride, phase=(row, column),
+            logits,
+            iou,
+            labels,
+            stride=recipe.loss_stride,
+            lovasz_stride=recipe.lovasz_stride,
+            phase=(row, column),
             with_lovasz=self.epoch >= recipe.lovasz_from * recipe.epochs,
             partial=partial_sets(LABEL_SETS[recipe.labels]),
-        )  # fmt: skip
+        )
         weights = {"ce": recipe.ce_weight, "lovasz": recipe.lovasz_weight, "iou": recipe.iou_weight}
         return {key: weights[key] * value for key, value in terms.items()}
 
@@ -180,18 +202,23 @@ class Trainer:
             values = {key: float(value.detach()) for key, value in terms.items()}
             raise QanetError(
                 f"the loss is not finite at epoch {self.epoch + 1}, batch {step} ({', '.join(batch.names[:4])}, ...)",
-                expected="finite", got=values,
+                expected="finite",
+                got=values,
                 next_command=f"lower learning_rate; {self.state_path} holds the last good epoch",
-            )  # fmt: skip
+            )
         self.precision.step(loss, self.model, self.optimizer, self.recipe.clip_norm)
         self.schedule.step()
         self.ema.update(self.model)
         return {"loss": float(loss.detach()), **{key: float(value.detach()) for key, value in terms.items()}}
 
     def _show(
-        self, losses: dict[str, float], scores: CropScores | None, seconds: float, wait: float,
+        self,
+        losses: dict[str, float],
+        scores: CropScores | None,
+        seconds: float,
+        wait: float,
         report: Callable[[str], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         rate = max(group["lr"] for group in self.optimizer.param_groups)
         row = {"epoch": self.epoch, "seconds": seconds, "data_wait_share": wait, "learning_rate": rate, **losses}
         val = ""

@@ -27,4 +27,4 @@ class Backbone(nn.Module):
         raise QanetError(
             f"no registry package holds ImageNet weights of {type(self).__name__}",
             next_command="train with pretrained=false",
-        )  # fmt: skip
+        )

@@ -74,9 +74,13 @@ class Bottleneck(nn.Module):
 
 
 def residual_layer(
-    block: type[BasicBlock] | type[Bottleneck], in_channels: int, planes: int, repeats: int, stride: int = 1,
+    block: type[BasicBlock] | type[Bottleneck],
+    in_channels: int,
+    planes: int,
+    repeats: int,
+    stride: int = 1,
     average_shortcut: bool = False,
-) -> nn.Sequential:  # fmt: skip
+) -> nn.Sequential:
     """`repeats` blocks, the first with the stride and, where the shapes differ, a shortcut that is not the identity.
 
     Args:

@@ -7,9 +7,7 @@ from torch import Tensor, nn
 
 
 def _conv_bn(in_channels: int, width: int, kernel: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, width, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(width)
-    )  # fmt: skip
+    return nn.Sequential(nn.Conv2d(in_channels, width, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(width))
 
 
 class FPN(nn.Module):

@@ -20,9 +20,14 @@ from qanet.train.networks.depthwise import DepthwiseConv2d
 _STEM_CHANNELS = 32
 # (expand ratio, channels, repeats, first stride, kernel) of Lite0
 _STAGES = (
-    (1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5), (6, 192, 4, 2, 5),
+    (1, 16, 1, 1, 3),
+    (6, 24, 2, 2, 3),
+    (6, 40, 2, 2, 5),
+    (6, 80, 3, 2, 3),
+    (6, 112, 3, 1, 5),
+    (6, 192, 4, 2, 5),
     (6, 320, 1, 1, 3),
-)  # fmt: skip
+)
 _BN_EPS = 1e-3  # of the pretrained weights
 
 
@@ -139,9 +144,13 @@ def _scaled(channels: int, factor: float) -> int:
 def _from_package(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the package's keys to ours; its classifier (_conv_head, _bn1, _fc) is left out."""
     parts = {
-        "_expand_conv": "expand.0", "_bn0": "expand.1", "_depthwise_conv": "depthwise.0", "_bn1": "depthwise.1",
-        "_project_conv": "project.0", "_bn2": "project.1",
-    }  # fmt: skip
+        "_expand_conv": "expand.0",
+        "_bn0": "expand.1",
+        "_depthwise_conv": "depthwise.0",
+        "_bn1": "depthwise.1",
+        "_project_conv": "project.0",
+        "_bn2": "project.1",
+    }
     renamed = {}
     for key, value in state.items():
         head, *rest = key.split(".")

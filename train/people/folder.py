@@ -47,9 +47,10 @@ def read_index(root: Path) -> list[Person]:
         return [Person(r["name"], r["photo"], tuple(r["box_xyxy"])) for r in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise QanetError(
-            f"no index of people at {path}", got=repr(error),
+            f"no index of people at {path}",
+            got=repr(error),
             next_command="python -m qanet.train.people.silhouettes --help",
-        ) from error  # fmt: skip
+        ) from error
 
 
 class PeopleFolder(DataSet):

@@ -81,7 +81,7 @@ def main(argv: Sequence[str]) -> int:
         sample = people[index]
         found = add_parts(
             sample.labels, teacher.probabilities(sample.image, sample.box, scales, every), labels, args.certain
-        )  # fmt: skip
+        )
         counts += np.bincount(found.ravel(), minlength=256)
         write_bytes(target, cv2.imencode(".png", found)[1].tobytes())
     shutil.copyfile(args.people / INDEX, args.output / INDEX)

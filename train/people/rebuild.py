@@ -25,9 +25,16 @@ ONE_SCENE = ("bav_classroom", "cctv_human")  # folders of few scenes: silhouette
 SCENERY = ("without_people", "labelled/coco128_train2017")  # of the second those without anybody
 MEAN = (0.2, 0.25, 0.55)  # shares of the start, the first and the second run in the end: street fashion is kept so
 HARD = (
-    "frozen_stages=4", "loss_stride=2", "lovasz_from=0", "bystander_probability=0.3", "cut_probability=0.5",
-    "scenery_probability=0.4", "cover_probability=0.25", "spoil_probability=0.7", "aspect_std=0.15",
-)  # fmt: skip
+    "frozen_stages=4",
+    "loss_stride=2",
+    "lovasz_from=0",
+    "bystander_probability=0.3",
+    "cut_probability=0.5",
+    "scenery_probability=0.4",
+    "cover_probability=0.25",
+    "spoil_probability=0.7",
+    "aspect_std=0.15",
+)
 
 
 @dataclass(frozen=True)
@@ -48,9 +55,11 @@ def boxes_steps(args: Namespace) -> Iterator[Step]:
     """Boxes by the detector for photographs that have none."""
     for folder in sorted(p for p in (args.people / "unlabelled").iterdir() if p.is_dir()):
         made = args.output / "boxes" / folder.name
-        yield Step("qanet.runtime.detectors.label", (
-            str(folder / "images"), "--detector", str(args.models / "yolox_nano.onnx"), "--output", str(made),
-        ), made / "train.json")  # fmt: skip
+        yield Step(
+            "qanet.runtime.detectors.label",
+            (str(folder / "images"), "--detector", str(args.models / "yolox_nano.onnx"), "--output", str(made)),
+            made / "train.json",
+        )
 
 
 def boxed_folders(args: Namespace) -> list[Path]:
@@ -66,23 +75,40 @@ def steps(args: Namespace) -> Iterator[Step]:
     yield from boxes_steps(args)
     for name, several in (("silhouettes", True), ("silhouettes-scenes", False)):
         folders = [str(p) for p in boxed_folders(args) if (p.name not in ONE_SCENE) == several]
-        yield Step("qanet.train.people.silhouettes", (
-            *folders, "--model", str(args.models / "selfie_segmentation.tflite"), "--output", str(out / name),
-        ), out / name / "people.json")  # fmt: skip
-    yield Step("qanet.train.pseudo", (
-        str(args.initial_weights), "--photos", str(args.tagged / "photos"), "--tags", str(args.tagged / "tags.json"),
-        "--tag-classes", "ccp59", "--output", str(out / "tagged"),
-    ), out / "tagged" / "people.json")  # fmt: skip
+        yield Step(
+            "qanet.train.people.silhouettes",
+            (*folders, "--model", str(args.models / "selfie_segmentation.tflite"), "--output", str(out / name)),
+            out / name / "people.json",
+        )
+    yield Step(
+        "qanet.train.pseudo",
+        (
+            str(args.initial_weights),
+            "--photos",
+            str(args.tagged / "photos"),
+            "--tags",
+            str(args.tagged / "tags.json"),
+            "--tag-classes",
+            "ccp59",
+            "--output",
+            str(out / "tagged"),
+        ),
+        out / "tagged" / "people.json",
+    )
     first, second = out / "first" / "model.safetensors", out / "second" / "model.safetensors"
     yield _training(args, first, args.initial_weights, "silhouettes", args.first)
-    yield Step("qanet.train.people.parts", (
-        str(first), "--people", str(out / "silhouettes"), "--scales", "1", "--output", str(out / "parts"),
-    ), out / "parts" / "people.json")  # fmt: skip
+    yield Step(
+        "qanet.train.people.parts",
+        (str(first), "--people", str(out / "silhouettes"), "--scales", "1", "--output", str(out / "parts")),
+        out / "parts" / "people.json",
+    )
     yield _training(args, second, first, "parts", args.second)
     shares = zip((args.initial_weights, first, second), MEAN)
-    yield Step("qanet.train.weights.mean", (
-        *(f"{path}:{share}" for path, share in shares), "--output", str(out / "model.safetensors"),
-    ), out / "model.safetensors")  # fmt: skip
+    yield Step(
+        "qanet.train.weights.mean",
+        (*(f"{path}:{share}" for path, share in shares), "--output", str(out / "model.safetensors")),
+        out / "model.safetensors",
+    )
 
 
 def _training(args: Namespace, weights: Path, start: Path, people: str, settings: str) -> Step:
@@ -90,20 +116,37 @@ def _training(args: Namespace, weights: Path, start: Path, people: str, settings
     shares = {"tagged": "0.3", people: "0.3", "silhouettes-scenes": "0.05"}
     folders = [text for name, share in shares.items() for text in ("--people", str(out / name), share)]
     scenery = [text for part in SCENERY for text in ("--scenery", str(args.people / part))]
-    return Step("qanet", (
-        "train", "ccp13-lite0", "--data", str(args.data), *folders, *scenery, "--initial-weights", str(start),
-        "--output", str(weights.parent), *HARD, *shlex.split(settings),
-    ), weights)  # fmt: skip
+    return Step(
+        "qanet",
+        (
+            "train",
+            "ccp13-lite0",
+            "--data",
+            str(args.data),
+            *folders,
+            *scenery,
+            "--initial-weights",
+            str(start),
+            "--output",
+            str(weights.parent),
+            *HARD,
+            *shlex.split(settings),
+        ),
+        weights,
+    )
 
 
 def main(argv: Sequence[str]) -> int:
     """Entry point."""
     parser = CommandParser(prog="python -m qanet.train.people.rebuild", description=__doc__.split("\n")[0])
     for name, what in (
-        ("--data", "Clothing Co-Parsing, with masks"), ("--tagged", "photos/ and tags.json"),
-        ("--people", "photographs of real people"), ("--models", "the teachers"),
-        ("--initial-weights", "a checkpoint of ccp13-lite0"), ("--output", "everything that is made"),
-    ):  # fmt: skip
+        ("--data", "Clothing Co-Parsing, with masks"),
+        ("--tagged", "photos/ and tags.json"),
+        ("--people", "photographs of real people"),
+        ("--models", "the teachers"),
+        ("--initial-weights", "a checkpoint of ccp13-lite0"),
+        ("--output", "everything that is made"),
+    ):
         parser.add_argument(name, required=True, type=Path, help=what)
     parser.add_argument("--first", default="epochs=8 epoch_people=768 learning_rate=1.2e-3", metavar="KEY=VALUE ...")
     parser.add_argument("--second", default="epochs=14 epoch_people=768 learning_rate=1e-3", metavar="KEY=VALUE ...")

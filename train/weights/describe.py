@@ -24,9 +24,11 @@ def describe_network(source: str) -> dict[str, Any]:
         return _size(recipe(source))
     if not path.is_file():
         raise QanetError(
-            f"no bundle, checkpoint or recipe {source!r}", expected="the name of one, or a file", got="nothing",
+            f"no bundle, checkpoint or recipe {source!r}",
+            expected="the name of one, or a file",
+            got="nothing",
             next_command=f"qanet inspect {nearest(source)}",
-        )  # fmt: skip
+        )
     if path.suffix not in (".pt", ".pth"):
         from qanet.train.weights.checkpoint import load_weights
 

@@ -90,9 +90,10 @@ def read_official(path: Path) -> dict[str, Tensor]:
     model = content.get("model", content) if isinstance(content, dict) else content
     if not isinstance(model, dict) or not model or not all(isinstance(v, Tensor) for v in model.values()):
         raise QanetError(
-            f"{path} holds no model", expected="a dict of tensors, or {model, optimizer, scheduler}",
+            f"{path} holds no model",
+            expected="a dict of tensors, or {model, optimizer, scheduler}",
             got=_summary(model),
-        )  # fmt: skip
+        )
     names = [str(name) for name in model]
     cut = len(_PARALLEL) if all(name.startswith(_PARALLEL) for name in names) else 0
     return {name[cut:]: tensor for name, tensor in zip(names, model.values())}

@@ -30,9 +30,11 @@ class Display:
         kind = re.search(r"GUI:\s*(\S+)", cv2.getBuildInformation())
         if kind is None or kind[1] == "NONE":
             raise QanetError(
-                "no display", expected="an OpenCV with windows", got="a headless one",
+                "no display",
+                expected="an OpenCV with windows",
+                got="a headless one",
                 next_command=f"pip install opencv-python in place of opencv-python-headless, or {_ELSE}",
-            )  # fmt: skip
+            )
         if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             raise QanetError("no display", expected="a desktop session", got="no DISPLAY is set", next_command=_ELSE)
         return self

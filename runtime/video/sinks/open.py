@@ -15,9 +15,14 @@ DISPLAY, RTSP = "display://", ("rtsp://", "rtsps://")
 
 
 def open_sinks(
-    output: str | None, results: str | None, source_kind: str, fps: float, max_width: int = 0,
-    labels: str | None = None, title: str = "qanet parse",
-) -> list[Sink]:  # fmt: skip
+    output: str | None,
+    results: str | None,
+    source_kind: str,
+    fps: float,
+    max_width: int = 0,
+    labels: str | None = None,
+    title: str = "qanet parse",
+) -> list[Sink]:
     """The sinks a command line asks for.
 
     Args:
@@ -50,9 +55,11 @@ def _label_pictures(path: Path, source_kind: str) -> Sink:
     single = path.suffix.lower() == ".png"
     if single and source_kind != "image":
         raise QanetError(
-            f"{path} holds one picture, the input is a {source_kind}", expected="a folder for the labels",
-            got=path.name, next_command=f"qanet parse INPUT --labels {path.with_suffix('')}",
-        )  # fmt: skip
+            f"{path} holds one picture, the input is a {source_kind}",
+            expected="a folder for the labels",
+            got=path.name,
+            next_command=f"qanet parse INPUT --labels {path.with_suffix('')}",
+        )
     return Pictures(path, single, label_map)
 
 
@@ -68,9 +75,11 @@ def _overlay(output: str, source_kind: str, fps: float, max_width: int, title: s
     if suffix in IMAGE_SUFFIXES:
         if source_kind != "image":
             raise QanetError(
-                f"{output} holds one picture, the input is a {source_kind}", expected="a folder or a .webm file",
-                got=suffix, next_command=f"qanet parse INPUT {path.with_suffix('.webm')}",
-            )  # fmt: skip
+                f"{output} holds one picture, the input is a {source_kind}",
+                expected="a folder or a .webm file",
+                got=suffix,
+                next_command=f"qanet parse INPUT {path.with_suffix('.webm')}",
+            )
         return Pictures(path, single=True)
     if suffix == "" or path.is_dir():
         return Pictures(path, single=False)

@@ -40,9 +40,11 @@ class RtspPush:
         self._program = shutil.which("ffmpeg")
         if self._program is None:
             raise QanetError(
-                f"cannot stream to {self.uri}", expected="ffmpeg on the PATH", got="none",
+                f"cannot stream to {self.uri}",
+                expected="ffmpeg on the PATH",
+                got="none",
                 next_command="sudo apt install ffmpeg",
-            )  # fmt: skip
+            )
         return self
 
     def write(self, frame: Frame, result: ParsingResult) -> None:
@@ -66,9 +68,13 @@ class RtspPush:
         command = (self._program, "-loglevel", "error", "-nostats", *given, *timing, "-i", "pipe:0", *made, self.uri)
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__, with the process
         self._process = subprocess.Popen(  # in a session of its own: Ctrl-C ends us first, then we end it
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._said, bufsize=0,
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=self._said,
+            bufsize=0,
             start_new_session=True,
-        )  # fmt: skip
+        )
         assert self._process.stdin is not None
         os.set_blocking(self._process.stdin.fileno(), False)
 

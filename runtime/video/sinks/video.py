@@ -102,9 +102,11 @@ class VideoFileSink(FileSink):
             except OSError as error:
                 got = str(error.strerror)
         return QanetError(
-            f"could not write {self.path}", expected=f"a video of {self._frames} frames", got=got,
+            f"could not write {self.path}",
+            expected=f"a video of {self._frames} frames",
+            got=got,
             next_command="free some space or choose another place",
-        )  # fmt: skip
+        )
 
 
 @contextlib.contextmanager

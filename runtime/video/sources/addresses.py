@@ -95,9 +95,11 @@ def _open_with_gstreamer(uri: str) -> Capture:
 def _need_gstreamer(uri: str) -> None:
     if not gstreamer.has_gstreamer():
         raise QanetError(
-            f"cannot open {uri}", expected="an OpenCV built with GStreamer, such as JetPack's", got="one without",
+            f"cannot open {uri}",
+            expected="an OpenCV built with GStreamer, such as JetPack's",
+            got="one without",
             next_command="qanet doctor",
-        )  # fmt: skip
+        )
 
 
 def _opened(capture: "cv2.VideoCapture", uri: str, expected: str, next_command: str) -> Capture:

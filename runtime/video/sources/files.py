@@ -29,9 +29,11 @@ class VideoFile:
         if not ok or capture is None:
             size, by = path.stat().st_size, "" if decoder == "auto" else f" by the {decoder} decoder"
             raise QanetError(
-                f"{path} cannot be decoded as video{by}", expected="a video with at least one frame",
-                got=f"{size} bytes that start with {path.open('rb').read(8)!r}", next_command="check it with ffprobe",
-            )  # fmt: skip
+                f"{path} cannot be decoded as video{by}",
+                expected="a video with at least one frame",
+                got=f"{size} bytes that start with {path.open('rb').read(8)!r}",
+                next_command="check it with ffprobe",
+            )
         self.fps = frame_rate(capture)
         self.expected_frames = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
         capture.release()

@@ -99,9 +99,15 @@ class LiveSource:
     expected_frames = 0
 
     def __init__(
-        self, name: str, connect: Callable[[], Capture], say: Callable[[str], None] = note, stall_s: float = STALL_S,
-        give_up_s: float = _GIVE_UP_S, first_wait_s: float = _FIRST_WAIT_S, longest_wait_s: float = _LONGEST_WAIT_S,
-    ):  # fmt: skip
+        self,
+        name: str,
+        connect: Callable[[], Capture],
+        say: Callable[[str], None] = note,
+        stall_s: float = STALL_S,
+        give_up_s: float = _GIVE_UP_S,
+        first_wait_s: float = _FIRST_WAIT_S,
+        longest_wait_s: float = _LONGEST_WAIT_S,
+    ):
         self.name, self._connect, self._say = name, connect, say
         self._stall_s, self._give_up_s = stall_s, give_up_s
         self._first_wait_s, self._longest_wait_s = first_wait_s, longest_wait_s

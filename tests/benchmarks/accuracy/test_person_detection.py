@@ -137,9 +137,13 @@ def test_the_command_takes_the_part_it_is_told_and_saves(make_clip, tmp_path, mo
     assert command.main([*arguments, "--every", "2", "--precision", "int8", "--save"]) == 0
     saved = json.loads((bundle.path / "manifest.json").read_text())["accuracy"]["int8"]
     assert saved["clip.avi 0.667-1"] == {
-        "frames": 2, "teacher": "always", "teacher_boxes": 2, "recall_strict": 1.0, "recall_fair": 1.0,
+        "frames": 2,
+        "teacher": "always",
+        "teacher_boxes": 2,
+        "recall_strict": 1.0,
+        "recall_fair": 1.0,
         "false_per_frame": 0.1,
-    }  # fmt: skip
+    }
     with pytest.raises(QanetError, match="this result cannot be saved"):
         command.main([*arguments, "--save"])
     assert len(seen) > 0

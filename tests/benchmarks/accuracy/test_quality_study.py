@@ -38,8 +38,17 @@ def scenes(tmp_path_factory):
         for person, x in ((1, 20 + 3 * image_id), (2, 110)):
             category[20:60, x : x + 36], category[60:100, x : x + 36] = 1, 2
             human[20:100, x : x + 36] = person
-            annotations.append({"image_id": image_id, "bbox": [x, 20, 36, 80], "category_id": 1, "iscrowd": 0,
-                                "area": 2880, "parsing_id": person, "id": len(annotations) + 1})  # fmt: skip
+            annotations.append(
+                {
+                    "image_id": image_id,
+                    "bbox": [x, 20, 36, 80],
+                    "category_id": 1,
+                    "iscrowd": 0,
+                    "area": 2880,
+                    "parsing_id": person,
+                    "id": len(annotations) + 1,
+                }
+            )
             boxes.append({"image_id": image_id, "category_id": 1, "bbox": [x, 20, 36, 80], "score": 0.4 + 0.1 * person})
             boxes.append({"image_id": image_id, "category_id": 1, "bbox": [x, 20, 36, 36], "score": 0.9})
         boxes.append({"image_id": image_id, "category_id": 1, "bbox": [150, 5, 45, 110], "score": 0.8})
@@ -65,8 +74,17 @@ def parsed(scenes, tiny_parser):
 
 @pytest.fixture(scope="module")
 def document(parsed):
-    facts = {"bundle": "tiny", "precision": "fp32", "runtime": "openvino", "views": 1, "data": "scenes",
-             "boxes": "boxes.json", "protocol": "official", "synthetic": True, "qanet_edge": "0"}  # fmt: skip
+    facts = {
+        "bundle": "tiny",
+        "precision": "fp32",
+        "runtime": "openvino",
+        "views": 1,
+        "data": "scenes",
+        "boxes": "boxes.json",
+        "protocol": "official",
+        "synthetic": True,
+        "qanet_edge": "0",
+    }
     return facts | study.evaluate(parsed[0], 13, parsed[1])
 
 
@@ -152,8 +170,20 @@ def test_names_are_escaped(document):
 
 def test_the_command_writes_everything(scenes, shared_tiny_bundle, tmp_path, capsys):
     out = tmp_path / "out"
-    arguments = [str(shared_tiny_bundle), "--data", str(scenes), "--boxes", str(scenes / "boxes.json"),
-                 "--output", str(out), "--device", "cpu", "--threads", "1", "--json"]  # fmt: skip
+    arguments = [
+        str(shared_tiny_bundle),
+        "--data",
+        str(scenes),
+        "--boxes",
+        str(scenes / "boxes.json"),
+        "--output",
+        str(out),
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "--json",
+    ]
     assert main([*arguments, "--format", "cihp", "--flip", "--scales", "1,1.1", "--protocol", "strict"]) == 0
     printed = json.loads(capsys.readouterr().out)
     written = json.loads((out / "results.json").read_text())
@@ -167,14 +197,27 @@ def test_the_command_writes_everything(scenes, shared_tiny_bundle, tmp_path, cap
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["--boxes", "none.json"], "no file none.json"), (["--scales", "1,x"], "bad --scales .*got x"),
-        (["--split", "train"], "train"), (["--data", "nowhere"], "no data set at nowhere"),
+        (["--boxes", "none.json"], "no file none.json"),
+        (["--scales", "1,x"], "bad --scales .*got x"),
+        (["--split", "train"], "train"),
+        (["--data", "nowhere"], "no data set at nowhere"),
         (["--format", "coco17"], "invalid choice"),
     ],
-)  # fmt: skip
+)
 def test_mistakes_are_told_in_one_line(scenes, shared_tiny_bundle, tmp_path, change, message):
-    arguments = [str(shared_tiny_bundle), "--data", str(scenes), "--format", "cihp", "--boxes",
-                 str(scenes / "boxes.json"), "--output", str(tmp_path / "out"), "--device", "cpu"]  # fmt: skip
+    arguments = [
+        str(shared_tiny_bundle),
+        "--data",
+        str(scenes),
+        "--format",
+        "cihp",
+        "--boxes",
+        str(scenes / "boxes.json"),
+        "--output",
+        str(tmp_path / "out"),
+        "--device",
+        "cpu",
+    ]
     with pytest.raises(QanetError, match=message):
         main([*arguments, *change])
     assert not (tmp_path / "out").exists()
@@ -182,10 +225,22 @@ def test_mistakes_are_told_in_one_line(scenes, shared_tiny_bundle, tmp_path, cha
 
 def test_a_mistake_ends_with_two_and_no_traceback():
     done = subprocess.run(
-        [sys.executable, "-m", "qanet.benchmarks.quality", "no-such-bundle", "--data", "x", "--boxes", "y",
-         "--output", "z"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "qanet.benchmarks.quality",
+            "no-such-bundle",
+            "--data",
+            "x",
+            "--boxes",
+            "y",
+            "--output",
+            "z",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 2 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
 
 

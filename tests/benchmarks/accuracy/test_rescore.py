@@ -47,12 +47,21 @@ def case(count=24, seed=0):
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         box = np.array([columns[0] - 2, rows[0] - 2, columns[-1] + 3, rows[-1] + 3], float)
         steps = (np.arange(GRID) + 0.5) / GRID
-        maps.append(inside(*np.meshgrid(box[0] + steps * (box[2] - box[0]), box[1] + steps * (box[3] - box[1])),
-                           shift, sharpness))  # fmt: skip
+        maps.append(
+            inside(
+                *np.meshgrid(box[0] + steps * (box[2] - box[0]), box[1] + steps * (box[3] - box[1])), shift, sharpness
+            )
+        )
         results.append(
-            {"image_id": number, "category_id": 1, "score": round(float(rng.uniform(0.3, 1)), 3), "mine": number,
-             "bbox": [*box[:2], *(box[2:] - box[:2])], "segmentation": encode(mask)}
-        )  # fmt: skip
+            {
+                "image_id": number,
+                "category_id": 1,
+                "score": round(float(rng.uniform(0.3, 1)), 3),
+                "mine": number,
+                "bbox": [*box[:2], *(box[2:] - box[:2])],
+                "segmentation": encode(mask),
+            }
+        )
     document = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
     return document, results, np.array(maps, np.float32)
 
@@ -217,7 +226,7 @@ def edited(files, edit):
         (lambda r: r[4].update(iou_score=0.5), "result 0 has no predicted IoU while others have"),
         (lambda r: r.reverse(), "are not those of these results (expected maps that give the masks"),
     ],
-)  # fmt: skip
+)
 def test_results_that_do_not_fit_are_told(files, capsys, edit, message):
     edited(files, edit)
     folder = files[0]
@@ -230,12 +239,14 @@ def test_results_that_do_not_fit_are_told(files, capsys, edit, message):
     ("arguments", "message"),
     [
         (["--weights", "1,2"], "bad --weights (expected three numbers a,b,g like 1,0.5,3, got 1,2)"),
-        (["--weights", "0,0,0"], "positive sum"), (["--weights", "1,-1,1"], "numbers of 0 or more"),
+        (["--weights", "0,0,0"], "positive sum"),
+        (["--weights", "1,-1,1"], "numbers of 0 or more"),
         (["--weights", "1,nan,1"], "numbers of 0 or more"),
         ([], "result 0 comes without probabilities (expected a key mask_probabilities or pixel_score"),
-        (["--probabilities", "none.npz"], "no file none.npz"), (["--annotations", "none.json"], "no file none.json"),
+        (["--probabilities", "none.npz"], "no file none.npz"),
+        (["--annotations", "none.json"], "no file none.json"),
     ],
-)  # fmt: skip
+)
 def test_arguments_that_do_not_fit_are_told(files, capsys, arguments, message):
     folder = files[0]
     assert main(["rescore", str(folder / "results.json"), "--output", str(folder / "new.json"), *arguments]) == 2

@@ -119,8 +119,20 @@ def test_the_command_on_photographs(shared_tiny_bundle, ccp, capsys):
 def test_the_command_on_scenes_with_boxes_and_looks(shared_tiny_bundle, scenes, capsys):
     path = boxes_file(scenes, (16, 8, 32, 64, 0.9))
     (scenes / "synthetic_val.json").write_text("{}")
-    arguments = [str(shared_tiny_bundle), "--data", str(scenes), "--format", "cihp", "--boxes", str(path), "--flip",
-                 "--scales", "1,1.1", "--weights", "1,0,3"]  # fmt: skip
+    arguments = [
+        str(shared_tiny_bundle),
+        "--data",
+        str(scenes),
+        "--format",
+        "cihp",
+        "--boxes",
+        str(path),
+        "--flip",
+        "--scales",
+        "1,1.1",
+        "--weights",
+        "1,0,3",
+    ]
     code, printed = val(capsys, *arguments)
     assert code == 0
     head = printed.out.splitlines()[0]

@@ -32,8 +32,10 @@ def noisy(rng, rounds=250, median_ms=8.0, factor=1.0, machine=1.0):
 
 def test_the_same_comparison_repeated_never_flips_and_finds_five_percent():
     rng = np.random.default_rng(3)
-    verdicts = {factor: [judge(noisy(rng), noisy(rng, factor=factor), MEDIAN).verdict for _ in range(10)]
-                for factor in (1.0, 1.05, 1 / 1.05)}  # fmt: skip
+    verdicts = {
+        factor: [judge(noisy(rng), noisy(rng, factor=factor), MEDIAN).verdict for _ in range(10)]
+        for factor in (1.0, 1.05, 1 / 1.05)
+    }
     assert verdicts[1.0] == [CANNOT_TELL] * 10
     assert verdicts[1.05].count(SLOWER) >= 9 and FASTER not in verdicts[1.05]
     assert verdicts[1 / 1.05].count(FASTER) >= 9 and SLOWER not in verdicts[1 / 1.05]
@@ -137,17 +139,26 @@ def document(rng, factor=1.0, model="Some CPU", accuracy=None, schema=2):
 
     def entry(name, kind, samples):
         return {
-            "name": name, "kind": kind, "variant": "int8", "session": "rounds", "samples_ms": list(samples),
+            "name": name,
+            "kind": kind,
+            "variant": "int8",
+            "session": "rounds",
+            "samples_ms": list(samples),
             "cpu_samples_ms": list(samples),
-        }  # fmt: skip
+        }
 
     return {
-        "schema_version": schema, "kind": "qanet benchmark", "timing": {"clock_steps": 0},
+        "schema_version": schema,
+        "kind": "qanet benchmark",
+        "timing": {"clock_steps": 0},
         "machine": {"cpu": {"model": model, "usable_cpus": 2}, "gpus": []},
-        "targets": [entry("null", "null", [0.001] * 20), entry("anchor (fixed work)", "anchor", run.anchor_ms),
-                    entry("int8 engine, batch 1", "engine", run.samples_ms)],
+        "targets": [
+            entry("null", "null", [0.001] * 20),
+            entry("anchor (fixed work)", "anchor", run.anchor_ms),
+            entry("int8 engine, batch 1", "engine", run.samples_ms),
+        ],
         "comparison": [{"label": "int8", "measured_accuracy": accuracy}],
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture
@@ -220,15 +231,23 @@ def test_another_machine_without_a_baseline_cannot_tell():
 
 @pytest.mark.parametrize(
     ("new", "verdict", "is_regression"),
-    [((0.50, 0.49, 0.51), "worse", True), ((0.59, 0.58, 0.605), "cannot tell", False),
-     ((0.70, 0.69, 0.71), "better", False), ((0.585, 0.583, 0.587), "worse", False)],
-)  # fmt: skip
+    [
+        ((0.50, 0.49, 0.51), "worse", True),
+        ((0.59, 0.58, 0.605), "cannot tell", False),
+        ((0.70, 0.69, 0.71), "better", False),
+        ((0.585, 0.583, 0.587), "worse", False),
+    ],
+)
 def test_accuracy_is_called_where_the_intervals_part(new, verdict, is_regression):
     rng = np.random.default_rng(15)
 
     def accuracy(value, low, high):
-        return {"data": "ccp val", "images": 100, "protocol": "official",
-                "values": {"miou": {"value": value, "low": low, "high": high}}}  # fmt: skip
+        return {
+            "data": "ccp val",
+            "images": 100,
+            "protocol": "official",
+            "values": {"miou": {"value": value, "low": low, "high": high}},
+        }
 
     old, other = document(rng, accuracy=accuracy(0.60, 0.59, 0.61)), document(rng, accuracy=accuracy(*new))
     (row,) = [r for r in compare_results(old, other)["rows"] if r["metric"] == "miou"]

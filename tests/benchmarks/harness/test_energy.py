@@ -21,8 +21,12 @@ def write(path, value):
 @pytest.fixture
 def powercap(tmp_path):
     """Two packages, a core domain inside one, and a psys zone; counters wrap at 1000 J."""
-    for zone, name in (("intel-rapl:0", "package-0"), ("intel-rapl:0:0", "core"), ("intel-rapl:1", "package-1"),
-                       ("intel-rapl:2", "psys")):  # fmt: skip
+    for zone, name in (
+        ("intel-rapl:0", "package-0"),
+        ("intel-rapl:0:0", "core"),
+        ("intel-rapl:1", "package-1"),
+        ("intel-rapl:2", "psys"),
+    ):
         write(tmp_path / zone / "name", name)
         write(tmp_path / zone / "max_energy_range_uj", 1_000_000_000)
         write(tmp_path / zone / "energy_uj", 999_000_000)
@@ -191,9 +195,10 @@ def test_what_is_not_above_idle_or_breaks_is_unavailable_and_the_rest_goes_on():
     def idles(number):
         meter.sleep(0.1)
 
-    found = measured(meter, {
-        "a": Target("a", breaks, "parser"), "b": Target("b", idles, "parser"), "c": Target("c", meter.work, "parser"),
-    })["by_variant"]  # fmt: skip
+    found = measured(
+        meter,
+        {"a": Target("a", breaks, "parser"), "b": Target("b", idles, "parser"), "c": Target("c", meter.work, "parser")},
+    )["by_variant"]
     assert found["a"] == {"status": "unavailable", "reason": "RuntimeError: broke"}
     assert found["b"]["status"] == "unavailable" and "not above idle" in found["b"]["reason"]
     assert found["c"]["status"] == "measured"

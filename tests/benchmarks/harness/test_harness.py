@@ -25,8 +25,16 @@ def test_mad_ignores_an_outlier_and_the_order():
 
 def test_one_sample_and_none():
     assert summarize([2.5]) == {
-        "p50": 2.5, "p90": 2.5, "p95": 2.5, "p99": 2.5, "min": 2.5, "max": 2.5, "mean": 2.5, "mad": 0.0, "n": 1,
-    }  # fmt: skip
+        "p50": 2.5,
+        "p90": 2.5,
+        "p95": 2.5,
+        "p99": 2.5,
+        "min": 2.5,
+        "max": 2.5,
+        "mean": 2.5,
+        "mad": 0.0,
+        "n": 1,
+    }
     assert summarize([]) == {"n": 0}
     assert per_second([]) is None
 
@@ -244,8 +252,10 @@ def test_a_cold_start_is_told_by_stages(tmp_path):
     found = cold_start(tmp_path, "cpu", "int8", threads=2, repeats=2, spawn=spawn)
     assert found["error"] is None and found["repeats"] == 2
     assert {stage: found["stages_ms"][stage]["p50"] for stage in ("import", "open", "first frame")} == {
-        "import": 500.0, "open": 250.0, "first frame": 125.0,
-    }  # fmt: skip
+        "import": 500.0,
+        "open": 250.0,
+        "first frame": 125.0,
+    }
     assert seen[0] == [str(tmp_path), "cpu", "int8", "kernel", "2"]
 
 

@@ -47,8 +47,9 @@ def test_nothing_readable_is_none_not_an_error():
 
 def test_memory_in_gib():
     assert machine.parse_meminfo("MemTotal: 8388608 kB\nMemAvailable: 4194304 kB\n") == {
-        "total_gib": 8.0, "available_gib": 4.0,
-    }  # fmt: skip
+        "total_gib": 8.0,
+        "available_gib": 4.0,
+    }
 
 
 @pytest.mark.parametrize(("load", "busy"), [(0.1, False), (0.59, False), (1.0, True)])
@@ -94,8 +95,12 @@ def sysfs(tmp_path):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(f"{text}\n")
 
-    for name, value in {"scaling_governor": "powersave", "scaling_cur_freq": 1_800_000, "cpuinfo_max_freq": 3_600_000,
-                        "energy_performance_preference": "balance_power"}.items():  # fmt: skip
+    for name, value in {
+        "scaling_governor": "powersave",
+        "scaling_cur_freq": 1_800_000,
+        "cpuinfo_max_freq": 3_600_000,
+        "energy_performance_preference": "balance_power",
+    }.items():
         write(f"devices/system/cpu/cpu0/cpufreq/{name}", value)
     for number in (0, 1):
         write(f"devices/system/cpu/cpu{number}/thermal_throttle/core_throttle_count", 3)

@@ -87,9 +87,12 @@ def test_tensorrt_layers_are_means_over_the_calls_after_the_warm_up(fake_bundle)
     found = profile_engine(variant, engine, np.zeros((2, 16, 12, 3), np.uint8), np.ones(2, np.float32))
     layers = {layer["name"]: layer for layer in found["layers"]}
     assert layers["backbone.blocks.0.expand + relu"] == {
-        "name": "backbone.blocks.0.expand + relu", "block": "backbone.blocks.0", "kind": "CaskConvolution",
-        "precision": "int8", "ms": 0.25,
-    }  # fmt: skip
+        "name": "backbone.blocks.0.expand + relu",
+        "block": "backbone.blocks.0",
+        "kind": "CaskConvolution",
+        "precision": "int8",
+        "ms": 0.25,
+    }
     assert layers["Reformatting CopyNode"]["block"] == "graph" and found["total_ms"] == 0.75
     assert found["source"] == "TensorRT profiler, batch 2" and engine.runs > found["calls"] and engine.report is None
 
@@ -108,8 +111,11 @@ def test_the_trace_has_a_row_a_thread_and_starts_at_zero(tmp_path):
     events = [Event("decode", "qanet-decode", 1500.0, 200.0), Event("engine", "MainThread", 1000.0, 400.0)]
     found = chrome_trace(events)["traceEvents"]
     assert [(e["name"], e["ph"]) for e in found] == [
-        ("thread_name", "M"), ("thread_name", "M"), ("engine", "X"), ("decode", "X"),
-    ]  # fmt: skip
+        ("thread_name", "M"),
+        ("thread_name", "M"),
+        ("engine", "X"),
+        ("decode", "X"),
+    ]
     assert (found[2]["ts"], found[2]["dur"], found[3]["ts"]) == (0.0, 400.0, 500.0)
     assert found[2]["tid"] != found[3]["tid"] and chrome_trace([]) == {"displayTimeUnit": "ms", "traceEvents": []}
     write_trace(tmp_path / "trace.json", events)
@@ -124,8 +130,9 @@ def test_stage_times_remember_their_thread_and_when():
     worker.start()
     worker.join()
     assert times.events == [
-        Event("engine", threading.current_thread().name, 1.5e6, 5e5), Event("encode", "writer", 2e6, 1e6),
-    ]  # fmt: skip
+        Event("engine", threading.current_thread().name, 1.5e6, 5e5),
+        Event("encode", "writer", 2e6, 1e6),
+    ]
     assert times.samples_ms == {"engine": [500.0], "encode": [1000.0]}
 
 

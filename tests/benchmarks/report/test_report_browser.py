@@ -62,11 +62,20 @@ def _measure(browser: str, folder: Path, width: int) -> subprocess.CompletedProc
     frame = f'<iframe style="border:0;width:{width}px;height:900px" srcdoc="{page}"></iframe>'
     (folder / "frame.html").write_text(f"<!doctype html><title></title>{frame}<script>{script}</script>")
     options = [
-        "--headless", "--hide-scrollbars", "--no-sandbox", "--disable-gpu", "--no-first-run",
+        "--headless",
+        "--hide-scrollbars",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
         "--disable-background-networking",
-        "--disable-component-update", "--disable-sync", f"--user-data-dir={folder / 'profile'}",
-        "--enable-logging=stderr", "--virtual-time-budget=4000", "--window-size=1400,1000", "--dump-dom",
-    ]  # fmt: skip
+        "--disable-component-update",
+        "--disable-sync",
+        f"--user-data-dir={folder / 'profile'}",
+        "--enable-logging=stderr",
+        "--virtual-time-budget=4000",
+        "--window-size=1400,1000",
+        "--dump-dom",
+    ]
     return subprocess.run(
         [browser, *options, (folder / "frame.html").as_uri()], capture_output=True, text=True, timeout=120, check=False
     )

@@ -135,8 +135,12 @@ def test_the_graph_tail_is_checked_by_the_labels_it_gives(crops, fake_bundle):
 
         def run(self, batch, box_scores):
             scores = np.full(len(batch), 0.5, np.float32)
-            return {"labels": (batch[..., 0] % 13).astype(np.uint8), "pixel_scores": scores, "iou_scores": scores,
-                    "quality": np.full(len(batch), self.quality, np.float32)}  # fmt: skip
+            return {
+                "labels": (batch[..., 0] % 13).astype(np.uint8),
+                "pixel_scores": scores,
+                "iou_scores": scores,
+                "quality": np.full(len(batch), self.quality, np.float32),
+            }
 
     images, scores = crops
     parsing = parse_crops(GraphTail(0.5), fake_bundle, images, scores)

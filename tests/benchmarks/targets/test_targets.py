@@ -57,10 +57,17 @@ def test_every_precision_gets_every_kind_and_the_precisions_of_a_kind_follow_eac
     engines = {p: fake_engine(p) for p in ("fp32", "int8")}
     targets, parsers = targets_of(fake_bundle, engines, sample_set(2, 2))
     assert [(t.kind, t.precision, t.batch) for t in targets] == [
-        ("null", "", 1), ("anchor", "", 1), ("engine", "fp32", 1), ("engine", "int8", 1),
-        ("engine", "fp32", 2), ("engine", "int8", 2),
-        ("tail", "fp32", 2), ("tail", "int8", 2), ("parser", "fp32", 2), ("parser", "int8", 2),
-    ]  # fmt: skip
+        ("null", "", 1),
+        ("anchor", "", 1),
+        ("engine", "fp32", 1),
+        ("engine", "int8", 1),
+        ("engine", "fp32", 2),
+        ("engine", "int8", 2),
+        ("tail", "fp32", 2),
+        ("tail", "int8", 2),
+        ("parser", "fp32", 2),
+        ("parser", "int8", 2),
+    ]
     assert len({t.name for t in targets}) == len(targets) and {t.kind for t in targets} == set(TIMED) - {
         "baseline",
         "pipeline",

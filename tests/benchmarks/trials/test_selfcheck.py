@@ -73,15 +73,23 @@ def result(rng, slowdown, rounds=120):
     def target(name, kind, median_ms):
         samples = (median_ms * drift * np.exp(rng.normal(0, 0.01, rounds))).tolist()
         return {
-            "name": name, "kind": kind, "variant": name, "session": "rounds", "samples_ms": samples,
-            "cpu_samples_ms": samples, "preempted_share": 0.0,
-        }  # fmt: skip
+            "name": name,
+            "kind": kind,
+            "variant": name,
+            "session": "rounds",
+            "samples_ms": samples,
+            "cpu_samples_ms": samples,
+            "preempted_share": 0.0,
+        }
 
     return {
-        "schema_version": SCHEMA_VERSION, "kind": "qanet benchmark", "timing": {"clock_steps": 0}, "comparison": [],
+        "schema_version": SCHEMA_VERSION,
+        "kind": "qanet benchmark",
+        "timing": {"clock_steps": 0},
+        "comparison": [],
         "machine": {"cpu": {"model": "Some CPU", "usable_cpus": 2}, "gpus": []},
         "targets": [target("anchor", "anchor", 0.3), target("int8 engine, batch 1", "engine", 6.0 * (1 + slowdown))],
-    }  # fmt: skip
+    }
 
 
 def test_separate_runs_compare_neighbours_and_find_the_slow_down():
@@ -129,17 +137,22 @@ def measured(monkeypatch):
     found = {
         "overhead": {"calls": 10, "inside_us": {"p50": 0.5, "p99": 1.0, "mean": 0.6}, "around_us": 4.0, "fits": True},
         "program": {
-            "program": "benchmark_app", "program_ms": [5.0, 5.1], "harness_ms": [5.05, 5.15], "agrees": True,
+            "program": "benchmark_app",
+            "program_ms": [5.0, 5.1],
+            "harness_ms": [5.05, 5.15],
+            "agrees": True,
             "ratio": {"value": 1.01, "low": 1.0, "high": 1.02},
         },
         "separate": summary([[row(CANNOT_TELL)]], [[row(SLOWER)]]),
         "rounds": summary([[row(CANNOT_TELL)]], [[row(SLOWER)]]),
-    }  # fmt: skip
+    }
     monkeypatch.setattr(command, "open_target", lambda *arguments: (None, Target("engine", work, "engine")))
     for name, function in (
-        ("overhead", "measure_overhead"), ("program", "compare_with_program"), ("separate", "separate_runs"),
+        ("overhead", "measure_overhead"),
+        ("program", "compare_with_program"),
+        ("separate", "separate_runs"),
         ("rounds", "same_rounds"),
-    ):  # fmt: skip
+    ):
         monkeypatch.setattr(command, function, lambda *arguments, name=name, **options: found[name])
     return found
 

@@ -72,10 +72,12 @@ def test_a_form_that_raises_is_refused_and_the_others_go_on(clock):
 
 def scores(**change):
     fields = {
-        "rois": np.array([[1, 1, 4, 3]], np.int32), "labels": [np.ones((2, 3), np.uint8)],
-        "pixel_scores": np.array([0.5], np.float32), "part_scores": np.array([[0.5, 0]], np.float32),
+        "rois": np.array([[1, 1, 4, 3]], np.int32),
+        "labels": [np.ones((2, 3), np.uint8)],
+        "pixel_scores": np.array([0.5], np.float32),
+        "part_scores": np.array([[0.5, 0]], np.float32),
         "image_size": (5, 6),
-    }  # fmt: skip
+    }
     return PixelScores(**(fields | change))
 
 

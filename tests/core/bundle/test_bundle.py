@@ -86,12 +86,24 @@ def test_a_manifest_that_is_not_an_object_is_refused(tiny_bundle, text):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("name", None), ("labels", None), ("files", None), ("graphs", []), ("schema_version", "1"), ("input_hw", [64]),
-        ("input_hw", ["64", "64"]), ("input_hw", [0, 64]), ("files", {"model.onnx": "abc"}),
-        ("graphs", {"fp32": "other.onnx"}), ("qam_weights", [1, 2]), ("pixel_score_threshold", 1.5), ("engines", {}),
-        ("engines", [{"runtime": "openvino"}]), ("accuracy", []), ("made", "by hand"),
+        ("name", None),
+        ("labels", None),
+        ("files", None),
+        ("graphs", []),
+        ("schema_version", "1"),
+        ("input_hw", [64]),
+        ("input_hw", ["64", "64"]),
+        ("input_hw", [0, 64]),
+        ("files", {"model.onnx": "abc"}),
+        ("graphs", {"fp32": "other.onnx"}),
+        ("qam_weights", [1, 2]),
+        ("pixel_score_threshold", 1.5),
+        ("engines", {}),
+        ("engines", [{"runtime": "openvino"}]),
+        ("accuracy", []),
+        ("made", "by hand"),
     ],
-)  # fmt: skip
+)
 def test_a_field_that_cannot_be_used_is_named(tiny_bundle, field, value):
     edit_manifest(tiny_bundle, **{field: value})
     with pytest.raises(QanetError, match=f"manifest.json: bad field {field} .expected .*, got "):

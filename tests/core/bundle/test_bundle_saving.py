@@ -205,12 +205,18 @@ def test_a_file_dropped_from_the_manifest_that_leads_out_is_not_deleted(tiny_bun
         ({"a": {"x": 1}}, {"a": {}}, {"a": {"x": 1, "y": 2}}, {"a": {"y": 2}}),
         ({"a": [1]}, {"a": [1, 2]}, {"a": [1, 3]}, {"a": [1, 2]}),
         (
-            {"engines": [{"file": "a"}]}, {"engines": [{"file": "c"}]}, {"engines": [{"file": "a"}, {"file": "b"}]},
+            {"engines": [{"file": "a"}]},
+            {"engines": [{"file": "c"}]},
+            {"engines": [{"file": "a"}, {"file": "b"}]},
             {"engines": [{"file": "b"}, {"file": "c"}]},
         ),
-        ({"engines": []}, {"engines": [{"file": "a", "n": 1}]}, {"engines": [{"file": "a", "n": 2}]},
-         {"engines": [{"file": "a", "n": 1}]}),
+        (
+            {"engines": []},
+            {"engines": [{"file": "a", "n": 1}]},
+            {"engines": [{"file": "a", "n": 2}]},
+            {"engines": [{"file": "a", "n": 1}]},
+        ),
     ],
-)  # fmt: skip
+)
 def test_changes_of_two_writers_are_united(base, ours, theirs, merged):
     assert merge(base, ours, theirs) == merged

@@ -121,9 +121,14 @@ def lvis(not_exhaustive=(), negative=()):
     mask = ellipse(48, 48, 20, 30)
     images = [
         {"id": 1, "height": 96, "width": 96, "neg_category_ids": [], "not_exhaustive_category_ids": []},
-        {"id": 2, "height": 96, "width": 96, "neg_category_ids": list(negative),
-         "not_exhaustive_category_ids": list(not_exhaustive)},
-    ]  # fmt: skip
+        {
+            "id": 2,
+            "height": 96,
+            "width": 96,
+            "neg_category_ids": list(negative),
+            "not_exhaustive_category_ids": list(not_exhaustive),
+        },
+    ]
     here = annotation(1, 1, mask)
     there = annotation(2, 2, ellipse(20, 20, 9, 9))
     for entry in (here, there):
@@ -163,10 +168,7 @@ def test_lvis_takes_the_best_300_of_an_image():
     ("change", "message"),
     [
         ({"image_id": 99}, "result 1: the annotations have no such image_id .*got 99"),
-        (
-            {"category_id": 7},
-            "result 1: the annotations have no such category_id .expected one of 2, like 1, got 7",
-        ),
+        ({"category_id": 7}, "result 1: the annotations have no such category_id .expected one of 2, like 1, got 7"),
         ({"segmentation": None}, r"result 1: its mask and its image differ .expected \(96, 96\)"),
         ({"segmentation": encode(np.ones((5, 6)))}, r"got \(5, 6\)"),
         ({"segmentation": [[0, 0, 5, 0, 5, 5]]}, "its mask and its image differ"),

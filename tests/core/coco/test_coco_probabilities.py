@@ -47,8 +47,12 @@ BYTES = base64.b64encode(bytes(20)).decode()
     ("value", "message"),
     [
         ([[0.5, float("nan")]], "map 4 holds no probabilities .expected 0 to 1, after the sigmoid, got 1 nan"),
-        ([[0.5, 1.5]], "got 0.5 to 1.5"), ([[-3.0, 2.0]], "got -3 to 2"), ([0.5], r"wrong shape .*got \(1,\)"),
-        ([[]], "wrong shape"), ([[0.1], [0.2, 0.3]], "are not numbers"), ("abc", "are not numbers"),
+        ([[0.5, 1.5]], "got 0.5 to 1.5"),
+        ([[-3.0, 2.0]], "got -3 to 2"),
+        ([0.5], r"wrong shape .*got \(1,\)"),
+        ([[]], "wrong shape"),
+        ([[0.1], [0.2, 0.3]], "are not numbers"),
+        ("abc", "are not numbers"),
         ({"size": [4, 5], "dtype": "int8", "data": BYTES}, "not in a known form .*int8"),
         ({"size": [4, 0], "dtype": "uint8", "data": BYTES}, "not in a known form"),
         ({"size": [4, 5], "dtype": "uint8"}, "not in a known form"),
@@ -56,7 +60,7 @@ BYTES = base64.b64encode(bytes(20)).decode()
         ({"size": [4, 5], "dtype": "uint8", "data": "=!"}, "not base64"),
         ({"size": [4, 5], "dtype": "float32", "data": base64.b64encode(bytes(7)).decode()}, "not base64 of whole"),
     ],
-)  # fmt: skip
+)
 def test_maps_that_are_none_are_told(value, message):
     with pytest.raises(QanetError, match=message):
         inline_map(value, "map 4")
@@ -65,12 +69,14 @@ def test_maps_that_are_none_are_told(value, message):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"masks": MAPS}, f"has no array {ARRAY} .*got masks"), ({ARRAY: MAPS[0]}, "does not fit"),
-        ({ARRAY: MAPS > 0}, "got bool"), ({ARRAY: MAPS[:, :0]}, "does not fit"),
+        ({"masks": MAPS}, f"has no array {ARRAY} .*got masks"),
+        ({ARRAY: MAPS[0]}, "does not fit"),
+        ({ARRAY: MAPS > 0}, "got bool"),
+        ({ARRAY: MAPS[:, :0]}, "does not fit"),
         ({ARRAY: np.asfortranarray(MAPS)}, "column by column"),
         ({ARRAY: np.array([{"executed": 1}], object)}, "does not fit .*got object"),
     ],
-)  # fmt: skip
+)
 def test_files_that_do_not_fit_are_told(tmp_path, arrays, message):
     np.savez(tmp_path / "m.npz", **arrays)
     with pytest.raises(QanetError, match=message):

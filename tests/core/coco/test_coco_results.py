@@ -11,7 +11,7 @@ from qanet.errors import QanetError
 RESULTS = [
     {"image_id": 7, "category_id": 1, "bbox": [1, 2, 3.5, 4], "score": 0.25, "note": 'a "quote", é and ] }'},
     {"image_id": "b", "category_id": 2, "bbox": [0, 0, 1, 1], "score": 1, "inner": [[1, 2], {"x": [3]}]},
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 50, 1 << 20])
@@ -45,18 +45,25 @@ GOOD = json.dumps(RESULTS[0])
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is empty"), ("  \n", "is empty"), ('{"images": []}', "no results file .*got {\"images"),
-        ("[" + GOOD, "ends in the middle"), ("[" + GOOD + ",", "ends in the middle"), ("[", "ends in the middle"),
-        ("[" + GOOD[:-20], "ends in the middle or is not JSON"), ("[" + GOOD + GOOD + "]", "expected ',' or ']'"),
-        ("[" + GOOD + ",]", "not JSON"), ("[,]", "not JSON"),
+        ("", "is empty"),
+        ("  \n", "is empty"),
+        ('{"images": []}', 'no results file .*got {"images'),
+        ("[" + GOOD, "ends in the middle"),
+        ("[" + GOOD + ",", "ends in the middle"),
+        ("[", "ends in the middle"),
+        ("[" + GOOD[:-20], "ends in the middle or is not JSON"),
+        ("[" + GOOD + GOOD + "]", "expected ',' or ']'"),
+        ("[" + GOOD + ",]", "not JSON"),
+        ("[,]", "not JSON"),
         ("[3]", "entry 0 is no result .expected an object, got int"),
-        ("[" + GOOD + ", [1]]", "entry 1 is no result"), ('[{"image_id": 1}]', "result 0 has no 'category_id'"),
+        ("[" + GOOD + ", [1]]", "entry 1 is no result"),
+        ('[{"image_id": 1}]', "result 0 has no 'category_id'"),
         ('[{"image_id": 1, "category_id": 1, "score": NaN}]', r"result 0: score is out of range .*\[0, 1\], got nan"),
         ('[{"image_id": 1, "category_id": 1, "score": 1.5}]', "got 1.5"),
         ('[{"image_id": 1, "category_id": 1, "score": "0.5"}]', "score is out of range"),
         ('[{"image_id": 1, "category_id": 1, "score": true}]', "got True"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_results_file_is_told(tmp_path, text, message):
     (tmp_path / "r.json").write_text(text)
     with pytest.raises(QanetError, match=message):

@@ -51,15 +51,21 @@ def test_every_form_of_run_lengths_is_read(form):
 @pytest.mark.parametrize(
     ("segmentation", "message"),
     [
-        (None, "no segmentation"), ({"size": [3, 4]}, "no segmentation"), ({"counts": "04", "size": [3]}, "no seg"),
-        ({"counts": "04", "size": [0, 4]}, "no segmentation"), ({"counts": 4, "size": [3, 4]}, "no segmentation"),
+        (None, "no segmentation"),
+        ({"size": [3, 4]}, "no segmentation"),
+        ({"counts": "04", "size": [3]}, "no seg"),
+        ({"counts": "04", "size": [0, 4]}, "no segmentation"),
+        ({"counts": 4, "size": [3, 4]}, "no segmentation"),
         ({"counts": [12], "size": [3, 4]}, r"differ in size .expected \(23, 31\), got \(3, 4\)"),
         ({"counts": [700], "size": list(SIZE)}, "do not fill the mask .expected 713"),
         ({"counts": [720, -7], "size": list(SIZE)}, "do not fill the mask"),
-        ([[1, 2, 3, 4]], "three points"), ([[1, 2, 3, 4, 5, 6, 7]], "an even count"),
-        ([[1, 2, 3, 4, 5, float("nan")]], "5 finite"), ([["a", "b"]], "not numbers"), ([[[1, 2], [3]]], "not numbers"),
+        ([[1, 2, 3, 4]], "three points"),
+        ([[1, 2, 3, 4, 5, 6, 7]], "an even count"),
+        ([[1, 2, 3, 4, 5, float("nan")]], "5 finite"),
+        ([["a", "b"]], "not numbers"),
+        ([[[1, 2], [3]]], "not numbers"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_segmentation_is_told(segmentation, message):
     with pytest.raises(QanetError, match=message):
         segmentation_mask(segmentation, SIZE)

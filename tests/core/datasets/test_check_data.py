@@ -67,7 +67,7 @@ def write(name, content):
         (write("Instance_ids/b.txt", b"1 1 1\n2 3 1\n"), "remarks", "150 pixels of parts have another class"),
         (write("Images/c.jpg", b"x"), "remarks", "1 images of"),
     ],
-)  # fmt: skip
+)
 def test_each_mistake_is_found_and_alone(cihp, break_it, kind, message):
     break_it(cihp)
     found = check_dataset(cihp, "cihp", split="val")
@@ -108,8 +108,9 @@ def test_the_command_prints_and_exits_with_2(cihp, capsys):
     assert "is broken (expected no problem, got 1 problems, above)" in printed.err
 
 
-@pytest.mark.parametrize(("more", "splits", "images"), [([], ["val"], 2), (["--split", "train"], ["train"], 2),
-                                                        ([], ["train", "val"], 4)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("more", "splits", "images"), [([], ["val"], 2), (["--split", "train"], ["train"], 2), ([], ["train", "val"], 4)]
+)
 def test_every_split_is_walked_unless_one_is_named(cihp, capsys, more, splits, images):
     if "train" in splits:
         write_official(cihp, split="train")

@@ -19,10 +19,14 @@ def cihp(tmp_path):
 @pytest.mark.parametrize(
     ("format", "name", "split", "classes"),
     [
-        ("cihp", "CIHP", "val", 20), ("lip", "LIP", "val", 20), ("atr", "ATR", "val", 18), ("mhp", "MHP-v2", "val", 59),
-        ("ppp", "PASCAL-Person-Part", "test", 7), ("ppp-arms-first", "PASCAL-Person-Part", "test", 7),
+        ("cihp", "CIHP", "val", 20),
+        ("lip", "LIP", "val", 20),
+        ("atr", "ATR", "val", 18),
+        ("mhp", "MHP-v2", "val", 59),
+        ("ppp", "PASCAL-Person-Part", "test", 7),
+        ("ppp-arms-first", "PASCAL-Person-Part", "test", 7),
     ],
-)  # fmt: skip
+)
 def test_every_official_layout_opens_under_its_own_names(tmp_path, format, name, split, classes):
     data = open_dataset(write_official(tmp_path / name, name, split), format)
     assert len(data) == 3 and data.names == ["a#1", "a#2", "b#1"]

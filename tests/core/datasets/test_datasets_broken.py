@@ -61,7 +61,7 @@ def image_entry(**changes):
         (lambda r: (r / "Validation/Category_ids").rename(r / "elsewhere"), r"Validation has no ground truth"),
         (lambda r: (r / "annotations").rename(r / "elsewhere"), r"no data set at .*expected annotations/"),
     ],
-)  # fmt: skip
+)
 def test_what_is_found_when_it_is_opened(cihp, break_it, message):
     break_it(cihp)
     with pytest.raises(QanetError, match=message):
@@ -84,7 +84,7 @@ def test_what_is_found_when_it_is_opened(cihp, break_it, message):
         ("Images/a.jpg", np.zeros((7, 9, 3), np.uint8), r"image and labels differ in size .*\(7, 9\).*\(40, 60\)"),
         ("Human_ids/a.png", np.full(HW, 2, np.uint8), r"a.jpg: person 1 has no pixels .*got \[2\]"),
     ],
-)  # fmt: skip
+)
 def test_what_is_found_when_a_person_or_an_image_is_read(cihp, file, content, message):
     path = cihp / "Validation" / file
     if isinstance(content, np.ndarray):
@@ -142,9 +142,16 @@ def test_wrong_names_are_told(cihp, call, message):
 
 @pytest.mark.parametrize(
     ("raw_id", "labels", "fine"),
-    [(58, "ccp59", True), (58, "ccp13", True), (59, "ccp59", False), (59, "ccp13", False), (254, "ccp13", False),
-     (255, "ccp59", True), (255, "ccp13", True)],
-)  # fmt: skip
+    [
+        (58, "ccp59", True),
+        (58, "ccp13", True),
+        (59, "ccp59", False),
+        (59, "ccp13", False),
+        (254, "ccp13", False),
+        (255, "ccp59", True),
+        (255, "ccp13", True),
+    ],
+)
 def test_raw_ids_of_ccp_end_at_58_and_void_is_255(tmp_path, raw_id, labels, fine):
     root = write_ccp(tmp_path / "ccp")
     raw = np.zeros((120, 80), np.uint8)

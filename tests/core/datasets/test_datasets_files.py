@@ -74,8 +74,13 @@ def box(image_id=1, bbox=(5, 5, 10, 30), score=0.5, category_id=1):
 
 def test_detected_boxes_take_the_place_of_the_true_ones(cihp):
     data = open_dataset(cihp, "cihp")
-    entries = [box(), box(bbox=(-3, 30, 8, 90), score=0.25), box(bbox=(70, 0, 9, 9)), box(bbox=(0, 0, 0.4, 9)),
-               box(category_id=3, image_id=999)]  # fmt: skip
+    entries = [
+        box(),
+        box(bbox=(-3, 30, 8, 90), score=0.25),
+        box(bbox=(70, 0, 9, 9)),
+        box(bbox=(0, 0, 0.4, 9)),
+        box(category_id=3, image_id=999),
+    ]
     detected = read_detections(write_boxes(cihp / "boxes.json", *entries), data.image_ids)
     first, second = data.images(detected)
     assert first.boxes.tolist() == [[5, 5, 15, 35], [0, 30, 5, 40]]  # cut at the border; what is outside is gone

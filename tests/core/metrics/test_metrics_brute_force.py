@@ -41,11 +41,19 @@ def test_roi_streaming_and_generators_give_the_same_report():
     cropped = []
     for people in predictions:
         rows = [(p, crop_person(p, 5)) for p in people]
-        cropped.append([
-            Prediction(c.labels, p.box_score, p.iou_score, p.pixel_score, p.part_pixel_scores,
-                       (c.x0, c.y0, c.x0 + c.labels.shape[1], c.y0 + c.labels.shape[0]))
-            for p, c in rows
-        ])  # fmt: skip
+        cropped.append(
+            [
+                Prediction(
+                    c.labels,
+                    p.box_score,
+                    p.iou_score,
+                    p.pixel_score,
+                    p.part_pixel_scores,
+                    (c.x0, c.y0, c.x0 + c.labels.shape[1], c.y0 + c.labels.shape[0]),
+                )
+                for p, c in rows
+            ]
+        )
     for protocol in PROTOCOLS:
         whole = evaluate_parsing(truths, predictions, num_classes=5, protocol=protocol)
         assert 0 < whole["ap_p"] < 1 and 0 < whole["ap_r"] < 1  # the case is not a trivial one

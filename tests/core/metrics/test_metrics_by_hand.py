@@ -13,8 +13,21 @@ from qanet.metrics.semantic import boundary_band, boundary_counts
 def test_perfect_prediction_is_one_everywhere(protocol):
     truth = Truth(CATEGORY, HUMAN)
     report = evaluate_parsing([truth], [[person(LEFT), person(RIGHT, 0.8)]], num_classes=3, protocol=protocol)
-    for key in ("miou", "pixel_accuracy", "mean_accuracy", "boundary_miou", "mean_true_iou",
-                "ap_p", "ap_p_50", "pcp", "pcp_50", "ap_r", "ap_r_50", "ap_h", "ap_h_50"):  # fmt: skip
+    for key in (
+        "miou",
+        "pixel_accuracy",
+        "mean_accuracy",
+        "boundary_miou",
+        "mean_true_iou",
+        "ap_p",
+        "ap_p_50",
+        "pcp",
+        "pcp_50",
+        "ap_r",
+        "ap_r_50",
+        "ap_h",
+        "ap_h_50",
+    ):
         assert report[key] == pytest.approx(1, abs=1e-9), key
     assert report["ece_quality"] == pytest.approx(0.15, abs=1e-6)  # scores 0.9 and 0.8, IoU 1 and 1
     assert np.isnan(report["rank_correlation_quality"])  # every person is equally good
@@ -90,8 +103,10 @@ def test_an_image_of_void_says_nothing_about_the_scores():
 def test_another_persons_void_is_background():
     # the predicted person spills over the void of person 2: an error for person 1
     category, human = grid("11vv", "...."), grid("1122", "....")
-    iou = class_iou(index_truth(Truth(category, human), 2, void_people=True), crop_person(person(
-        grid("1111", "...."), classes=2), 2))  # fmt: skip
+    iou = class_iou(
+        index_truth(Truth(category, human), 2, void_people=True),
+        crop_person(person(grid("1111", "...."), classes=2), 2),
+    )
     np.testing.assert_allclose(iou, [[4 / 6, 2 / 4], [4 / 6, 0]])
 
 

@@ -29,7 +29,7 @@ GOOD = Truth(CATEGORY, HUMAN)
         (Truth(CATEGORY, HUMAN, HUMAN / 2, np.zeros((1, 3), int)), person(LEFT), "parts has the wrong dtype"),
         (Truth(CATEGORY, HUMAN, -HUMAN.astype(int), np.zeros((1, 3), int)), person(LEFT), "part id is out of range"),
     ],
-)  # fmt: skip
+)
 def test_errors_name_the_image_and_what_was_expected(truth, prediction, message):
     evaluator = ParsingEvaluator(3)
     evaluator.add(GOOD, [person(LEFT)])

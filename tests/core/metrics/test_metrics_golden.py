@@ -11,15 +11,33 @@ from qanet.metrics.painting import ascending, paint_instances, paint_semantic, p
 from qanet.quality import fuse_quality
 
 CASES = [
-    "d01_mild", "d02_drop_fp", "d03_split_dup_nonms", "d04_nms_bug", "d05_nopred_absent", "d06_perfect", "d07_void",
-]  # fmt: skip
+    "d01_mild",
+    "d02_drop_fp",
+    "d03_split_dup_nonms",
+    "d04_nms_bug",
+    "d05_nopred_absent",
+    "d06_perfect",
+    "d07_void",
+]
 # golden array -> key of the report
 KEYS = {
-    "IoU": "iou", "mIoU": "miou", "PixelACC": "pixel_accuracy", "MeanACC": "mean_accuracy", "thresholds": "thresholds",
-    "APp": "ap_p_per_threshold", "APp_mean": "ap_p", "APp50": "ap_p_50", "PCP": "pcp_per_threshold", "PCP50": "pcp_50",
-    "APr": "ap_r_per_threshold", "APr_mean": "ap_r", "APr50": "ap_r_50", "APr_per_class": "ap_r_per_class",
-    "APh": "ap_h_per_threshold", "APh_thresholds": "human_thresholds",
-}  # fmt: skip
+    "IoU": "iou",
+    "mIoU": "miou",
+    "PixelACC": "pixel_accuracy",
+    "MeanACC": "mean_accuracy",
+    "thresholds": "thresholds",
+    "APp": "ap_p_per_threshold",
+    "APp_mean": "ap_p",
+    "APp50": "ap_p_50",
+    "PCP": "pcp_per_threshold",
+    "PCP50": "pcp_50",
+    "APr": "ap_r_per_threshold",
+    "APr_mean": "ap_r",
+    "APr50": "ap_r_50",
+    "APr_per_class": "ap_r_per_class",
+    "APh": "ap_h_per_threshold",
+    "APh_thresholds": "human_thresholds",
+}
 
 
 def load_golden(golden, name):
@@ -42,12 +60,15 @@ def golden_images(record, arrays, *, with_parts=True):
         truths.append(Truth(arrays["gt_category"][image], arrays["gt_human"][image], *parts))
         predictions.append(
             [
-                Prediction(*(arrays[f"pred_{key}"][i] for key in (
-                    "labels", "box_score", "iou_score", "pixel_score", "category_pixel_score",
-                )))
+                Prediction(
+                    *(
+                        arrays[f"pred_{key}"][i]
+                        for key in ("labels", "box_score", "iou_score", "pixel_score", "category_pixel_score")
+                    )
+                )
                 for i in np.flatnonzero(arrays["pred_image"] == image)
             ]
-        )  # fmt: skip
+        )
     return truths, predictions
 
 

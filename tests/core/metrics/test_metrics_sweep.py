@@ -54,10 +54,12 @@ def test_a_variant_replaces_the_pixel_scores():
         pixel, parts = rng.random((len(people), 3)), rng.random((len(people), 3, 4))
         sweep.add(truth, people, pixel, parts)
         for variant, lists in enumerate(replaced):
-            lists.append([
-                dataclasses.replace(p, pixel_score=pixel[i, variant], part_pixel_scores=parts[i, variant])
-                for i, p in enumerate(people)
-            ])  # fmt: skip
+            lists.append(
+                [
+                    dataclasses.replace(p, pixel_score=pixel[i, variant], part_pixel_scores=parts[i, variant])
+                    for i, p in enumerate(people)
+                ]
+            )
     for report, people in zip(sweep.reports(), replaced):
         alone = evaluate_parsing(truths, people, 5)
         for key, value in report.items():
@@ -89,7 +91,7 @@ def test_no_image_at_all():
         ((np.zeros((2, 2)), np.zeros((2, 2, 3))), r"part_scores do not fit .expected \(2, 2, 2\), got \(2, 2, 3\)"),
         ((), r"pixel_scores do not fit"),
     ],
-)  # fmt: skip
+)
 def test_variants_that_do_not_fit_are_named(arguments, message):
     sweep = ScoreSweep(3, [Setting(variant=1)])
     with pytest.raises(QanetError, match=message):

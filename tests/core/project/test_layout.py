@@ -11,8 +11,12 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 ROOMS = ("train", "export", "runtime", "calib", "benchmarks")
 # Floors: a room imports those below it. What only a command hands over is in the command table.
 ALLOWED = {
-    ("calib", "runtime"), ("export", "runtime"), ("export", "calib"), ("export", "train"), ("benchmarks", "runtime"),
-}  # fmt: skip
+    ("calib", "runtime"),
+    ("export", "runtime"),
+    ("export", "calib"),
+    ("export", "train"),
+    ("benchmarks", "runtime"),
+}
 TORCH_ROOMS = {"train", "export"}
 MAX_LINES = 400
 
@@ -68,17 +72,19 @@ def test_rooms_import_the_core_and_their_own_and_no_other():
         f"{path.relative_to(REPOSITORY)}:{line} imports {target}"
         for module, path in MODULES.items()
         for line, target in imports(path)
-        if target.startswith("qanet.") and room_of(target) not in ("core", room_of(module))
+        if target.startswith("qanet.")
+        and room_of(target) not in ("core", room_of(module))
         and (room_of(module), room_of(target)) not in ALLOWED
         and (module, target) != ("qanet", "qanet.runtime.parser")  # qanet.load: the door, opened when it is called
-    ]  # fmt: skip
+    ]
     assert broken == []
 
 
 def test_the_door_to_the_runtime_opens_on_call_only():
     assert [m for _, m in imports(MODULES["qanet"], at_load_only=True) if m.startswith("qanet.")] == [
-        "qanet._version", "qanet.errors",
-    ]  # fmt: skip
+        "qanet._version",
+        "qanet.errors",
+    ]
 
 
 def test_the_command_table_names_functions_that_exist():

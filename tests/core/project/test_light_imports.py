@@ -69,13 +69,16 @@ def test_help_and_doctor_load_nothing_heavy(arguments):
 
 def test_parsing_loads_neither_torch_nor_onnx_nor_another_room(shared_tiny_bundle, make_clip, boxes_file, tmp_path):
     arguments = ["parse", str(make_clip(2)), "--model", str(shared_tiny_bundle), "--boxes", str(boxes_file), "--json"]
-    loaded = run_python(f"""
+    loaded = run_python(
+        f"""
         import contextlib, io, sys
         from qanet.__main__ import main
         with contextlib.redirect_stdout(io.StringIO()):
             assert main({arguments!r}) == 0
         print(*sys.modules)
-    """, cwd=tmp_path).split()  # fmt: skip
+    """,
+        cwd=tmp_path,
+    ).split()
     assert {"cv2", "openvino", "qanet.runtime.parser"} <= set(loaded)
     assert not {"torch", "onnx", "onnxruntime", "tensorrt"} & set(loaded)
     assert not [m for m in loaded if m.startswith(tuple(f"qanet.{room}" for room in OTHER_ROOMS))]

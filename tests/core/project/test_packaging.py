@@ -39,8 +39,11 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == {"qanet"}
-    modules = [n.removesuffix(".py") for n in tracked if n.endswith(".py") and n.split("/")[0] in
-               ("qanet", "train", "export", "runtime", "calib", "benchmarks")]  # fmt: skip
+    modules = [
+        n.removesuffix(".py")
+        for n in tracked
+        if n.endswith(".py") and n.split("/")[0] in ("qanet", "train", "export", "runtime", "calib", "benchmarks")
+    ]
     expected = {m if m.startswith("qanet/") else f"qanet/{m}" for m in modules}
     assert {n.removesuffix(".py") for n in names if n.endswith(".py")} == expected
     assert {"qanet/py.typed", "qanet/models/ccp13-lite0.qanet/model.onnx"} <= set(names)

@@ -63,10 +63,14 @@ def brute_force(logits, box, image_hw, threshold):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    seed=st.integers(0, 2**32 - 1), num_classes=st.integers(2, 5), map_hw=st.tuples(*[st.integers(1, 4)] * 2),
-    image_hw=st.tuples(*[st.integers(1, 12)] * 2), corner=st.tuples(*[st.floats(-14, 14, width=32)] * 2),
-    size=st.tuples(*[st.floats(0.3125, 40, width=32)] * 2), threshold=st.sampled_from([0.0, 0.2, 0.45, 0.6]),
-)  # fmt: skip
+    seed=st.integers(0, 2**32 - 1),
+    num_classes=st.integers(2, 5),
+    map_hw=st.tuples(*[st.integers(1, 4)] * 2),
+    image_hw=st.tuples(*[st.integers(1, 12)] * 2),
+    corner=st.tuples(*[st.floats(-14, 14, width=32)] * 2),
+    size=st.tuples(*[st.floats(0.3125, 40, width=32)] * 2),
+    threshold=st.sampled_from([0.0, 0.2, 0.45, 0.6]),
+)
 def test_pixel_score_equals_the_definition(seed, num_classes, map_hw, image_hw, corner, size, threshold):
     logits = np.random.default_rng(seed).normal(0, 2, (1, num_classes, *map_hw)).astype(np.float32)
     box = np.array([[*corner, corner[0] + size[0], corner[1] + size[1]]], np.float32)
@@ -153,18 +157,24 @@ LOGITS, BOX = np.zeros((1, 3, 8, 6), np.float32), [[0, 0, 10, 20]]
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"boxes": [[np.nan, 0, 10, 20]]}, "not finite"), ({"boxes": [[10, 0, 0, 20]]}, "x0 < x1"),
-        ({"boxes": [[0, 0, 10, 0]]}, "y0 < y1"), ({"boxes": []}, r"expected \(1, 4\), got \(0, 4\)"),
-        ({"boxes": [BOX[0]] * 2}, "boxes do not fit"), ({"boxes": [["a", 0, 1, 1]]}, "not numbers"),
-        ({"boxes": [[0, 1, 2]]}, "boxes do not fit"), ({"logits": LOGITS[:, :1]}, "number of classes.*got 1"),
+        ({"boxes": [[np.nan, 0, 10, 20]]}, "not finite"),
+        ({"boxes": [[10, 0, 0, 20]]}, "x0 < x1"),
+        ({"boxes": [[0, 0, 10, 0]]}, "y0 < y1"),
+        ({"boxes": []}, r"expected \(1, 4\), got \(0, 4\)"),
+        ({"boxes": [BOX[0]] * 2}, "boxes do not fit"),
+        ({"boxes": [["a", 0, 1, 1]]}, "not numbers"),
+        ({"boxes": [[0, 1, 2]]}, "boxes do not fit"),
+        ({"logits": LOGITS[:, :1]}, "number of classes.*got 1"),
         ({"logits": np.zeros((1, 300, 2, 2), np.float32)}, "2 to 256, got 300"),
         ({"logits": LOGITS.astype(np.int32)}, "floats .*got int32"),
         ({"logits": LOGITS[0]}, r"got float32 \(3, 8, 6\)"),
-        ({"logits": LOGITS[:, :, :0]}, "empty map"), ({"image_size": (0, 4)}, "image_size"),
-        ({"threshold": 1.0}, "0 <= T < 1, got 1.0"), ({"threshold": float("nan")}, "got nan"),
+        ({"logits": LOGITS[:, :, :0]}, "empty map"),
+        ({"image_size": (0, 4)}, "image_size"),
+        ({"threshold": 1.0}, "0 <= T < 1, got 1.0"),
+        ({"threshold": float("nan")}, "got nan"),
         ({"flipped_logits": LOGITS[:, :2]}, "flipped_logits do not fit"),
     ],
-)  # fmt: skip
+)
 def test_bad_arguments_are_named(change, message):
     arguments = {"logits": LOGITS, "boxes": BOX, "image_size": (32, 24)} | change
     with pytest.raises(QanetError, match=message):

@@ -49,8 +49,17 @@ def boxes_in(draw, image_hw):
         x0, y0 = draw(st.integers(-5, width)), draw(st.integers(-5, height))
         return [x0, y0, x0 + draw(st.integers(1, 30)), y0 + draw(st.integers(1, 30))]
     if kind == "border":
-        return draw(st.sampled_from([[0, 0, width, height], [0, 0, 1, 1], [width - 1, height - 1, width, height],
-                                     [-width, -height, 0, 0], [width, height, 2 * width, 2 * height]]))  # fmt: skip
+        return draw(
+            st.sampled_from(
+                [
+                    [0, 0, width, height],
+                    [0, 0, 1, 1],
+                    [width - 1, height - 1, width, height],
+                    [-width, -height, 0, 0],
+                    [width, height, 2 * width, 2 * height],
+                ]
+            )
+        )
     if kind == "enormous":
         x0, y0 = draw(around(-1e6, -1)), draw(around(-1e6, -1))
         return [x0, y0, x0 + draw(around(2**20, 2**21)), y0 + draw(around(2**20, 2**21))]
@@ -70,9 +79,10 @@ def calls(draw, max_classes=9):
     logits = rng.normal(0, spread, shape).astype(draw(st.sampled_from(DTYPES)))
     return {
         "logits": laid_out(logits, draw(st.sampled_from(LAYOUTS))),
-        "boxes": [draw(boxes_in(image_hw)) for _ in range(shape[0])], "image_size": image_hw,
+        "boxes": [draw(boxes_in(image_hw)) for _ in range(shape[0])],
+        "image_size": image_hw,
         "threshold": draw(st.sampled_from(THRESHOLDS)),
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -136,15 +146,22 @@ def test_finite_numbers_of_any_size_give_a_label_and_no_warning(backend, size):
 
 GOOD = {"logits": np.zeros((1, 3, 2, 2), np.float32), "boxes": [[0, 0, 8, 8]], "image_size": (8, 8)}
 BAD = {
-    "one class": {"logits": GOOD["logits"][:, :1]}, "300 classes": {"logits": np.zeros((1, 300, 2, 2), np.float32)},
-    "whole numbers": {"logits": np.zeros((1, 3, 2, 2), np.int64)}, "nan": {"logits": GOOD["logits"] + np.nan},
-    "infinite": {"logits": GOOD["logits"] + np.inf}, "empty map": {"logits": GOOD["logits"][..., :0]},
-    "no batch axis": {"logits": GOOD["logits"][0]}, "empty box": {"boxes": [[4, 4, 4, 9]]},
-    "box of nan": {"boxes": [[0, 0, np.nan, 8]]}, "too many boxes": {"boxes": [[0, 0, 8, 8]] * 2},
-    "no image": {"image_size": (8, 0)}, "threshold 1": {"threshold": 1}, "threshold below 0": {"threshold": -1e-9},
+    "one class": {"logits": GOOD["logits"][:, :1]},
+    "300 classes": {"logits": np.zeros((1, 300, 2, 2), np.float32)},
+    "whole numbers": {"logits": np.zeros((1, 3, 2, 2), np.int64)},
+    "nan": {"logits": GOOD["logits"] + np.nan},
+    "infinite": {"logits": GOOD["logits"] + np.inf},
+    "empty map": {"logits": GOOD["logits"][..., :0]},
+    "no batch axis": {"logits": GOOD["logits"][0]},
+    "empty box": {"boxes": [[4, 4, 4, 9]]},
+    "box of nan": {"boxes": [[0, 0, np.nan, 8]]},
+    "too many boxes": {"boxes": [[0, 0, 8, 8]] * 2},
+    "no image": {"image_size": (8, 0)},
+    "threshold 1": {"threshold": 1},
+    "threshold below 0": {"threshold": -1e-9},
     "another view's shape": {"flipped_logits": GOOD["logits"][:, :2]},
     "a view of nan": {"flipped_logits": GOOD["logits"] + np.nan},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

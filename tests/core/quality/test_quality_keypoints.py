@@ -38,16 +38,19 @@ def one_map(cells, shape=(8, 6)):
     [
         ({(4, 3): 0.9, (4, 4): 0.5}, (3.25, 4)),  # towards the higher neighbour, and not where both are equal
         ({(4, 3): 0.9, (3, 3): 0.5, (4, 2): 0.1}, (2.75, 3.75)),
-        ({(4, 1): 0.9, (4, 2): 0.5}, (1, 4)), ({(6, 3): 0.9, (5, 3): 0.5}, (3, 5.75)), ({(7, 3): 0.9}, (3, 7)),
+        ({(4, 1): 0.9, (4, 2): 0.5}, (1, 4)),
+        ({(6, 3): 0.9, (5, 3): 0.5}, (3, 5.75)),
+        ({(7, 3): 0.9}, (3, 7)),
         ({(4, 5): 0.9, (4, 4): 0.5}, (5, 4)),
     ],
-)  # fmt: skip
+)
 def test_a_quarter_of_a_cell_inside_the_border(cells, point):
     scored = keypoint_score(one_map(cells), [[10, 20, 10 + 6 * 2, 20 + 8 * 3]])
     assert scored.points[0, 0].tolist() == [10 + 2 * point[0], 20 + 3 * point[1]]
     assert keypoint_score(one_map(cells), [[10, 20, 22, 44]], refine=False).points[0, 0].tolist() == [
-        10 + 2 * round(point[0]), 20 + 3 * round(point[1]),
-    ]  # fmt: skip
+        10 + 2 * round(point[0]),
+        20 + 3 * round(point[1]),
+    ]
 
 
 def test_the_score_is_the_mean_of_the_certain_joints():
@@ -77,12 +80,15 @@ MAPS = np.zeros((1, 2, 8, 6), np.float32)
     ("change", "message"),
     [
         ({"heatmaps": MAPS[0]}, r"heatmaps do not fit.*got float32 \(2, 8, 6\)"),
-        ({"heatmaps": MAPS[:, :0]}, "heatmaps do not fit"), ({"heatmaps": MAPS.astype(bool)}, "got bool"),
-        ({"heatmaps": MAPS + np.nan}, "heatmaps are not finite"), ({"heatmaps": MAPS[..., :0]}, "empty map"),
-        ({"boxes": [[0, 0, 0, 4]]}, "x0 < x1"), ({"boxes": []}, "boxes do not fit"),
+        ({"heatmaps": MAPS[:, :0]}, "heatmaps do not fit"),
+        ({"heatmaps": MAPS.astype(bool)}, "got bool"),
+        ({"heatmaps": MAPS + np.nan}, "heatmaps are not finite"),
+        ({"heatmaps": MAPS[..., :0]}, "empty map"),
+        ({"boxes": [[0, 0, 0, 4]]}, "x0 < x1"),
+        ({"boxes": []}, "boxes do not fit"),
         ({"threshold": float("nan")}, "threshold is not finite"),
     ],
-)  # fmt: skip
+)
 def test_bad_arguments_are_named(change, message):
     with pytest.raises(QanetError, match=message):
         keypoint_score(**({"heatmaps": MAPS, "boxes": [[0, 0, 10, 20]]} | change))

@@ -79,13 +79,17 @@ LOGITS = np.zeros((1, 1, 8, 6), np.float32)
     [
         ({"logits": LOGITS[0]}, r"logits do not fit.*got float32 \(1, 8, 6\)"),
         ({"logits": np.zeros((1, 2, 8, 6), np.float32)}, r"floats \(N, 1, h, w\)"),
-        ({"logits": LOGITS.astype(int)}, "got int64"), ({"logits": LOGITS + np.nan}, "logits are not finite"),
+        ({"logits": LOGITS.astype(int)}, "got int64"),
+        ({"logits": LOGITS + np.nan}, "logits are not finite"),
         ({"flipped_logits": LOGITS - np.inf}, "flipped_logits are not finite"),
-        ({"flipped_logits": LOGITS[:, :, :4]}, "flipped_logits do not fit"), ({"boxes": []}, "boxes do not fit"),
-        ({"image_size": (0, 8)}, "image_size"), ({"threshold": 0}, "0 < t <= 0.5, got 0"),
-        ({"threshold": 0.6}, "got 0.6"), ({"threshold": float("nan")}, "got nan"),
+        ({"flipped_logits": LOGITS[:, :, :4]}, "flipped_logits do not fit"),
+        ({"boxes": []}, "boxes do not fit"),
+        ({"image_size": (0, 8)}, "image_size"),
+        ({"threshold": 0}, "0 < t <= 0.5, got 0"),
+        ({"threshold": 0.6}, "got 0.6"),
+        ({"threshold": float("nan")}, "got nan"),
     ],
-)  # fmt: skip
+)
 def test_bad_arguments_are_named(change, message):
     with pytest.raises(QanetError, match=message):
         mask_score(**({"logits": LOGITS, "boxes": [[0, 0, 10, 20]], "image_size": (32, 24)} | change))
@@ -137,11 +141,14 @@ MAPS = np.full((1, 28, 28), 0.5, np.float32)
         ({"probabilities": MAPS[0]}, r"probabilities do not fit.*got float32 \(28, 28\)"),
         ({"probabilities": (255 * MAPS).astype(np.uint8)}, "got uint8"),
         ({"probabilities": MAPS * 3}, r"out of range .expected 0 to 1 \(after the sigmoid\), got 1.5 to 1.5"),
-        ({"probabilities": -MAPS}, "got -0.5 to -0.5"), ({"probabilities": MAPS + np.nan}, "not finite"),
-        ({"probabilities": MAPS[:, :0]}, "an empty map"), ({"boxes": [[0, 0, 0, 5]]}, "is empty"),
-        ({"threshold": 0.51}, "0 < t <= 0.5"), ({"image_size": (0, 3)}, "image_size"),
+        ({"probabilities": -MAPS}, "got -0.5 to -0.5"),
+        ({"probabilities": MAPS + np.nan}, "not finite"),
+        ({"probabilities": MAPS[:, :0]}, "an empty map"),
+        ({"boxes": [[0, 0, 0, 5]]}, "is empty"),
+        ({"threshold": 0.51}, "0 < t <= 0.5"),
+        ({"image_size": (0, 3)}, "image_size"),
     ],
-)  # fmt: skip
+)
 def test_bad_probabilities_are_named(change, message):
     with pytest.raises(QanetError, match=message):
         probability_score(**({"probabilities": MAPS, "boxes": [[0, 0, 10, 20]], "image_size": (32, 24)} | change))

@@ -102,13 +102,14 @@ ONE = View(np.zeros((1, 3, 2, 2), np.float32), np.array([[0.0, 0, 4, 4]]))
 @pytest.mark.parametrize(
     ("views", "thresholds", "message"),
     [
-        ([], (0.2,), "no view to average"), ([ONE], (), "no threshold"),
+        ([], (0.2,), "no view to average"),
+        ([ONE], (), "no threshold"),
         ([ONE], (0.2, 1.0), "threshold out of range .expected 0 <= T < 1, got 1.0"),
         ([ONE, View(np.zeros((1, 4, 2, 2), np.float32), ONE.boxes)], (0.2,), r"other people or classes .*\(1, 4\)"),
         ([View(ONE.logits, np.zeros((2, 4)))], (0.2,), "boxes do not fit"),
         ([ONE, View(np.full((1, 3, 2, 2), np.nan, np.float32), ONE.boxes, True)], (0.2,), "logits are not finite"),
     ],
-)  # fmt: skip
+)
 def test_views_that_do_not_fit_are_named(views, thresholds, message):
     with pytest.raises(QanetError, match=message):
         score_views(views, (8, 8), thresholds)

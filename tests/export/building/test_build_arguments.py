@@ -31,14 +31,18 @@ def options_of(*arguments):
         (("--profilingVerbosity=detailed", "--stronglyTyped"), {"profile": None}),
         (("--maxShapes=crops:8x384x288x3",), {"profile": (8, 8, 8)}),
         (
-            ("--minShapes=crops:1x384x288x3,box_scores:1", "--optShapes=crops:2x384x288x3",
-             "--maxShapes=crops:8x384x288x3"), {"profile": (1, 2, 8)},
+            (
+                "--minShapes=crops:1x384x288x3,box_scores:1",
+                "--optShapes=crops:2x384x288x3",
+                "--maxShapes=crops:8x384x288x3",
+            ),
+            {"profile": (1, 2, 8)},
         ),
         (("--low-memory",), {"workspace_mib": 256, "max_batch": 4, "few_tactics": True, "optimization_level": 2}),
         (("--low-memory", "--workspace=512", "--max-batch=1"), {"workspace_mib": 512, "max_batch": 1}),
         (("--low-memory", "--builderOptimizationLevel=0"), {"optimization_level": 0}),
     ],
-)  # fmt: skip
+)
 def test_names_of_both_worlds(arguments, fields):
     options = options_of(*arguments)
     assert {name: getattr(options, name) for name in fields} == fields
@@ -73,10 +77,15 @@ def test_what_is_not_honoured_is_refused(arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "precisions"),
     [
-        ((), ["fp32", "fp16", "int8"]), (("--fp16",), ["fp16"]), (("--int8",), ["int8"]), (("--best",), ["int8"]),
-        (("--bf16",), ["bf16"]), (("--fp8",), ["fp8"]), (("--precision", "int8, fp16,int8"), ["int8", "fp16"]),
+        ((), ["fp32", "fp16", "int8"]),
+        (("--fp16",), ["fp16"]),
+        (("--int8",), ["int8"]),
+        (("--best",), ["int8"]),
+        (("--bf16",), ["bf16"]),
+        (("--fp8",), ["fp8"]),
+        (("--precision", "int8, fp16,int8"), ["int8", "fp16"]),
     ],
-)  # fmt: skip
+)
 def test_precisions_and_their_sugar(arguments, precisions):
     assert precisions_of(build_parser().parse_args(["m", *arguments]).precision) == precisions
 

@@ -101,12 +101,16 @@ def test_choice_and_minima_stand_in_the_manifest_and_the_census_tells(bundle, bf
     (entry,) = open_bundle(bundle).engines
     least = {"bf16": 7.3, "f32": 6.7} if samples is FP32_FASTER else {"bf16": 5.0, "f32": 6.0}
     assert entry["float_rest"] == {
-        "chosen": chosen, "by": "measurement", "least_ms": least, "rounds": len(samples["f32"])
-    }  # fmt: skip
+        "chosen": chosen,
+        "by": "measurement",
+        "least_ms": least,
+        "rounds": len(samples["f32"]),
+    }
     assert entry["hint"] == entry["options"]["INFERENCE_PRECISION_HINT"] == chosen
     assert {layer["name"]: layer["precision"] for layer in entry["census"]["compute"]} == {
-        **dict.fromkeys(("stem", "body", "classify"), "int8"), "iou": shown
-    }  # fmt: skip
+        **dict.fromkeys(("stem", "body", "classify"), "int8"),
+        "iou": shown,
+    }
     assert f"what is not INT8 computes in {chosen} (bf16 {least['bf16']:.2f} ms" in capsys.readouterr().err
 
 

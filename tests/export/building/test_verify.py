@@ -49,9 +49,9 @@ def test_an_engine_of_the_same_graph_is_within_every_limit(precision):
 
 
 @pytest.mark.parametrize(
-    ("weight", "layer"), [("stem.weight", "stem"), ("body.weight", "body"), ("classify.weight", "classify"),
-                          ("gemm.weight", "iou")],
-)  # fmt: skip
+    ("weight", "layer"),
+    [("stem.weight", "stem"), ("body.weight", "body"), ("classify.weight", "classify"), ("gemm.weight", "iou")],
+)
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_the_first_layer_that_departs_is_named(weight, layer, precision):
     graph = make_graph(precision).SerializeToString()
@@ -63,15 +63,26 @@ def test_the_first_layer_that_departs_is_named(weight, layer, precision):
 def test_an_engine_that_departs_by_fusion_alone_is_told_apart():
     graph = make_graph().SerializeToString()
     with pytest.raises(QanetError, match="no layer departs once the end of each is an output"):
-        verify(graph, run_of(spoil(make_graph(), "body.weight", 2)), OUTPUTS, "fp32", drawn_crops(1, SIZE),
-               lambda marked, outputs: run_of(onnx.load_model_from_string(marked)))  # fmt: skip
+        verify(
+            graph,
+            run_of(spoil(make_graph(), "body.weight", 2)),
+            OUTPUTS,
+            "fp32",
+            drawn_crops(1, SIZE),
+            lambda marked, outputs: run_of(onnx.load_model_from_string(marked)),
+        )
 
 
 def test_layers_end_behind_what_runtimes_fuse_into_them():
     marked, ends = mark_layers(make_graph().SerializeToString())
     assert list(ends.items()) == [
-        ("b", "stem"), ("d", "body"), ("logits", "classify"), ("h", "iou"), ("iou_scores", "flat"), ("quality", "fuse"),
-    ]  # fmt: skip
+        ("b", "stem"),
+        ("d", "body"),
+        ("logits", "classify"),
+        ("h", "iou"),
+        ("iou_scores", "flat"),
+        ("quality", "fuse"),
+    ]
     onnx.checker.check_model(onnx.load_model_from_string(marked), full_check=True)
 
 

@@ -38,12 +38,14 @@ def test_its_errors_are_the_parents(tmp_path):
 @pytest.mark.parametrize(
     ("script", "message"),
     [
-        (f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})",
-         "batches .*2, 2, 2.* was killed .got SIGKILL, as when memory runs out.; next: close what else runs, add swap"),
+        (
+            f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})",
+            "batches .*2, 2, 2.* was killed .got SIGKILL, as when memory runs out.; next: close what else runs",
+        ),
         (f"import os; os.kill(os.getpid(), {int(signal.SIGSEGV)})", "died .got SIGSEGV: nothing on stderr"),
         ("raise SystemExit('the library is torn')", "died .got exit code 1: the library is torn"),
     ],
-)  # fmt: skip
+)
 def test_a_death_is_told(graphs, monkeypatch, script, message):
     real = subprocess.Popen
 

@@ -24,9 +24,7 @@ def some_census() -> Census:
 def test_census_counts_layers_and_weighs_them_by_their_arithmetic():
     census = some_census()
     assert [(layer.name, layer.precision) for layer in census.compute] == [("a", "int8"), ("b", "fp16"), ("c", "fp16")]
-    assert census.multiply_add_shares == {
-        "int8": 0.6, "fp8": 0.0, "fp16": 0.4, "bf16": 0.0, "fp32": 0.0, "other": 0.0,
-    }  # fmt: skip
+    assert census.multiply_add_shares == {"int8": 0.6, "fp8": 0.0, "fp16": 0.4, "bf16": 0.0, "fp32": 0.0, "other": 0.0}
     assert census.layer_shares["fp16"] == pytest.approx(0.4)
     assert (census.reformats, census.requantizations) == (1, 1)
 

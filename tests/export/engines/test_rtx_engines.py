@@ -47,9 +47,11 @@ def test_one_target_without_int8_takes_it_from_all_and_the_census_shows_it(graph
 @needs_rtx
 def test_rtx_keeps_the_outputs_of_a_kernel_tail_in_static_buckets(graphs):
     engine = tensorrt.build(
-        graphs["fp16"], targets=["sm_89"], outputs=("logits", "iou_scores"),
+        graphs["fp16"],
+        targets=["sm_89"],
+        outputs=("logits", "iou_scores"),
         options=Options(static_buckets=True, max_batch=4),
-    )  # fmt: skip
+    )
     assert (engine.inputs, engine.outputs) == (("crops",), ("logits", "iou_scores"))
     check_delivered(engine.census, "fp16")
     dynamic = tensorrt.build(graphs["fp16"], targets=["sm_89"], outputs=("logits", "iou_scores"))

@@ -21,30 +21,44 @@ NAMES = {name: tuple(having.split()) or RELEASES for name, having in DOCUMENT["n
 RTX, TENSORRT = ("rtx-1.7",), tuple(release for release in RELEASES if not release.startswith("rtx"))
 
 SOURCES = [
-    path for folder in ("export/engines", "runtime/engines", "benchmarks/profile")
+    path
+    for folder in ("export/engines", "runtime/engines", "benchmarks/profile")
     for path in sorted((REPOSITORY / folder).glob("tensorrt*.py" if "profile" in folder else "*.py"))
     if any(word in path.read_text() for word in ("trt", "library.", "deserialize_cuda_engine", "tensorrt_session"))
-]  # fmt: skip
+]
 MODULE_NAMES = {"trt", "self._trt", "library"}
 # What a variable, or an attribute of self, is called by the code -> its class in the bindings.
 VARIABLES = {
-    "builder": "Builder", "network": "INetworkDefinition", "parser": "OnnxParser", "config": "IBuilderConfig",
-    "profile": "IOptimizationProfile", "cache": "ITimingCache", "engine": "ICudaEngine", "loader": "Runtime",
-    "inspector": "EngineInspector", "refitter": "Refitter", "parser_refitter": "OnnxParserRefitter",
-    "serialization": "ISerializationConfig", "self._engine": "ICudaEngine", "self._runtime": "Runtime",
+    "builder": "Builder",
+    "network": "INetworkDefinition",
+    "parser": "OnnxParser",
+    "config": "IBuilderConfig",
+    "profile": "IOptimizationProfile",
+    "cache": "ITimingCache",
+    "engine": "ICudaEngine",
+    "loader": "Runtime",
+    "inspector": "EngineInspector",
+    "refitter": "Refitter",
+    "parser_refitter": "OnnxParserRefitter",
+    "serialization": "ISerializationConfig",
+    "self._engine": "ICudaEngine",
+    "self._runtime": "Runtime",
     "profile.context": "IExecutionContext",
     "context": "IExecutionContext",
-}  # fmt: skip
+}
 # Names that not every release has, and the releases whose branch of the code uses them.
 ONLY_IN = {
-    "ComputeCapability": RTX, "IBuilderConfig.num_compute_capabilities": RTX,
+    "ComputeCapability": RTX,
+    "IBuilderConfig.num_compute_capabilities": RTX,
     "IBuilderConfig.set_compute_capability": RTX,
-}  # fmt: skip
+}
 # Names asked for with getattr and a default, or by a string: at least one release has them.
 ASKED = {
-    "NetworkDefinitionCreationFlag.STRONGLY_TYPED", "OnnxParserFlag.ADJUST_FOR_DLA",
-    "IExecutionContext.is_stream_capturable", "Runtime.engine_host_code_allowed",
-}  # fmt: skip
+    "NetworkDefinitionCreationFlag.STRONGLY_TYPED",
+    "OnnxParserFlag.ADJUST_FOR_DLA",
+    "IExecutionContext.is_stream_capturable",
+    "Runtime.engine_host_code_allowed",
+}
 
 
 def uses(path):
@@ -96,11 +110,13 @@ def test_what_is_asked_for_by_name_exists_somewhere():
         node.args[1].value
         for path in SOURCES
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr")
-        and len(node.args) > 1 and isinstance(node.args[1], ast.Constant)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("getattr", "hasattr")
+        and len(node.args) > 1
+        and isinstance(node.args[1], ast.Constant)
         and isinstance(node.args[0], (ast.Name, ast.Attribute))
         and ast.unparse(node.args[0]).split(".")[0] in ("trt", "library", "profile")
-    }  # fmt: skip
+    }
     assert strings <= {name.rpartition(".")[2] for name in ASKED}
     assert set(ONLY_IN) <= {name for _, _, name in FOUND}, "a name that is no longer used"
 

@@ -67,12 +67,14 @@ def test_options_reach_the_builder(library, graphs, version, options, told):
 @pytest.mark.parametrize(
     ("options", "batches"),
     [
-        ({}, [(1, 4, 16)]), ({"max_batch": 2}, [(1, 2, 2)]),
+        ({}, [(1, 4, 16)]),
+        ({"max_batch": 2}, [(1, 2, 2)]),
         ({"static_buckets": True}, [(n, n, n) for n in (1, 2, 4, 8, 16)]),
         ({"static_buckets": True, "max_batch": 6}, [(1, 1, 1), (2, 2, 2), (4, 4, 4), (6, 6, 6)]),
-        ({"profile": (2, 3, 5)}, [(2, 3, 5)]), ({"dla": 0, "max_batch": 3}, [(3, 3, 3)]),
+        ({"profile": (2, 3, 5)}, [(2, 3, 5)]),
+        ({"dla": 0, "max_batch": 3}, [(3, 3, 3)]),
     ],
-)  # fmt: skip
+)
 def test_batches_of_the_profiles(library, graphs, options, batches):
     module = library("10.3.0", dla_cores=1)
     assert build(graphs["fp16"], **options).batches == tuple(batches) == tuple(Options(**options).batches())
@@ -100,11 +102,7 @@ def test_values_out_of_range(options, message):
 @pytest.mark.parametrize(
     ("version", "options", "message"),
     [
-        (
-            "10.3.0",
-            {"hardware_compatibility": "same_cc"},
-            "10.3.0 has no hardware compatibility level same_cc",
-        ),
+        ("10.3.0", {"hardware_compatibility": "same_cc"}, "10.3.0 has no hardware compatibility level same_cc"),
         ("10.16.1.11", {"dla": 0}, "has no DLA; next: TensorRT 10.3 to 10.7, or 11.4.1"),
         ("11.4.0.106", {"dla": 0}, "has no DLA"),
         ("11.4.1", {"dla": 2}, "no such DLA core .expected one of the 2 here, got 2"),
@@ -161,9 +159,11 @@ def test_asked_but_not_delivered_is_seen_by_the_census(library, graphs):
 
 @pytest.mark.parametrize(
     ("fault", "message"),
-    [("no plan", "could not build fp16.onnx for sm_87: .*OutOfMemory.*; next: raise --workspace, lower --max-batch"),
-     ("no inspector", "does not say what its engine is made of")],
-)  # fmt: skip
+    [
+        ("no plan", "could not build fp16.onnx for sm_87: .*OutOfMemory.*; next: raise --workspace, lower --max-batch"),
+        ("no inspector", "does not say what its engine is made of"),
+    ],
+)
 def test_a_builder_that_returns_nothing(library, graphs, fault, message):
     library(faults=(fault,))
     with pytest.raises(QanetError, match=message):

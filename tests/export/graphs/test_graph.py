@@ -44,9 +44,14 @@ def test_the_contract(graph_path):
     shapes = {o.name: o.shape[1:] for o in session.get_outputs()}
     assert tuple(shapes) == OUTPUTS
     assert shapes == {
-        "logits": [13, 16, 24], "labels": [64, 96], "pixel_scores": [], "part_scores": [12], "iou_scores": [],
-        "quality": [], "part_quality": [12],
-    }  # fmt: skip
+        "logits": [13, 16, 24],
+        "labels": [64, 96],
+        "pixel_scores": [],
+        "part_scores": [12],
+        "iou_scores": [],
+        "quality": [],
+        "part_quality": [12],
+    }
     assert session.get_outputs()[1].type == "tensor(uint8)"
     assert model.opset_import[0].version <= 19
     assert not any(node.op_type in ("ArgMax", "BatchNormalization", "GridSample") for node in model.graph.node)

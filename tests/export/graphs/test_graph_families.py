@@ -18,9 +18,11 @@ NAMES = {
     "tiny-basic": ("backbone.stem.conv1", "backbone.stem.conv1.relu.pool", "backbone.layer2.0.conv2.sum.relu"),
     "tiny-d": ("backbone.layer1.0.conv3", "backbone.layer2.0.downsample.1", "fpn.laterals.2.sum"),
     "tiny-hrnet": (
-        "backbone.transition1.1.0", "backbone.stage4.0.fuse_layers.0.3.up", "backbone.stage4.0.fuse_layers.3.0.2",
+        "backbone.transition1.1.0",
+        "backbone.stage4.0.fuse_layers.0.3.up",
+        "backbone.stage4.0.fuse_layers.3.0.2",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")

@@ -44,8 +44,13 @@ small (uint8[N,16,12,3] crops, float[N] box_scores) => (float[N,3,8,6] logits, f
   quality = Mul (iou_scores, box_scores)
 }
 """
-_WEIGHTS = {"stem_weight": (8, 3, 3, 3), "stem_bias": (8,), "deep_weight": (8, 8, 3, 3), "head_weight": (3, 8, 1, 1),
-            "iou_weight": (8, 1)}  # fmt: skip
+_WEIGHTS = {
+    "stem_weight": (8, 3, 3, 3),
+    "stem_bias": (8,),
+    "deep_weight": (8, 8, 3, 3),
+    "head_weight": (3, 8, 1, 1),
+    "iou_weight": (8, 1),
+}
 
 
 @pytest.fixture
@@ -89,9 +94,12 @@ def _insert_qdq(model):
     values = np.clip(np.rint(onnx.numpy_helper.to_array(weight) / 0.01), -127, 127).astype(np.int8)
     graph.initializer.remove(weight)
     constants = {
-        "s": np.float32(0.05), "z": np.int8(0), "w8": values,
-        "ws": np.full(8, 0.01, np.float32), "wz": np.zeros(8, np.int8),
-    }  # fmt: skip
+        "s": np.float32(0.05),
+        "z": np.int8(0),
+        "w8": values,
+        "ws": np.full(8, 0.01, np.float32),
+        "wz": np.zeros(8, np.int8),
+    }
     graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items())
     made = [onnx.helper.make_node("DequantizeLinear", ["w8", "ws", "wz"], ["deep_weight"], axis=0)]
     for name, reader in (("normalised", "stem"), ("relu6", "deep")):
@@ -116,8 +124,20 @@ def test_the_network_is_fp16_and_what_surrounds_it_fp32(small):
     half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
     for name in ("stem", "relu6", "deep", "relu", "up", "sum", "logits.fp16", "flat", "iou"):
         assert types[name] == half, name
-    for name in ("float", "planar", "centred", "normalised", "pooled", "softmax", "sure", "clipped", "logits",
-                 "iou_scores", "pixel_scores", "quality"):  # fmt: skip
+    for name in (
+        "float",
+        "planar",
+        "centred",
+        "normalised",
+        "pooled",
+        "softmax",
+        "sure",
+        "clipped",
+        "logits",
+        "iou_scores",
+        "pixel_scores",
+        "quality",
+    ):
         assert types[name] == single, name
     for name in _WEIGHTS:
         assert types[f"{name}.fp16"] == half and name not in types

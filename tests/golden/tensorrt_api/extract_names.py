@@ -22,12 +22,15 @@ PACKAGE = "tensorrt-cu12-bindings"
 RTX = "rtx-1.7"
 MISSING_FUNCTIONS = {
     "nvinfer": (
-        "createInferBuilder_INTERNAL", "createInferRefitter_INTERNAL", "createInferRuntime_INTERNAL",
-        "getPluginRegistry", "getBuilderPluginRegistry",
+        "createInferBuilder_INTERNAL",
+        "createInferRefitter_INTERNAL",
+        "createInferRuntime_INTERNAL",
+        "getPluginRegistry",
+        "getBuilderPluginRegistry",
     ),
     "nvonnxparser": ("createNvOnnxParser_INTERNAL", "createNvOnnxParserRefitter_INTERNAL", "getNvOnnxParserVersion"),
     "nvinfer_plugin": ("initLibNvInferPlugins",),
-}  # fmt: skip
+}
 # Names of layers, of plugins and of safety are left out: the project adds layers through the ONNX parser only.
 _LIST_NAMES = """
 import json, sys, importlib

@@ -286,11 +286,15 @@ def test_a_record_of_all_outputs_counts_for_a_tail_that_takes_some_of_them(answe
 
 @pytest.mark.parametrize(
     "timing",
-    [5, {"least_ms": {}}, {"runtime": "x", "version": "1", "device": "y", "outputs": 5, "least_ms": {}},
-     {"runtime": "x", "version": "1", "device": "y", "outputs": [], "least_ms": {"fp32": 10**400}},
-     {"runtime": "x", "version": "1", "device": "y", "outputs": [], "least_ms": {"fp32": "fast"}}],
+    [
+        5,
+        {"least_ms": {}},
+        {"runtime": "x", "version": "1", "device": "y", "outputs": 5, "least_ms": {}},
+        {"runtime": "x", "version": "1", "device": "y", "outputs": [], "least_ms": {"fp32": 10**400}},
+        {"runtime": "x", "version": "1", "device": "y", "outputs": [], "least_ms": {"fp32": "fast"}},
+    ],
     ids=["number", "no runtime", "outputs", "huge", "words"],
-)  # fmt: skip
+)
 def test_a_record_that_is_none_is_refused_with_the_manifest(answering, timing):
     path = answering.path / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"timings": [timing]}))

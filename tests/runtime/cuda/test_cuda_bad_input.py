@@ -31,23 +31,36 @@ def broken(index, value):
 
 
 BAD = {
-    "three axes": {"logits": LOGITS[0]}, "five axes": {"logits": LOGITS[None]}, "no array": {"logits": "logits"},
-    "whole numbers": {"logits": LOGITS.astype(np.int32)}, "complex": {"logits": LOGITS.astype(np.complex64)},
-    "objects": {"logits": LOGITS.astype(object)}, "one class": {"logits": LOGITS[:, :1]},
-    "300 classes": {"logits": np.zeros((2, 300, 8, 7), np.float32)}, "no rows": {"logits": LOGITS[:, :, :0]},
-    "no columns": {"logits": LOGITS[..., :0]}, "one nan": {"logits": broken((1, 4, 7, 6), np.nan)},
-    "infinite": {"logits": broken((0, 0, 0, 0), np.inf)}, "minus infinite": {"logits": broken((0, 2, 3, 3), -np.inf)},
-    "beyond float32": {"logits": np.full((2, 5, 8, 7), 1e300)}, "too few boxes": {"boxes": GOOD["boxes"][:1]},
-    "boxes of three": {"boxes": [[0, 0, 9]] * 2}, "one box flat": {"boxes": [0, 0, 9, 9]},
-    "boxes of words": {"boxes": [["a"] * 4] * 2}, "box of nan": {"boxes": [[0, 0, np.nan, 9], [0, 0, 9, 9]]},
+    "three axes": {"logits": LOGITS[0]},
+    "five axes": {"logits": LOGITS[None]},
+    "no array": {"logits": "logits"},
+    "whole numbers": {"logits": LOGITS.astype(np.int32)},
+    "complex": {"logits": LOGITS.astype(np.complex64)},
+    "objects": {"logits": LOGITS.astype(object)},
+    "one class": {"logits": LOGITS[:, :1]},
+    "300 classes": {"logits": np.zeros((2, 300, 8, 7), np.float32)},
+    "no rows": {"logits": LOGITS[:, :, :0]},
+    "no columns": {"logits": LOGITS[..., :0]},
+    "one nan": {"logits": broken((1, 4, 7, 6), np.nan)},
+    "infinite": {"logits": broken((0, 0, 0, 0), np.inf)},
+    "minus infinite": {"logits": broken((0, 2, 3, 3), -np.inf)},
+    "beyond float32": {"logits": np.full((2, 5, 8, 7), 1e300)},
+    "too few boxes": {"boxes": GOOD["boxes"][:1]},
+    "boxes of three": {"boxes": [[0, 0, 9]] * 2},
+    "one box flat": {"boxes": [0, 0, 9, 9]},
+    "boxes of words": {"boxes": [["a"] * 4] * 2},
+    "box of nan": {"boxes": [[0, 0, np.nan, 9], [0, 0, 9, 9]]},
     "box of infinity": {"boxes": [[0, 0, np.inf, 9], [0, 0, 9, 9]]},
     "box inverted in x": {"boxes": [[9, 0, 2, 9], [0, 0, 9, 9]]},
     "box inverted in y": {"boxes": [[0, 0, 9, 9], [0, 9, 9, 2]]},
-    "box of no width": {"boxes": [[4, 0, 4, 9], [0, 0, 9, 9]]}, "no image": {"image_size": (0, 9)},
-    "an image of one side": {"image_size": (9,)}, "threshold of 1": {"threshold": 1.0},
-    "threshold of nan": {"threshold": float("nan")}, "flipped of another shape": {"flipped_logits": LOGITS[..., :-1]},
+    "box of no width": {"boxes": [[4, 0, 4, 9], [0, 0, 9, 9]]},
+    "no image": {"image_size": (0, 9)},
+    "an image of one side": {"image_size": (9,)},
+    "threshold of 1": {"threshold": 1.0},
+    "threshold of nan": {"threshold": float("nan")},
+    "flipped of another shape": {"flipped_logits": LOGITS[..., :-1]},
     "flipped of nan": {"flipped_logits": broken((0, 1, 2, 3), np.nan)},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -66,12 +79,15 @@ DEFINED = {
     "a million wide": {"boxes": [[-5e5, -5e5, 5e5, 5e5], [-1e6, 3, 40, 1e6]]},
     "thinner than a pixel": {"boxes": [[10.2, 3, 10.3, 30], [4, 20.6, 40, 20.7]]},
     "class last": {"logits": np.ascontiguousarray(LOGITS.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)},
-    "backwards": {"logits": LOGITS[::-1, :, ::-1, ::-1]}, "every other": {"logits": LOGITS.repeat(2, 3)[..., ::2]},
-    "float64": {"logits": LOGITS.astype(np.float64)}, "big endian": {"logits": LOGITS.astype(">f4")},
+    "backwards": {"logits": LOGITS[::-1, :, ::-1, ::-1]},
+    "every other": {"logits": LOGITS.repeat(2, 3)[..., ::2]},
+    "float64": {"logits": LOGITS.astype(np.float64)},
+    "big endian": {"logits": LOGITS.astype(">f4")},
     "float16 of 1e4": {"logits": np.sign(LOGITS).astype(np.float16) * np.float16(1e4)},
-    "two classes": {"logits": LOGITS[:, :2]}, "256 classes": {"logits": np.resize(LOGITS, (2, 256, 8, 7))},
+    "two classes": {"logits": LOGITS[:, :2]},
+    "256 classes": {"logits": np.resize(LOGITS, (2, 256, 8, 7))},
     "threshold of 0": {"threshold": 0.0},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -97,7 +113,7 @@ def test_what_is_odd_but_defined_gives_the_result_of_the_reference(backend, chan
         (np.zeros((*SIZE, 3), np.uint8), [[9, 0, 2, 9]], "box"),
         (np.zeros((*SIZE, 3), np.uint8), [[0, 0, 9]], "box"),
     ],
-)  # fmt: skip
+)
 def test_crops_refuse_what_does_not_fit(scoring, image, boxes, words):
     with pytest.raises(QanetError, match=words):
         crop_people(image, boxes, (16, 12))

@@ -38,21 +38,42 @@ class Programs:
 KERNELS = {
     "copy_bytes_per_second": 3e11,
     "rows": [
-        {"case": "c", "kernel": "tail exact float32", "status": "ok", "reason": None, "cold_ms": {"p50": 0.2},
-         "warm_ms": {"p50": 0.1}, "floor_ms": 0.1, "cold_times_floor": 2.0, "warm_times_floor": 1.0, "torch": None,
-         "torch_ms": 10.0, "speed_up": 50.0},
+        {
+            "case": "c",
+            "kernel": "tail exact float32",
+            "status": "ok",
+            "reason": None,
+            "cold_ms": {"p50": 0.2},
+            "warm_ms": {"p50": 0.1},
+            "floor_ms": 0.1,
+            "cold_times_floor": 2.0,
+            "warm_times_floor": 1.0,
+            "torch": None,
+            "torch_ms": 10.0,
+            "speed_up": 50.0,
+        },
         {"case": "c", "kernel": "crop", "status": "refused", "reason": "crops differ by 9 grey levels"},
     ],
-}  # fmt: skip
+}
 PARSER = {
-    "runtime": "tensorrt", "precision": "fp16", "graph_batches": [1, 8],
-    "rows": [{"people": 5, "latency_ms": {"p50": 1.5, "p90": 2.0, "p99": 3.0, "n": 9}, "stages_ms": {"engine": 1.0},
-              "labels_agree": 0.995}],
-}  # fmt: skip
+    "runtime": "tensorrt",
+    "precision": "fp16",
+    "graph_batches": [1, 8],
+    "rows": [
+        {
+            "people": 5,
+            "latency_ms": {"p50": 1.5, "p90": 2.0, "p99": 3.0, "n": 9},
+            "stages_ms": {"engine": 1.0},
+            "labels_agree": 0.995,
+        }
+    ],
+}
 GOOD = {
-    "-m gpu -q": "31 passed, 2 skipped in 9 s", "compute-sanitizer": "8 passed\n========= ERROR SUMMARY: 0 errors",
-    "--step kernels": f"a library talks\n{answer_line(KERNELS)}", "--step parser": answer_line(PARSER),
-}  # fmt: skip
+    "-m gpu -q": "31 passed, 2 skipped in 9 s",
+    "compute-sanitizer": "8 passed\n========= ERROR SUMMARY: 0 errors",
+    "--step kernels": f"a library talks\n{answer_line(KERNELS)}",
+    "--step parser": answer_line(PARSER),
+}
 
 
 @pytest.fixture
@@ -92,8 +113,15 @@ def test_a_whole_check_writes_what_it_found(on_a_gpu, tmp_path):
     assert sum("pip install" in line for line in commands) == len(tools.PACKAGES)
     builds = [line for line in commands if "qanet build" in line]
     assert all(("--target sm_90" in line) == ("tensorrt-rtx" in line) for line in builds) and len(builds) == 6
-    for words in ("NVIDIA Made-up 9000, sm_90", "tail exact float32", "refused: crops differ by 9 grey levels",
-                  "300 GB/s", "99.50%", "31, skipped 2", "racecheck"):  # fmt: skip
+    for words in (
+        "NVIDIA Made-up 9000, sm_90",
+        "tail exact float32",
+        "refused: crops differ by 9 grey levels",
+        "300 GB/s",
+        "99.50%",
+        "31, skipped 2",
+        "racecheck",
+    ):
         assert words in table
 
 
@@ -108,10 +136,13 @@ def test_a_whole_check_writes_what_it_found(on_a_gpu, tmp_path):
         ({"--step kernels": Answer(-11, "")}, "kernels", "kernels ended with -11"),
         ({"--step kernels": Answer(None, "no end after 1800 s")}, "kernels", "no end after"),
         ({"--step kernels": "nothing of the kind"}, "kernels", "printed no result"),
-        ({"--step parser|tensorrt.qanet|int8": Answer(2, "error: refuses the engine")}, "parser tensorrt int8",
-         "refuses the engine"),
+        (
+            {"--step parser|tensorrt.qanet|int8": Answer(2, "error: refuses the engine")},
+            "parser tensorrt int8",
+            "refuses the engine",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_step_that_fails_is_told_and_the_rest_goes_on(on_a_gpu, tmp_path, broken, step, words):
     code, document, table, _ = run(tmp_path, **broken)
     failed = [report for report in document["steps"] if report["status"] == "failed"]
@@ -128,8 +159,10 @@ def test_what_a_machine_does_not_have_is_no_failure(on_a_gpu, tmp_path, monkeypa
     assert code == 0 and not any(line.startswith("None") for line in commands)
     found = statuses(document)
     assert {name for name, status in found.items() if status == "refused"} == {
-        "memcheck", "racecheck", "build tensorrt"
-    }  # fmt: skip
+        "memcheck",
+        "racecheck",
+        "build tensorrt",
+    }
     assert "parser tensorrt fp32" not in found and found["parser tensorrt-rtx fp32"] == "ok"
     assert "TensorRT is not installed" in table and "no such wheel" in table
     assert any(line.endswith("nvidia-cuda-nvrtc") for line in commands)  # the kernels need a compiler
@@ -149,8 +182,9 @@ def test_whatever_a_step_raises_becomes_its_message():
 
     for error, status, words in (
         (QanetError("no engine", expected="one", got="none"), "failed", "no engine (expected one, got none)"),
-        (Refused("not here"), "refused", "not here"), (KeyError("x"), "failed", "KeyError: 'x'"),
-    ):  # fmt: skip
+        (Refused("not here"), "refused", "not here"),
+        (KeyError("x"), "failed", "KeyError: 'x'"),
+    ):
         report = run_step(Step("a step", lambda error=error: fail(error)))
         assert (report["status"], report["message"], report["result"]) == (status, words, None)
     assert parse_answer(answer_line({"a": [1]}), "a step") == {"a": [1]}
@@ -176,9 +210,14 @@ def test_kernels_are_measured_against_their_floor_and_torch(small):
     assert exact["floor_bytes"] - half["floor_bytes"] == 2 * 3 * 4 * 3 * 2  # the logits' other two bytes
     assert exact["cold_ms"]["n"] == 4 and exact["speed_up"] == 500 / exact["cold_ms"]["p50"]
     assert rows["crop"]["floor_bytes"] > 2 * 16 * 12 * 3 and "speed_up" not in rows["crop"]
-    document = {"gpu": "g", "target": "sm_87", "date": "d", "steps": [
-        {"name": "kernels", "status": "ok", "seconds": 1, "message": "", "result": json.loads(json.dumps(result))}
-    ]}  # fmt: skip
+    document = {
+        "gpu": "g",
+        "target": "sm_87",
+        "date": "d",
+        "steps": [
+            {"name": "kernels", "status": "ok", "seconds": 1, "message": "", "result": json.loads(json.dumps(result))}
+        ],
+    }
     assert text.render(document).count("two people") == 5
 
 

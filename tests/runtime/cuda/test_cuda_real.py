@@ -36,8 +36,10 @@ def gpu():
 
 @pytest.mark.skipif(not importlib.util.find_spec("cuda"), reason="cuda-python is not installed")
 def test_every_name_of_cuda_python_that_is_called_exists():
-    names = ("CUstream CUstreamCaptureMode cuStreamBeginCapture cuStreamEndCapture cuGraphInstantiate cuGraphLaunch "
-             "cuGraphDestroy cuGraphExecDestroy cuGetErrorName cuGetErrorString")  # fmt: skip
+    names = (
+        "CUstream CUstreamCaptureMode cuStreamBeginCapture cuStreamEndCapture cuGraphInstantiate cuGraphLaunch "
+        "cuGraphDestroy cuGraphExecDestroy cuGetErrorName cuGetErrorString"
+    )
     assert [name for name in names.split() if not hasattr(bindings(), name)] == []
     assert bindings().CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL is not None
 
@@ -47,10 +49,13 @@ def test_every_name_of_pycuda_that_is_called_exists(gpu):
     names = {
         gpu.driver: "Error MemoryError init Device Context Stream Event event_flags mem_alloc pagelocked_empty "
         "memcpy_htod_async memcpy_dtoh_async memcpy_dtod_async memset_d8_async module_from_buffer",
-        gpu.driver.Stream: "handle synchronize wait_for_event", gpu.driver.Event: "record synchronize query time_since",
-        gpu.driver.Function: "prepare prepared_async_call", gpu.driver.Module: "get_function",
-        gpu.driver.event_flags: "DEFAULT DISABLE_TIMING", gpu.driver.Context: "push pop detach",
-    }  # fmt: skip
+        gpu.driver.Stream: "handle synchronize wait_for_event",
+        gpu.driver.Event: "record synchronize query time_since",
+        gpu.driver.Function: "prepare prepared_async_call",
+        gpu.driver.Module: "get_function",
+        gpu.driver.event_flags: "DEFAULT DISABLE_TIMING",
+        gpu.driver.Context: "push pop detach",
+    }
     assert [name for owner, listed in names.items() for name in listed.split() if not hasattr(owner, name)] == []
 
 

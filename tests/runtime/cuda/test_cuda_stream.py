@@ -144,8 +144,10 @@ def test_without_cuda_python_launches_stay_plain_and_say_so(machine, lane):
     with lane.active("testing"):
         with pytest.raises(QanetError, match="cuda-python is missing"), capture(lane, required=True):
             pytest.fail("the block ran")
-        with pytest.warns(RuntimeWarning, match="plain launches instead: cuda-python is missing"), \
-                capture(lane) as graph:  # fmt: skip
+        with (
+            pytest.warns(RuntimeWarning, match="plain launches instead: cuda-python is missing"),
+            capture(lane) as graph,
+        ):
             queued(machine, lane, log)()
         assert not graph.is_captured
         with pytest.raises(QanetError, match="no graph was captured"):

@@ -213,10 +213,15 @@ def test_logits_on_the_gpu_that_are_not_finite_are_refused_in_the_words_of_the_r
 
 @pytest.mark.parametrize(
     "shape, dtype, words",
-    [((3, 5, 0, 7), "f4", "empty map"), ((3, 300, 8, 7), "f4", "classes"), ((3, 5, 8), "f4", "floats"),
-     ((2, 5, 8, 7), "f4", "boxes do not fit"), ((3, 5, 8, 7), "f8", "float32 or float16"),
-     ((3, 5, 8, 7), "i4", "floats")],
-)  # fmt: skip
+    [
+        ((3, 5, 0, 7), "f4", "empty map"),
+        ((3, 300, 8, 7), "f4", "classes"),
+        ((3, 5, 8), "f4", "floats"),
+        ((2, 5, 8, 7), "f4", "boxes do not fit"),
+        ((3, 5, 8, 7), "f8", "float32 or float16"),
+        ((3, 5, 8, 7), "i4", "floats"),
+    ],
+)
 def test_arrays_on_the_gpu_that_do_not_fit_are_refused(scoring, shape, dtype, words):
     lane = shared_lane()
     array = DeviceArray(1 << 32, shape, np.dtype(dtype))

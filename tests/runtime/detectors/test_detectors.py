@@ -127,10 +127,13 @@ def test_an_object_maps_frames_and_names(boxes):
 
 
 def test_coco_results_are_read(boxes):
-    detector = boxes([
-        {"image_id": 3, "bbox": [10, 20, 30, 40], "score": 0.5}, {"image_id": "a.jpg", "bbox": [0, 0, 5, 5]},
-        {"image_id": 3, "bbox": [1, 2, 3, 4], "score": 0.25},
-    ])  # fmt: skip
+    detector = boxes(
+        [
+            {"image_id": 3, "bbox": [10, 20, 30, 40], "score": 0.5},
+            {"image_id": "a.jpg", "bbox": [0, 0, 5, 5]},
+            {"image_id": 3, "bbox": [1, 2, 3, 4], "score": 0.25},
+        ]
+    )
     assert detector.detect(IMAGE, 3).boxes.tolist() == [[10, 20, 40, 60], [1, 2, 4, 6]]
     assert detector.detect(IMAGE, "a.jpg").scores.tolist() == [1]
 
@@ -142,17 +145,25 @@ def test_an_empty_list_is_nobody(boxes):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[[1, 2,", "boxes.json is not JSON"), ("5", "boxes cannot be read"), ("null", "boxes cannot be read"),
+        ("[[1, 2,", "boxes.json is not JSON"),
+        ("5", "boxes cannot be read"),
+        ("null", "boxes cannot be read"),
         ([[1, 2, 3]], "boxes cannot be read .expected lists of x0 y0 x1 y1 and maybe a score"),
-        ([[1, 2, 3]] * 5, "boxes cannot be read"), ([[1, 2, 3, 4, 5, 6]], "boxes cannot be read"),
-        (["1234"], "boxes cannot be read"), ({"0": {"a": 1}}, "boxes cannot be read"), ({"0": 5}, "cannot be read"),
-        ([[1, 2, "x", 4]], "boxes cannot be read"), ([[1, 2, 3, 4, float("nan")]], "boxes cannot be read"),
-        ([[9, 9, 3, 4]], "boxes.json: box 0 is empty"), ([[0, 0, float("inf"), 4]], "boxes.json: box 0 is not finite"),
-        ([{"bbox": [1, 2, 3]}], "boxes.json: bad entry .expected bbox"), ([{"image_id": 1}], "bad entry"),
+        ([[1, 2, 3]] * 5, "boxes cannot be read"),
+        ([[1, 2, 3, 4, 5, 6]], "boxes cannot be read"),
+        (["1234"], "boxes cannot be read"),
+        ({"0": {"a": 1}}, "boxes cannot be read"),
+        ({"0": 5}, "cannot be read"),
+        ([[1, 2, "x", 4]], "boxes cannot be read"),
+        ([[1, 2, 3, 4, float("nan")]], "boxes cannot be read"),
+        ([[9, 9, 3, 4]], "boxes.json: box 0 is empty"),
+        ([[0, 0, float("inf"), 4]], "boxes.json: box 0 is not finite"),
+        ([{"bbox": [1, 2, 3]}], "boxes.json: bad entry .expected bbox"),
+        ([{"image_id": 1}], "bad entry"),
         ([{"image_id": 1, "bbox": [1, 2, 3, 4]}, 5], "bad entry"),
         ([{"image_id": 1, "bbox": [1, 2, 0, 4]}], "box 0 is empty"),
     ],
-)  # fmt: skip
+)
 def test_a_boxes_file_that_cannot_be_used_is_refused(boxes, content, message):
     with pytest.raises(QanetError, match=message):
         boxes(content)

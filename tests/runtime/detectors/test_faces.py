@@ -25,9 +25,12 @@ PERSON = {"hair": GREEN, "skin": RED, "upper-clothes": BLUE, "pants": YELLOW}
 FACE = {"hair": GREEN, "skin": RED, "cloth": BLUE, "neck": YELLOW}
 # In a person of 120 x 200 pixels: colour, x0, y0, x1, y1.
 FIGURE = (
-    (GREEN, 30, 0, 90, 24), (RED, 34, 24, 86, 74), (BLUE, 20, 74, 100, 170), (RED, 0, 84, 20, 170),
+    (GREEN, 30, 0, 90, 24),
+    (RED, 34, 24, 86, 74),
+    (BLUE, 20, 74, 100, 170),
+    (RED, 0, 84, 20, 170),
     (YELLOW, 30, 170, 90, 200),
-)  # fmt: skip
+)
 
 
 def colour_bundle(path, labels, classes):
@@ -50,7 +53,8 @@ def colour_bundle(path, labels, classes):
     ]
     constants = {"weight": weight, "bias": bias, "zero": np.float32(0), "iou": np.float32(0.9)}
     graph = helper.make_graph(
-        nodes, "colours",
+        nodes,
+        "colours",
         [
             helper.make_tensor_value_info("crops", TensorProto.UINT8, ["N", 64, 64, 3]),
             helper.make_tensor_value_info("box_scores", TensorProto.FLOAT, ["N"]),
@@ -60,12 +64,16 @@ def colour_bundle(path, labels, classes):
             helper.make_tensor_value_info("iou_scores", TensorProto.FLOAT, ["N"]),
         ],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
-    )  # fmt: skip
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     bundle = create(
-        path, labels=labels.name, input_hw=[64, 64], graphs={"fp32": "model.onnx"}, qam_weights=[1, 0.5, 3],
+        path,
+        labels=labels.name,
+        input_hw=[64, 64],
+        graphs={"fp32": "model.onnx"},
+        qam_weights=[1, 0.5, 3],
         pixel_score_threshold=0.2,
-    )  # fmt: skip
+    )
     bundle.manifest["made"]["recipe"] = {"name": f"{labels.name}-by-hand"}
     bundle.add_file("model.onnx", model.SerializeToString())
     bundle.save()
@@ -237,9 +245,8 @@ def clip(tmp_path):
 def test_faces_are_tracked_and_parsed_in_the_pipeline(bundles, clip):
     people = People([(32, 20)])
     parser = qanet.load(
-        bundles["faces"], device="cpu", threads=1,
-        detector=open_head_detector(people, str(bundles["people"]), "cpu", 1),
-    )  # fmt: skip
+        bundles["faces"], device="cpu", threads=1, detector=open_head_detector(people, str(bundles["people"]), "cpu", 1)
+    )
     seen = []
     pipeline.run(open_source(str(clip)), parser, [], on_frame=lambda frame, result: seen.append(result))
     assert [len(result) for result in seen] == [1] * 5
@@ -275,11 +282,7 @@ def test_the_recipe_alone_names_the_model_beside_the_current_folder(bundles, cli
     [
         ("people", ["--face-detector", "x.onnx"], "--face-detector is for models of faces .*got people with ccp13"),
         ("people", ["--head-model", "guess"], "--head-model is for models of faces"),
-        (
-            "faces",
-            ["--recipe", "celebamask19-lite0"],
-            "another recipe .*celebamask19-lite0, got celebamask19-by-hand",
-        ),
+        ("faces", ["--recipe", "celebamask19-lite0"], "another recipe .*celebamask19-lite0, got celebamask19-by-hand"),
         ("faces", ["--face-detector", "x.onnx", "--whole-image"], "--face-detector and --whole-image contradict"),
         ("faces", ["--face-detector", "x.onnx", "--detector", "y.onnx"], "--face-detector and --detector contradict"),
         ("faces", ["--face-detector", "missing.onnx"], "no detector at missing.onnx"),

@@ -31,8 +31,17 @@ def test_pictures_are_looked_at_once(shared, tmp_path, capsys):
     people = write_people(tmp_path / "people", 2)
     models = shared / "data" / "models"
     output = tmp_path / "looks.json"
-    command = [str(people), "--detector", str(models / "yolox_nano.onnx"), "--detector",
-               str(models / "nanodet_m_416.onnx"), "--output", str(output), "--threads", "1"]  # fmt: skip
+    command = [
+        str(people),
+        "--detector",
+        str(models / "yolox_nano.onnx"),
+        "--detector",
+        str(models / "nanodet_m_416.onnx"),
+        "--output",
+        str(output),
+        "--threads",
+        "1",
+    ]
     assert main(command) == 0
     assert "4 of 4 pictures looked at" in capsys.readouterr().out
     document = json.loads(output.read_text())

@@ -53,8 +53,14 @@ def test_shrinking_averages():
 
 def test_names_of_bundles_and_of_files(tmp_path):
     (tmp_path / "model").write_bytes(b"")
-    for text, expected in (("person-lite0", True), ("mine.qanet", True), ("mine.qanet/", True), (str(tmp_path), True),
-                           ("yolox_nano.onnx", False), (str(tmp_path / "model"), False)):  # fmt: skip
+    for text, expected in (
+        ("person-lite0", True),
+        ("mine.qanet", True),
+        ("mine.qanet/", True),
+        (str(tmp_path), True),
+        ("yolox_nano.onnx", False),
+        (str(tmp_path / "model"), False),
+    ):
         assert names_a_bundle(text) is expected, text
 
 

@@ -14,10 +14,16 @@ BOX = (60, 30, 130, 230)  # of an upright person
 FACE = (slice(45, 61), slice(88, 102))  # rows, columns: a face of 16 x 14 in it
 HAIR = (slice(34, 45), slice(86, 104))
 NAMES = {  # what the face and the hair are in each set
-    "ccp13": ("skin", "hair"), "ccp59": ("skin", "hair"), "cihp20": ("face", "hair"), "lip20": ("face", "hair"),
-    "atr18": ("face", "hair"), "mhp59": ("face", "hair"), "ppp7": ("head", "head"), "ppp7-arms-first": ("head", "head"),
+    "ccp13": ("skin", "hair"),
+    "ccp59": ("skin", "hair"),
+    "cihp20": ("face", "hair"),
+    "lip20": ("face", "hair"),
+    "atr18": ("face", "hair"),
+    "mhp59": ("face", "hair"),
+    "ppp7": ("head", "head"),
+    "ppp7-arms-first": ("head", "head"),
     "celebamask19": ("skin", "hair"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -31,9 +37,16 @@ def person(labels, box=BOX, track_id=None, **fields):
     scores = np.full(58, 0.5, np.float32)
     values = {"box": np.array(box, np.float32), "box_score": 0.9, "iou_score": 0.8, "pixel_score": 0.7, "quality": 0.8}
     return PersonParsing(
-        **values | {"part_scores": scores, "part_quality": scores, "labels": labels, "roi": (0, 0, WIDTH, HEIGHT),
-                    "track_id": track_id} | fields
-    )  # fmt: skip
+        **values
+        | {
+            "part_scores": scores,
+            "part_quality": scores,
+            "labels": labels,
+            "roi": (0, 0, WIDTH, HEIGHT),
+            "track_id": track_id,
+        }
+        | fields
+    )
 
 
 def upright(name, face=True, hair=True):

@@ -40,7 +40,7 @@ def result():
     scores = np.linspace(0.2, 0.9, 12, dtype=np.float32)
     one = PersonParsing(
         np.array([15, 10, 45, 90], np.float32), 0.9, 0.8, 0.7, 0.8, scores, scores / 2, labels, (0, 0, 60, 100), 3
-    )  # fmt: skip
+    )
     return ParsingResult(np.random.default_rng(1).integers(0, 256, (100, 60, 3), np.uint8), CCP13, [one])
 
 
@@ -132,8 +132,9 @@ def test_only_reaches_json_and_label_maps(make_clip, common, tmp_path, capfd):
     record = json.loads((tmp_path / "o.jsonl").read_text())
     assert [[part["class"] for part in person["parts"]] for person in record["people"]] == [["hair"], ["hair"]]
     assert set(np.unique(cv2.imread(str(tmp_path / "labels" / "000000.png"))).tolist()) == {
-        0, *CCP13.colours_rgb[2].tolist()
-    }  # fmt: skip
+        0,
+        *CCP13.colours_rgb[2].tolist(),
+    }
 
 
 @pytest.mark.parametrize(

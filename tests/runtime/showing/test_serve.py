@@ -73,12 +73,18 @@ def get(page, path, **headers):
 @pytest.mark.parametrize(
     ("text", "host", "port", "loopback"),
     [
-        ("127.0.0.1:8080", "127.0.0.1", 8080, True), ("8080", "127.0.0.1", 8080, True), (":8080", "", 8080, False),
-        ("0.0.0.0:80", "0.0.0.0", 80, False), ("localhost:1", "localhost", 1, True), ("[::1]:8080", "::1", 8080, True),
-        ("[::]:8080", "::", 8080, False), ("192.168.1.5:8080", "192.168.1.5", 8080, False),
-        ("jetson.lan:8080", "jetson.lan", 8080, False), ("127.9.9.9:1", "127.9.9.9", 1, True),
+        ("127.0.0.1:8080", "127.0.0.1", 8080, True),
+        ("8080", "127.0.0.1", 8080, True),
+        (":8080", "", 8080, False),
+        ("0.0.0.0:80", "0.0.0.0", 80, False),
+        ("localhost:1", "localhost", 1, True),
+        ("[::1]:8080", "::1", 8080, True),
+        ("[::]:8080", "::", 8080, False),
+        ("192.168.1.5:8080", "192.168.1.5", 8080, False),
+        ("jetson.lan:8080", "jetson.lan", 8080, False),
+        ("127.9.9.9:1", "127.9.9.9", 1, True),
     ],
-)  # fmt: skip
+)
 def test_addresses(text, host, port, loopback):
     address = parse_address(text)
     assert (address.host, address.port, address.is_loopback) == (host, port, loopback)
@@ -95,18 +101,26 @@ def test_what_is_no_address(text):
 @pytest.mark.parametrize(
     ("served", "host", "answers"),
     [
-        ("127.0.0.1:8080", "127.0.0.1:8080", True), ("127.0.0.1:8080", "localhost:8080", True),
-        ("127.0.0.1:8080", "[::1]:8080", True), ("127.0.0.1:8080", "evil.example:8080", False),
-        ("127.0.0.1:8080", "localhost:9000", True), ("127.0.0.1:8080", "127.0.0.1", True),
-        ("127.0.0.1:8080", "127.0.0.1.evil.example:8080", False), ("127.0.0.1:8080", None, False),
-        ("127.0.0.1:8080", "", False), ("127.0.0.1:8080", "192.168.1.5:8080", False),
+        ("127.0.0.1:8080", "127.0.0.1:8080", True),
+        ("127.0.0.1:8080", "localhost:8080", True),
+        ("127.0.0.1:8080", "[::1]:8080", True),
+        ("127.0.0.1:8080", "evil.example:8080", False),
+        ("127.0.0.1:8080", "localhost:9000", True),
+        ("127.0.0.1:8080", "127.0.0.1", True),
+        ("127.0.0.1:8080", "127.0.0.1.evil.example:8080", False),
+        ("127.0.0.1:8080", None, False),
+        ("127.0.0.1:8080", "", False),
+        ("127.0.0.1:8080", "192.168.1.5:8080", False),
         ("127.0.0.1:80", "localhost", True),
-        (":8080", "192.168.1.5:8080", True), (":8080", "evil.example:8080", False),
-        (":8080", f"{socket.gethostname()}:8080", True), (":8080", f"{socket.gethostname()}.local:8080", True),
+        (":8080", "192.168.1.5:8080", True),
+        (":8080", "evil.example:8080", False),
+        (":8080", f"{socket.gethostname()}:8080", True),
+        (":8080", f"{socket.gethostname()}.local:8080", True),
         (":8080", f"{socket.gethostname()}.evil.example:8080", False),
-        ("jetson.lan:8080", "jetson.lan:8080", True), (":8080", "a@192.168.1.5:8080", False),
+        ("jetson.lan:8080", "jetson.lan:8080", True),
+        (":8080", "a@192.168.1.5:8080", False),
     ],
-)  # fmt: skip
+)
 def test_whom_it_answers(served, host, answers):
     assert parse_address(served).answers(host) is answers
 
@@ -152,11 +166,19 @@ def test_the_page_loads_nothing_from_elsewhere_and_nobody_may_load_it(make_page)
 @pytest.mark.parametrize(
     ("path", "status"),
     [
-        ("/../../etc/passwd", 404), ("/%2e%2e/etc/passwd", 404), ("//etc/passwd", 404), ("/state.json/..", 404),
-        ("/stream.mjpg?stream=7", 404), ("/stream.mjpg?stream=-1", 404), ("/picture.jpg?stream=x", 404),
-        ("/picture.jpg?stream=99999999999999999999", 404), ("/favicon.ico", 404), ("/state.json?x=1", 200), ("/", 200),
+        ("/../../etc/passwd", 404),
+        ("/%2e%2e/etc/passwd", 404),
+        ("//etc/passwd", 404),
+        ("/state.json/..", 404),
+        ("/stream.mjpg?stream=7", 404),
+        ("/stream.mjpg?stream=-1", 404),
+        ("/picture.jpg?stream=x", 404),
+        ("/picture.jpg?stream=99999999999999999999", 404),
+        ("/favicon.ico", 404),
+        ("/state.json?x=1", 200),
+        ("/", 200),
     ],
-)  # fmt: skip
+)
 def test_paths(make_page, path, status):
     page, _ = make_page()
     assert get(page, path)[0] == status
@@ -318,9 +340,16 @@ def start(*arguments):
 
 def test_the_command_serves_until_ctrl_c_and_gives_the_port_back(make_clip, shared_tiny_bundle):
     process, url = start(
-        make_clip(1200), "--model", shared_tiny_bundle, "--whole-image", "--serve", "127.0.0.1:0", "--json",
-        "--threads", "1",
-    )  # fmt: skip
+        make_clip(1200),
+        "--model",
+        shared_tiny_bundle,
+        "--whole-image",
+        "--serve",
+        "127.0.0.1:0",
+        "--json",
+        "--threads",
+        "1",
+    )
     try:
         with urllib.request.urlopen(f"{url}stream.mjpg", timeout=30) as stream:
             assert cv2.imdecode(np.frombuffer(parts_of(stream, 2)[1], np.uint8), 1).shape == (120, 160, 3)

@@ -27,10 +27,20 @@ def result(index):
         labels = np.full((120, 60), 4, np.uint8)
         labels[:30], labels[90:] = 2, 6
         scores = np.full(12, 0.75, np.float32)
-        people.append(PersonParsing(
-            np.array([x0, 40, x0 + 60, 160], np.float32), 0.9, 0.8, 0.7, 0.9 - number / 10, scores, scores, labels,
-            (x0, 40, x0 + 60, 160), number,
-        ))  # fmt: skip
+        people.append(
+            PersonParsing(
+                np.array([x0, 40, x0 + 60, 160], np.float32),
+                0.9,
+                0.8,
+                0.7,
+                0.9 - number / 10,
+                scores,
+                scores,
+                labels,
+                (x0, 40, x0 + 60, 160),
+                number,
+            )
+        )
     level = 40 + 25 * (index % 8)
     return ParsingResult(np.full((240, 320, 3), level, np.uint8), CCP13, people)
 
@@ -106,8 +116,21 @@ def test_the_page_shows_the_stream_and_its_numbers(tab, running, width, dark):
     frames = int(tab.evaluate("document.querySelector('#tiles').innerText.match(/frames\\s+(\\d+)/)[1]"))
     tab.wait_for(f"+document.querySelector('#tiles').innerText.match(/frames\\s+(\\d+)/)[1] > {frames}")
     text = tab.evaluate("document.body.innerText")
-    for told in ("running", "a-model", "int8", "frames/s", "engine", "12.25 ms", "#1 Q 0.80", "#2 Q 0.70", "iou 0.80",
-                 "upper-clothes 50%", "hair 25%", "dropped", "<b>camera</b>"):  # fmt: skip
+    for told in (
+        "running",
+        "a-model",
+        "int8",
+        "frames/s",
+        "engine",
+        "12.25 ms",
+        "#1 Q 0.80",
+        "#2 Q 0.70",
+        "iou 0.80",
+        "upper-clothes 50%",
+        "hair 25%",
+        "dropped",
+        "<b>camera</b>",
+    ):
         assert told in text, told
     layout = tab.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
     assert layout == [width, width]

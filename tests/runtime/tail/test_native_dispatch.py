@@ -133,15 +133,31 @@ def test_the_sources_are_clean_under_address_and_undefined_behaviour_sanitizers(
         pytest.skip("this g++ has no address sanitizer")
     built_here = tmp_path / "libqanet_native.so.1"
     cpp = Path(library.__file__).parent / "cpp"
-    flags = ["-std=c++17", "-O1", "-g", "-ffp-contract=off", "-fPIC", "-shared", "-pthread", "-Wall", "-Wextra",
-             "-Werror", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]  # fmt: skip
+    flags = [
+        "-std=c++17",
+        "-O1",
+        "-g",
+        "-ffp-contract=off",
+        "-fPIC",
+        "-shared",
+        "-pthread",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=all",
+    ]
     command = [compiler, *flags, f"-I{cpp}", *map(str, cpp.rglob("*.cpp")), "-o", str(built_here)]
     compiled = subprocess.run(command, capture_output=True, text=True, check=False)
     assert compiled.returncode == 0, compiled.stderr
     environment = {"LD_PRELOAD": runtime.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0", "PATH": "/usr/bin:/bin"}
     done = subprocess.run(
-        [sys.executable, "-c", SANITIZED, str(built_here)], env=environment, capture_output=True, text=True,
-        timeout=500, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", SANITIZED, str(built_here)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     assert "logits are not finite" in done.stdout

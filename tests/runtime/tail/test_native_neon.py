@@ -55,10 +55,14 @@ def test_golden_cases(neon, golden, name):
 @pytest.mark.parametrize("scale", [0.3, 2, 40])
 @pytest.mark.parametrize(
     "shape, image_hw, box",
-    [((2, 1, 1), (5, 7), [-1, -1, 9, 9]), ((20, 8, 6), (130, 90), [3.5, 2.25, 80, 120]),
-     ((5, 32, 24), (40, 40), [8, 8, 14, 13]), ((256, 3, 5), (70, 100), [-30, -20, 160, 90]),
-     ((7, 16, 12), (150, 9), [0, 0, 300, 150])],
-)  # fmt: skip
+    [
+        ((2, 1, 1), (5, 7), [-1, -1, 9, 9]),
+        ((20, 8, 6), (130, 90), [3.5, 2.25, 80, 120]),
+        ((5, 32, 24), (40, 40), [8, 8, 14, 13]),
+        ((256, 3, 5), (70, 100), [-30, -20, 160, 90]),
+        ((7, 16, 12), (150, 9), [0, 0, 300, 150]),
+    ],
+)
 def test_odd_shapes(neon, shape, image_hw, box, scale, half):
     logits = np.random.default_rng(3).normal(0, scale, (1, *shape)).astype(np.float16 if half else np.float32)
     expected = quality.pixel_score(logits, [box], image_hw)

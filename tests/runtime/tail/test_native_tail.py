@@ -42,11 +42,17 @@ def test_golden_cases(golden, name, lanes):
 
 @settings(max_examples=300, deadline=None)
 @given(
-    seed=st.integers(0, 2**32 - 1), num_classes=st.integers(2, 9), map_hw=st.tuples(*[st.integers(1, 9)] * 2),
-    image_hw=st.tuples(st.integers(1, 90), st.integers(1, 90)), corner=st.tuples(*[st.floats(-40, 80, width=32)] * 2),
-    size=st.tuples(*[st.floats(0.03125, 200, width=32)] * 2), threshold=st.sampled_from([0.0, 0.2, 0.6]),
-    half=st.booleans(), lanes=st.sampled_from(LANES), threads=st.integers(1, 3),
-)  # fmt: skip
+    seed=st.integers(0, 2**32 - 1),
+    num_classes=st.integers(2, 9),
+    map_hw=st.tuples(*[st.integers(1, 9)] * 2),
+    image_hw=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    corner=st.tuples(*[st.floats(-40, 80, width=32)] * 2),
+    size=st.tuples(*[st.floats(0.03125, 200, width=32)] * 2),
+    threshold=st.sampled_from([0.0, 0.2, 0.6]),
+    half=st.booleans(),
+    lanes=st.sampled_from(LANES),
+    threads=st.integers(1, 3),
+)
 def test_any_shape(seed, num_classes, map_hw, image_hw, corner, size, threshold, half, lanes, threads):
     logits = random_logits(seed, 1, num_classes, *map_hw)
     logits = logits.astype(np.float16) if half else logits
@@ -197,13 +203,16 @@ def parts_of(seed, num_classes, height, width, spread=8.0):
 
 @settings(max_examples=150, deadline=None)
 @given(
-    seed=st.integers(0, 2**32 - 1), num_classes=st.sampled_from([2, 3, 7, 20, 64, 65]),
+    seed=st.integers(0, 2**32 - 1),
+    num_classes=st.sampled_from([2, 3, 7, 20, 64, 65]),
     map_hw=st.tuples(st.integers(2, 40), st.integers(2, 60)),
     image_hw=st.tuples(st.integers(1, 120), st.integers(1, 160)),
-    corner=st.tuples(*[st.floats(-60, 60, width=32)] * 2), size=st.tuples(*[st.floats(4, 400, width=32)] * 2),
-    threshold=st.sampled_from([0.0, 0.2, 0.6]), lanes=st.sampled_from(LANES),
+    corner=st.tuples(*[st.floats(-60, 60, width=32)] * 2),
+    size=st.tuples(*[st.floats(4, 400, width=32)] * 2),
+    threshold=st.sampled_from([0.0, 0.2, 0.6]),
+    lanes=st.sampled_from(LANES),
     spread=st.sampled_from([4.0, 19.0, 60.0]),
-)  # fmt: skip
+)
 def test_classes_that_cannot_win_are_left_out_and_nothing_shows(
     seed, num_classes, map_hw, image_hw, corner, size, threshold, lanes, spread
 ):

@@ -25,10 +25,15 @@ def assert_rows(engine, count, outputs=KERNEL_TAIL):
 @pytest.mark.parametrize(
     "count, ran",
     [
-        (1, [(1, 1)]), (2, [(2, 2)]), (3, [(4, 4)]), (4, [(4, 4)]), (5, [(4, 4), (1, 1)]), (6, [(4, 4), (2, 2)]),
+        (1, [(1, 1)]),
+        (2, [(2, 2)]),
+        (3, [(4, 4)]),
+        (4, [(4, 4)]),
+        (5, [(4, 4), (1, 1)]),
+        (6, [(4, 4), (2, 2)]),
         (11, [(4, 4), (4, 4), (4, 4)]),
     ],
-)  # fmt: skip
+)
 def test_a_batch_runs_on_the_smallest_bucket_that_fits(machine, tmp_path, monkeypatch, outputs, count, ran):
     runs = watch_runs(monkeypatch)
     with engine_from_bundle(make_bundle_apart(tmp_path, outputs=outputs), "fp16", outputs) as engine:

@@ -53,8 +53,11 @@ def test_layers_of_several_plans_are_told_once_by_the_smallest():
     def layer(name, kind):
         return {"Name": name, "LayerType": "conv", "Outputs": [{"Format/Datatype": kind}]}
 
-    told = [json.dumps({"Layers": [layer("a", "Int8"), "bare"]}), None,
-            json.dumps({"Layers": [layer("a", "Half"), layer("b\x1e", "Half"), "bare"]})]  # fmt: skip
+    told = [
+        json.dumps({"Layers": [layer("a", "Int8"), "bare"]}),
+        None,
+        json.dumps({"Layers": [layer("a", "Half"), layer("b\x1e", "Half"), "bare"]}),
+    ]
     merged = merge_information(told)
     assert len(json.loads(merged)["Layers"]) == 3
     assert {name: kind for name, (kind, _) in layer_precisions(merged).items()} == {"a": "int8", "b\x1e": "fp16"}

@@ -14,13 +14,21 @@ from qanet.runtime.engines.tensorrt import engine_from_bundle
 def test_every_name_that_is_called_exists_in_the_real_library():
     import tensorrt_rtx as trt
 
-    engine = ("num_io_tensors get_tensor_name get_tensor_mode get_tensor_dtype get_tensor_shape "
-              "num_optimization_profiles get_tensor_profile_shape create_execution_context")  # fmt: skip
+    engine = (
+        "num_io_tensors get_tensor_name get_tensor_mode get_tensor_dtype get_tensor_shape "
+        "num_optimization_profiles get_tensor_profile_shape create_execution_context"
+    )
     context = "set_optimization_profile_async set_input_shape get_tensor_shape set_tensor_address execute_async_v3"
     context += " is_stream_capturable"  # of TensorRT-RTX alone
-    names = {trt.ICudaEngine: engine, trt.IExecutionContext: context, trt.ILogger: "log", trt.TensorIOMode: "INPUT",
-             trt.Runtime: "deserialize_cuda_engine engine_host_code_allowed", trt: "nptype __version__",
-             trt.ExecutionContextAllocationStrategy: "ON_PROFILE_CHANGE"}  # fmt: skip
+    names = {
+        trt.ICudaEngine: engine,
+        trt.IExecutionContext: context,
+        trt.ILogger: "log",
+        trt.TensorIOMode: "INPUT",
+        trt.Runtime: "deserialize_cuda_engine engine_host_code_allowed",
+        trt: "nptype __version__",
+        trt.ExecutionContextAllocationStrategy: "ON_PROFILE_CHANGE",
+    }
     missing = [
         f"{owner.__name__}.{name}" for owner in names for name in names[owner].split() if not hasattr(owner, name)
     ]
@@ -51,8 +59,14 @@ def test_a_real_engine_on_a_real_gpu(tmp_path, static_buckets):
     onnx.save(model, tmp_path / "toy.onnx")
     runtime = "tensorrt" if importlib.util.find_spec("tensorrt") else "tensorrt-rtx"
     targets = (open_gpu().target,)
-    built = tensorrt.build(tmp_path / "toy.onnx", runtime=runtime, targets=targets, static_buckets=static_buckets,
-                           max_batch=8, outputs=KERNEL_TAIL)  # fmt: skip
+    built = tensorrt.build(
+        tmp_path / "toy.onnx",
+        runtime=runtime,
+        targets=targets,
+        static_buckets=static_buckets,
+        max_batch=8,
+        outputs=KERNEL_TAIL,
+    )
     made = make_bundle(tmp_path, plan=built.data, runtime=runtime, version=built.version, targets=list(built.targets))
     with engine_from_bundle(made, "fp16", KERNEL_TAIL) as engine:
         for count in (1, 2, 3, 5, 11):

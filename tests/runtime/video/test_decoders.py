@@ -60,21 +60,36 @@ CASES = {
     "hardware is faster": ([Decoder("software", 0.02), Decoder("nvidia")], "nvidia", {}),
     "hardware is slower": ([Decoder("software"), Decoder("gstreamer", 0.02)], "software", {}),
     "it cannot decode this": (
-        [Decoder("software", 0.01), Decoder("nvidia", pictures=None)], "software",
-        {"nvidia": "cannot decode this file"}),
+        [Decoder("software", 0.01), Decoder("nvidia", pictures=None)],
+        "software",
+        {"nvidia": "cannot decode this file"},
+    ),
     "it has no picture": (
-        [Decoder("software", 0.01), Decoder("nvidia", pictures=[])], "software", {"nvidia": "cannot decode this file"}),
+        [Decoder("software", 0.01), Decoder("nvidia", pictures=[])],
+        "software",
+        {"nvidia": "cannot decode this file"},
+    ),
     "it does not turn": (
-        [Decoder("software", 0.01), Decoder("nvidia", pictures=[np.rot90(p) for p in PICTURES])], "software",
-        {"nvidia": "its pictures are 6x8, not 8x6"}),
+        [Decoder("software", 0.01), Decoder("nvidia", pictures=[np.rot90(p) for p in PICTURES])],
+        "software",
+        {"nvidia": "its pictures are 6x8, not 8x6"},
+    ),
     "it swaps red and blue": (
-        [Decoder("software", 0.01), Decoder("nvidia", pictures=[p[..., ::-1] for p in PICTURES])], "software",
-        {"nvidia": "its pictures differ by 133 levels on average"}),
-    "software cannot": ([Decoder("software", pictures=None), Decoder("nvidia")], "nvidia",
-                        {"software": "cannot decode this file"}),
-    "nobody can": ([Decoder("software", pictures=None), Decoder("nvidia", pictures=None)], "software",
-                   {"software": "cannot decode this file", "nvidia": "cannot decode this file"}),
-}  # fmt: skip
+        [Decoder("software", 0.01), Decoder("nvidia", pictures=[p[..., ::-1] for p in PICTURES])],
+        "software",
+        {"nvidia": "its pictures differ by 133 levels on average"},
+    ),
+    "software cannot": (
+        [Decoder("software", pictures=None), Decoder("nvidia")],
+        "nvidia",
+        {"software": "cannot decode this file"},
+    ),
+    "nobody can": (
+        [Decoder("software", pictures=None), Decoder("nvidia", pictures=None)],
+        "software",
+        {"software": "cannot decode this file", "nvidia": "cannot decode this file"},
+    ),
+}
 
 
 @pytest.mark.parametrize(("known", "best", "left_out"), CASES.values(), ids=CASES)
@@ -170,7 +185,7 @@ def test_csi_cameras_are_opened_by_their_pipeline(pipelines):
         ("rtsp://host/x", "gstreamer", "cannot open rtsp://host/x .expected an OpenCV built with GStreamer"),
         ("rtsp://host/x", "nvidia", "nvidia decodes no live stream .expected auto, software or gstreamer"),
     ],
-)  # fmt: skip
+)
 def test_what_gstreamer_is_needed_for_is_told(uri, decoder, words, monkeypatch):
     monkeypatch.setattr(gstreamer, "has_gstreamer", lambda: False)
     with pytest.raises(QanetError, match=words):

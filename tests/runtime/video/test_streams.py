@@ -132,10 +132,14 @@ def test_each_stream_gives_what_it_gives_alone(parser, people, tmp_path, smooth)
 @pytest.mark.parametrize(
     ("counts", "size", "expected"),
     [
-        ([], 4, []), ([0, 0], 4, []), ([2, 2], 4, [[(0, 0, 2), (1, 0, 2)]]), ([5], 4, [[(0, 0, 4)], [(0, 4, 5)]]),
-        ([3, 0, 3], 4, [[(0, 0, 3), (2, 0, 1)], [(2, 1, 3)]]), ([1, 1, 1], 1, [[(0, 0, 1)], [(1, 0, 1)], [(2, 0, 1)]]),
+        ([], 4, []),
+        ([0, 0], 4, []),
+        ([2, 2], 4, [[(0, 0, 2), (1, 0, 2)]]),
+        ([5], 4, [[(0, 0, 4)], [(0, 4, 5)]]),
+        ([3, 0, 3], 4, [[(0, 0, 3), (2, 0, 1)], [(2, 1, 3)]]),
+        ([1, 1, 1], 1, [[(0, 0, 1)], [(1, 0, 1)], [(2, 0, 1)]]),
     ],
-)  # fmt: skip
+)
 def test_people_are_laid_into_batches_in_order(counts, size, expected):
     made = [[(number, where.start, where.stop) for number, where in batch] for batch in batches(counts, size)]
     assert made == expected
@@ -364,8 +368,21 @@ def test_the_document_of_a_command_with_streams(make_clip, shared_tiny_bundle, t
     from qanet.__main__ import main
 
     clip, out = make_clip(5), tmp_path / "out"
-    arguments = ["parse", clip, "--streams", 2, "--output-dir", out, "--labels", tmp_path / "labels", "--whole-image",
-                 "--model", shared_tiny_bundle, "--threads", 1]  # fmt: skip
+    arguments = [
+        "parse",
+        clip,
+        "--streams",
+        2,
+        "--output-dir",
+        out,
+        "--labels",
+        tmp_path / "labels",
+        "--whole-image",
+        "--model",
+        shared_tiny_bundle,
+        "--threads",
+        1,
+    ]
     assert main([str(a) for a in (*arguments, "--json")]) == 0
     document = json.loads(capfd.readouterr().out)
     assert [part["name"] for part in document["streams"]] == ["clip", "clip-2"] and document["frames"] == 10

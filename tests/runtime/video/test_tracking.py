@@ -89,8 +89,11 @@ def play(scene, frames, detect_every=1, carry=True):
             x0, y0, x1, y1 = (int(v) for v in (truth[0] if overlap > 0.3 else box))
             labels = np.full((y1 - y0, x1 - x0), 4 if overlap > 0.3 else 0, np.uint8)
             trust, scores = (0.9 if overlap > 0.3 else 0.2), np.zeros(12, np.float32)
-            people.append(PersonParsing(box, float(score), trust, trust, trust, scores, scores, labels,
-                                        (x0, y0, x1, y1), int(track)))  # fmt: skip
+            people.append(
+                PersonParsing(
+                    box, float(score), trust, trust, trust, scores, scores, labels, (x0, y0, x1, y1), int(track)
+                )
+            )
             if overlap > 0.3:
                 seen.setdefault(name, {})[frame] = int(track)
         carried.update(ParsingResult(image, CCP13, people))

@@ -123,8 +123,10 @@ def test_one_broken_image_does_not_stop_a_folder(folder, parser, tmp_path):
     sinks = [JsonLines(tmp_path / "o.jsonl"), Pictures(out, single=False)]
     summary = run(open_source(f"file://{folder}"), parser, sinks)
     assert [json.loads(line)["name"] for line in (tmp_path / "o.jsonl").read_text().splitlines()] == [
-        "a.jpg", "a.png", "b.png",
-    ]  # fmt: skip
+        "a.jpg",
+        "a.png",
+        "b.png",
+    ]
     assert sorted(os.listdir(out)) == ["a-1.png", "a.png", "b.png"]  # neither overlay of a replaces the other
     assert cv2.imread(str(out / "a-1.png")).shape == (120, 160, 3)
     assert len(summary.warnings) == 1 and "skipped: " in summary.warnings[0] and "c.png" in summary.warnings[0]
@@ -257,9 +259,10 @@ def test_a_feeder_never_runs_far_ahead_and_stops_its_thread():
     ("output", "kind", "message"),
     [
         ("o.png", "video", "one picture, the input is a video .expected a folder or a .webm file, got .png.; next"),
-        ("o.jpg", "folder", "the input is a folder"), ("o.gif", "video", "unknown output format .*got .gif"),
+        ("o.jpg", "folder", "the input is a folder"),
+        ("o.gif", "video", "unknown output format .*got .gif"),
     ],
-)  # fmt: skip
+)
 def test_an_output_that_does_not_fit_is_refused(output, kind, message):
     with pytest.raises(QanetError, match=message):
         open_sinks(output, None, kind, 10.0)

@@ -97,9 +97,12 @@ def test_frames_that_change_size_midway_go_on_with_the_same_people(parser, peopl
     seen = []
     path = tmp_path / "o.avi"
     summary = run(
-        Made(images), parser, [VideoFileSink(path, 25), JsonLines(tmp_path / "o.jsonl")], smooth=smooth,
+        Made(images),
+        parser,
+        [VideoFileSink(path, 25), JsonLines(tmp_path / "o.jsonl")],
+        smooth=smooth,
         on_frame=lambda frame, result: seen.append((result.image_size, [p.track_id for p in result])),
-    )  # fmt: skip
+    )
     assert [size for size, _ in seen] == [image.shape[:2] for image in images] and summary.frames == 7
     assert all(ids == [1] for _, ids in seen)
     assert count_frames(path) == 7  # the size of the first frame throughout
@@ -120,14 +123,15 @@ def test_two_hundred_people_are_cut_to_the_best(parser):
 
     parser.detector, seen = Crowd(), []
     summary = run(
-        Made([np.full((800, 1200, 3), (255, 0, 0), np.uint8)] * 3), parser, [], max_people=10,
+        Made([np.full((800, 1200, 3), (255, 0, 0), np.uint8)] * 3),
+        parser,
+        [],
+        max_people=10,
         on_frame=lambda frame, result: seen.append([p.box_score for p in result]),
-    )  # fmt: skip
+    )
     assert all(len(scores) == 10 and min(scores) > 0.95 for scores in seen)
     assert summary.crowded == 3
-    assert summary.warnings == [
-        "3 frames have more than 10 people, up to 200: the best 10 by score were parsed"
-    ]  # fmt: skip
+    assert summary.warnings == ["3 frames have more than 10 people, up to 200: the best 10 by score were parsed"]
 
 
 def test_nobody_for_an_hour_is_no_trouble(parser):
@@ -158,16 +162,27 @@ def test_detection_overlaps_with_parsing_and_results_stay_the_same(make_clip, pa
     parser.detector = Slow()
     for _ in range(2):
         boxes = []
-        run(open_source(str(make_clip(9))), parser, [], detect_every=None,
-            on_frame=lambda f, r, boxes=boxes: boxes.append([(p.track_id, p.box.tolist()) for p in r]))  # fmt: skip
+        run(
+            open_source(str(make_clip(9))),
+            parser,
+            [],
+            detect_every=None,
+            on_frame=lambda f, r, boxes=boxes: boxes.append([(p.track_id, p.box.tolist()) for p in r]),
+        )
         runs.append(boxes)
     assert runs[0] == runs[1] and all(name.startswith("qanet-detect") for name in names)
 
 
 def test_smoothing_numbers_the_people_of_a_boxes_file(make_clip, parser, boxes_file):
     parser.detector, ids = BoxesFile(boxes_file), []
-    run(open_source(str(make_clip(4))), parser, [], carry=False, smooth=True,
-        on_frame=lambda f, r: ids.append(sorted(p.track_id for p in r)))  # fmt: skip
+    run(
+        open_source(str(make_clip(4))),
+        parser,
+        [],
+        carry=False,
+        smooth=True,
+        on_frame=lambda f, r: ids.append(sorted(p.track_id for p in r)),
+    )
     assert ids == [[1, 2]] * 4
 
 

@@ -38,8 +38,11 @@ def with_thumbnail(picture, thumbnail):
 PROGRESSIVE, RESTARTS = (cv2.IMWRITE_JPEG_PROGRESSIVE, 1), (cv2.IMWRITE_JPEG_RST_INTERVAL, 1)
 PICTURES = [jpeg(1), noisy(1), jpeg(2, *PROGRESSIVE), jpeg(3, *RESTARTS), with_thumbnail(jpeg(4), jpeg(5)), noisy(2)]
 PART = b"\r\n--frame\r\nContent-Type: image/jpeg\r\nContent-Length: 99\r\n\r\n"
-FORMS = {"one after another": b"".join(PICTURES), "multipart": PART + PART.join(PICTURES) + b"\r\n--frame--\r\n",
-         "filled up": b"\0\0\xff".join(PICTURES)}  # fmt: skip
+FORMS = {
+    "one after another": b"".join(PICTURES),
+    "multipart": PART + PART.join(PICTURES) + b"\r\n--frame--\r\n",
+    "filled up": b"\0\0\xff".join(PICTURES),
+}
 
 
 @pytest.mark.parametrize("step", [1, 7, 1000, 10**6])
@@ -133,8 +136,21 @@ def test_a_closed_standard_input_and_a_terminal_are_told(monkeypatch):
 
 
 def test_the_command_reads_standard_input(shared_tiny_bundle, tmp_path):
-    command = [sys.executable, "-m", "qanet", "parse", "-", "--model", shared_tiny_bundle, "--whole-image", "--json",
-               "--results", tmp_path / "o.jsonl", "--threads", "1"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "qanet",
+        "parse",
+        "-",
+        "--model",
+        shared_tiny_bundle,
+        "--whole-image",
+        "--json",
+        "--results",
+        tmp_path / "o.jsonl",
+        "--threads",
+        "1",
+    ]
     done = subprocess.run(command, input=b"".join(jpeg(n) for n in range(4)), capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)

@@ -42,8 +42,12 @@ def test_an_indexed_png_holds_numbers_and_colours(hw):
 def test_label_maps_go_to_a_folder_a_frame_each(make_clip, parser, tmp_path):
     expected = {}
     sinks = open_sinks(None, None, "video", 10.0, labels=str(tmp_path / "labels"))
-    run(open_source(str(make_clip(3))), parser, sinks,
-        on_frame=lambda frame, result: expected.update({frame.index: result.labels}))  # fmt: skip
+    run(
+        open_source(str(make_clip(3))),
+        parser,
+        sinks,
+        on_frame=lambda frame, result: expected.update({frame.index: result.labels}),
+    )
     assert sorted(os.listdir(tmp_path / "labels")) == ["000000.png", "000001.png", "000002.png"]
     colours = parser.bundle.labels.colours_rgb
     for index, labels in expected.items():
@@ -53,8 +57,11 @@ def test_label_maps_go_to_a_folder_a_frame_each(make_clip, parser, tmp_path):
 
 def test_the_label_map_of_one_image_may_be_a_file(parser, people, tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), people(0))
-    run(open_source(str(tmp_path / "a.png")), parser,
-        open_sinks(None, None, "image", 10.0, labels=str(tmp_path / "o.png")))  # fmt: skip
+    run(
+        open_source(str(tmp_path / "a.png")),
+        parser,
+        open_sinks(None, None, "image", 10.0, labels=str(tmp_path / "o.png")),
+    )
     assert (tmp_path / "o.png").read_bytes()[25] == 3
     with pytest.raises(QanetError, match="o.png holds one picture, the input is a video .*; next: .* --labels o"):
         open_sinks(None, None, "video", 10.0, labels="o.png")

@@ -12,10 +12,19 @@ POOL_FLOATS = 10240
 
 
 def score(
-    kernels: Emulated, logits: NDArray, boxes: NDArray, image_hw: tuple[int, int], threshold: float = 0.2,
-    flipped: NDArray | None = None, flip_classes: Sequence[int] = (), pool_floats: int | None = POOL_FLOATS,
-    finish: Emulated | None = None, spare_tiles: int = 0, flags_out: NDArray[np.uint32] | None = None, **how,
-) -> PixelScores:  # fmt: skip
+    kernels: Emulated,
+    logits: NDArray,
+    boxes: NDArray,
+    image_hw: tuple[int, int],
+    threshold: float = 0.2,
+    flipped: NDArray | None = None,
+    flip_classes: Sequence[int] = (),
+    pool_floats: int | None = POOL_FLOATS,
+    finish: Emulated | None = None,
+    spare_tiles: int = 0,
+    flags_out: NDArray[np.uint32] | None = None,
+    **how,
+) -> PixelScores:
     """Pixel scores by an emulated kernel file; `pool_floats` None for the fast form, whose finish is another file's.
 
     Args:
@@ -37,10 +46,19 @@ def score(
     tiles = max(1, int((-(-width // 32) * -(-height // 8)).max())) + spare_tiles
     bits = [None if view is None else _device_floats(view) for view in (logits, flipped)]
     arguments = (
-        *bits, np.asarray(flip_classes, np.int32) if flipped is not None else None, boxes, rois,
-        offsets[:-1].copy(), np.int32(classes), np.int32(map_h), np.int32(map_w), np.float32(threshold), labels, sums,
+        *bits,
+        np.asarray(flip_classes, np.int32) if flipped is not None else None,
+        boxes,
+        rois,
+        offsets[:-1].copy(),
+        np.int32(classes),
+        np.int32(map_h),
+        np.int32(map_w),
+        np.float32(threshold),
+        labels,
+        sums,
         not_finite,
-    )  # fmt: skip
+    )
     suffix = "f16" if logits.dtype == np.float16 else "f32"
     grid, block = (tiles, count, 1), (32, 8, 1)
     if pool_floats is None:
@@ -48,9 +66,11 @@ def score(
     else:
         launch = Launch(f"pixel_score_{suffix}", grid, block, (*arguments, np.int32(pool_floats)), 4 * pool_floats)
     done = Launch(
-        "pixel_score_finish", (count, 1, 1), (256, 1, 1),
+        "pixel_score_finish",
+        (count, 1, 1),
+        (256, 1, 1),
         (sums, not_finite, np.int32(classes), pixel_scores, part_scores, flags),
-    )  # fmt: skip
+    )
     if finish is None:
         kernels.run(launch, done, **how)
     else:

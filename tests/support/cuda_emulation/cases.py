@@ -8,10 +8,20 @@ from numpy.typing import NDArray
 from qanet.geometry import box_to_image, subsamples
 
 GOLDEN = [
-    "p01_single_inside", "p02_crowd_360x640", "p03_tiny_huge", "p04_thr05", "p05_two_classes", "p06_all_background",
-    "p07_uniform", "p08_huge_logits", "p09_flip_cihp", "p10_720p_59", "p11_never_wins_flip", "p12_float32_noise",
+    "p01_single_inside",
+    "p02_crowd_360x640",
+    "p03_tiny_huge",
+    "p04_thr05",
+    "p05_two_classes",
+    "p06_all_background",
+    "p07_uniform",
+    "p08_huge_logits",
+    "p09_flip_cihp",
+    "p10_720p_59",
+    "p11_never_wins_flip",
+    "p12_float32_noise",
     "p13_outside",
-]  # fmt: skip
+]
 
 # Classes, logits (h, w), image (H, W), boxes: larger and smaller than the image, far outside, thinner than a pixel.
 SHAPES = {
@@ -21,19 +31,28 @@ SHAPES = {
     "odd": (20, (13, 7), (61, 45), [[-3.7, 5.2, 30.1, 57.9]]),
     "enlarged_much": (7, (2, 3), (150, 170), [[-300.5, -200.25, 500.0, 400.0]]),
     "shrunk_much": (20, (48, 36), (33, 41), [[2.0, 3.0, 38.5, 31.5]]),
-    "five": (59, (9, 7), (70, 90), [[1, 2, 40, 60], [30, 5, 80, 69], [-500, -400, -300, -200], [88, 68, 120, 130],
-                                   [5.5, 6.5, 6.1, 7.3]]),
+    "five": (
+        59,
+        (9, 7),
+        (70, 90),
+        [[1, 2, 40, 60], [30, 5, 80, 69], [-500, -400, -300, -200], [88, 68, 120, 130], [5.5, 6.5, 6.1, 7.3]],
+    ),
     "all_classes": (256, (6, 5), (50, 60), [[3, 4, 57, 49]]),
     "all_classes_shrunk": (256, (40, 30), (20, 40), [[1, 1, 38, 19]]),
-}  # fmt: skip
+}
 
 # Greatest share of a person's labels that differ, greatest difference of a person's score: a little above what was
 # measured. Smooth logits differ along borders; noise from cell to cell (p12) and infinite slopes (p08) much more.
 FAST = {
-    "p01_single_inside": (0.005, 0.001), "p02_crowd_360x640": (0.005, 0.001), "p03_tiny_huge": (0.003, 0.001),
-    "p07_uniform": (0.0, 0.002), "p09_flip_cihp": (0.006, 0.001), "p10_720p_59": (0.004, 0.001),
-    "p12_float32_noise": (0.06, 0.03), "p13_outside": (0.003, 0.001),
-}  # fmt: skip
+    "p01_single_inside": (0.005, 0.001),
+    "p02_crowd_360x640": (0.005, 0.001),
+    "p03_tiny_huge": (0.003, 0.001),
+    "p07_uniform": (0.0, 0.002),
+    "p09_flip_cihp": (0.006, 0.001),
+    "p10_720p_59": (0.004, 0.001),
+    "p12_float32_noise": (0.06, 0.03),
+    "p13_outside": (0.003, 0.001),
+}
 
 # Image (H, W), crop (h, w), boxes: equal scale, enlarged, shrunk by up to and beyond 8, over the edges, far outside.
 CROPS = {
@@ -43,7 +62,7 @@ CROPS = {
     "enlarged": ((20, 30), (40, 35), [[10.3, 5.1, 14.2, 9.7], [28, 18, 33, 23], [0.4, 0.4, 0.9, 0.9]]),
     "outside": ((24, 24), (16, 12), [[-5000, -5000, -4990, -4980], [900000, 2, 900012, 18], [-12, -16, 36, 48]]),
     "blocks": ((64, 64), (33, 65), [[1, 2, 60, 61], [5.5, 5.5, 22.25, 38.5]]),
-}  # fmt: skip
+}
 
 
 def load_golden(golden, name):

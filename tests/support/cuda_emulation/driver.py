@@ -16,9 +16,15 @@ _KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\(\w[^)]
 _DYNAMIC_SHARED = re.compile(r"extern __shared__ (\w+) (\w+)\[\];")
 # Traps, not messages: the process needs no run-time library. `bounds` is for arrays in shared memory.
 _FLAGS = (
-    "-std=c++17", "-O1", "-g1", "-w", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE", "-fsanitize=bounds,shift",
+    "-std=c++17",
+    "-O1",
+    "-g1",
+    "-w",
+    "-fno-strict-aliasing",
+    "-U_FORTIFY_SOURCE",
+    "-fsanitize=bounds,shift",
     "-fsanitize-undefined-trap-on-error",
-)  # fmt: skip
+)
 _MAIN = """
 #include "cuda_emulation.h"
 #include "SOURCE"

@@ -11,9 +11,15 @@ from qanet.train.detection.photographs import Photograph, read_photographs
 from qanet.train.recipe import Recipe
 
 RECIPE = Recipe(
-    "person-tiny", "personbox1", "detection", (64, 96), backbone="lite0-slim", width=16, batch_size=4,
+    "person-tiny",
+    "personbox1",
+    "detection",
+    (64, 96),
+    backbone="lite0-slim",
+    width=16,
+    batch_size=4,
     repeat_threshold=0.0,
-)  # fmt: skip
+)
 
 
 def test_batches_are_padded_and_the_same_each_time(tmp_path):

@@ -66,8 +66,11 @@ def test_files_that_are_no_looks_are_named(tmp_path):
     file = tmp_path / "looks.json"
     with pytest.raises(QanetError, match="no looks at"):
         taught(photographs, file)
-    for text, message in (("{", "is not a file of looks"), ('{"seen": {}}', "is not a file of looks"),
-                          ('{"looks": 3, "seen": {}}', "nobody looked at unlabelled/drawn")):  # fmt: skip
+    for text, message in (
+        ("{", "is not a file of looks"),
+        ('{"seen": {}}', "is not a file of looks"),
+        ('{"looks": 3, "seen": {}}', "nobody looked at unlabelled/drawn"),
+    ):
         file.write_text(text)
         with pytest.raises(QanetError, match=message):
             taught(photographs, file)

@@ -20,8 +20,7 @@ def test_the_ids_stand_for_classes_by_name():
 
 
 @pytest.mark.parametrize(
-    "raw, expected",
-    [("suit", SUIT), ("tights", LEGWEAR), ("ring", SOMEBODY), ("jeans", CCP13.classes.index("pants"))],
+    "raw, expected", [("suit", SUIT), ("tights", LEGWEAR), ("ring", SOMEBODY), ("jeans", CCP13.classes.index("pants"))]
 )
 def test_what_clothing_leaves_void_is_somebodys(raw, expected):
     assert fashion_lookup(CCP13)[CCP59.classes.index(raw)] == expected

@@ -25,8 +25,15 @@ def test_the_steps_come_in_order_and_use_what_came_before(arguments, monkeypatch
     monkeypatch.setattr(rebuild.subprocess, "run", lambda command, check: run.append(command) or Done)
     assert rebuild.main(arguments) == 0
     assert [command[2].rsplit(".", 1)[-1] for command in run] == [
-        "label", "silhouettes", "silhouettes", "pseudo", "qanet", "parts", "qanet", "mean",
-    ]  # fmt: skip
+        "label",
+        "silhouettes",
+        "silhouettes",
+        "pseudo",
+        "qanet",
+        "parts",
+        "qanet",
+        "mean",
+    ]
     several, scenes = run[1], run[2]
     assert any(text.endswith("park") for text in several) and any(text.endswith("boxes/portraits") for text in several)
     assert [text for text in scenes if text.startswith(str(tmp_path / "people"))] == [

@@ -21,18 +21,17 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--output", required=True, metavar="DIR", help="the data set's folder")
     parser.add_argument("--json", action="store_true", help="the manifest on stdout")
     args = parser.parse_args(argv)
-    order = Order(
-        Path(args.people), args.format, args.split, args.scenes, args.seed, Path(args.output), args.labels
-    )  # fmt: skip
+    order = Order(Path(args.people), args.format, args.split, args.scenes, args.seed, Path(args.output), args.labels)
     from tqdm import tqdm
 
     with tqdm(total=args.scenes, unit="scene", desc="synthetic", disable=args.json or None) as bar:
         manifest = make(order, bar.update)
     emit(
-        args.json, manifest,
+        args.json,
+        manifest,
         f"wrote {args.scenes} synthetic scenes of {len(manifest['photographs'])} photographs to {args.output}\n"
         f"next: qanet check {args.output} --format {args.format} --split {args.split} --labels {manifest['labels']}",
-    )  # fmt: skip
+    )
     return 0
 
 

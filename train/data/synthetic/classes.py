@@ -19,43 +19,93 @@ Bands = tuple[tuple[float, str], ...]  # (height up to which, class); "*-x" is l
 
 _SKIN: Bands = ((0.2, "face"), (0.55, "*-arm"), (1.0, "*-leg"))
 _PPP_SKIN: Bands = (
-    (0.2, "head"), (0.35, "upper-arms"), (0.55, "lower-arms"), (0.75, "upper-legs"), (1.0, "lower-legs"),
-)  # fmt: skip
+    (0.2, "head"),
+    (0.35, "upper-arms"),
+    (0.55, "lower-arms"),
+    (0.75, "upper-legs"),
+    (1.0, "lower-legs"),
+)
 _FEET = "shoes boots clogs flats heels loafers pumps sandals sneakers wedges"
 _LAYERS = "blazer cape cardigan coat jacket"
 _TOPS = "blouse hoodie shirt sweater sweatshirt t-shirt top vest"
 _LEGWEAR = "pants jeans leggings shorts"
 
 _CIHP: dict[str, str | Bands] = {
-    "hat": "hat", "hair": "hair", "gloves": "glove", "sunglasses glasses": "sunglasses", _TOPS: "upper-clothes",
-    "dress": "dress", _LAYERS: "coat", "socks stockings tights": "socks", _LEGWEAR: "pants", "scarf": "scarf",
-    "skirt": "skirt", "skin": _SKIN, _FEET: "*-shoe", "bag purse wallet": "background",
-}  # fmt: skip
+    "hat": "hat",
+    "hair": "hair",
+    "gloves": "glove",
+    "sunglasses glasses": "sunglasses",
+    _TOPS: "upper-clothes",
+    "dress": "dress",
+    _LAYERS: "coat",
+    "socks stockings tights": "socks",
+    _LEGWEAR: "pants",
+    "scarf": "scarf",
+    "skirt": "skirt",
+    "skin": _SKIN,
+    _FEET: "*-shoe",
+    "bag purse wallet": "background",
+}
 _TABLES: dict[str, dict[str, str | Bands]] = {
     "cihp20": {**_CIHP},
     "lip20": {**_CIHP, "romper jumper": "jumpsuits"},
     "atr18": {
-        "hat": "hat", "hair": "hair", "sunglasses glasses": "sunglasses", f"{_TOPS} {_LAYERS}": "upper-clothes",
-        "skirt": "skirt", _LEGWEAR: "pants", "dress": "dress", "belt": "belt", _FEET: "*-shoe", "skin": _SKIN,
-        "bag purse wallet": "bag", "scarf": "scarf",
+        "hat": "hat",
+        "hair": "hair",
+        "sunglasses glasses": "sunglasses",
+        f"{_TOPS} {_LAYERS}": "upper-clothes",
+        "skirt": "skirt",
+        _LEGWEAR: "pants",
+        "dress": "dress",
+        "belt": "belt",
+        _FEET: "*-shoe",
+        "skin": _SKIN,
+        "bag purse wallet": "bag",
+        "scarf": "scarf",
     },
     "mhp59": {
-        "hat": "cap/hat", "hair": "hair", "skin": _SKIN, "bra swimwear": "bikini/bra", "blazer jacket": "jacket",
-        "t-shirt": "t-shirt", "cardigan hoodie sweater sweatshirt": "sweater", "pants jeans leggings": "pants",
-        "shorts": "shorts", "skirt": "skirt", "stockings tights": "stockings", "socks": "socks", "boots": "*-boot",
-        "clogs flats loafers shoes sneakers": "*-shoe", "heels pumps wedges": "*-highheel", "sandals": "*-sandal",
-        "cape coat": "coat", "dress": "dress", "romper jumper": "jumpsuit", "belt": "belt", "bag purse": "carrybag",
-        "sunglasses": "sunglasses", "glasses": "eyewear", "gloves": "glove", "scarf": "scarf", "wallet": "wallet",
-        "watch": "watch", "bracelet": "wristband", "tie": "tie",
+        "hat": "cap/hat",
+        "hair": "hair",
+        "skin": _SKIN,
+        "bra swimwear": "bikini/bra",
+        "blazer jacket": "jacket",
+        "t-shirt": "t-shirt",
+        "cardigan hoodie sweater sweatshirt": "sweater",
+        "pants jeans leggings": "pants",
+        "shorts": "shorts",
+        "skirt": "skirt",
+        "stockings tights": "stockings",
+        "socks": "socks",
+        "boots": "*-boot",
+        "clogs flats loafers shoes sneakers": "*-shoe",
+        "heels pumps wedges": "*-highheel",
+        "sandals": "*-sandal",
+        "cape coat": "coat",
+        "dress": "dress",
+        "romper jumper": "jumpsuit",
+        "belt": "belt",
+        "bag purse": "carrybag",
+        "sunglasses": "sunglasses",
+        "glasses": "eyewear",
+        "gloves": "glove",
+        "scarf": "scarf",
+        "wallet": "wallet",
+        "watch": "watch",
+        "bracelet": "wristband",
+        "tie": "tie",
         "accessories earrings necklace ring": "other-accessory",
-        "blouse bodysuit intimate shirt top vest": "other-upper", "panties": "other-lower",
+        "blouse bodysuit intimate shirt top vest": "other-upper",
+        "panties": "other-lower",
     },
     "ppp7": {
-        "hat hair sunglasses glasses earrings": "head", f"{_TOPS} {_LAYERS} dress scarf tie necklace": "torso",
-        f"{_LEGWEAR} skirt socks stockings tights": ((0.75, "upper-legs"), (1.0, "lower-legs")), "skin": _PPP_SKIN,
-        _FEET: "lower-legs", "bag purse wallet": "background",
+        "hat hair sunglasses glasses earrings": "head",
+        f"{_TOPS} {_LAYERS} dress scarf tie necklace": "torso",
+        f"{_LEGWEAR} skirt socks stockings tights": ((0.75, "upper-legs"), (1.0, "lower-legs")),
+        "skin": _PPP_SKIN,
+        _FEET: "lower-legs",
+        "bag purse wallet": "background",
     },
-}  # fmt: skip
+}
 
 
 @cache

@@ -112,9 +112,10 @@ def source_split(root: Path, split: str) -> str:
         path = root / f"{name}.txt"
         if not path.is_file():
             raise QanetError(
-                f"no {path.name} in {root}", expected="train.txt and val.txt, so that nobody is in both parts",
+                f"no {path.name} in {root}",
+                expected="train.txt and val.txt, so that nobody is in both parts",
                 got="missing",
-            )  # fmt: skip
+            )
         lists[name] = set(path.read_text().split())
     both = sorted(lists["train"] & lists["val"])
     if both:

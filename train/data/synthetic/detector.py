@@ -29,9 +29,12 @@ class DetectorStyle:
 
 
 def detect(
-    boxes: NDArray[np.float32], visible: NDArray[np.float64], hw: tuple[int, int], style: DetectorStyle,
+    boxes: NDArray[np.float32],
+    visible: NDArray[np.float64],
+    hw: tuple[int, int],
+    style: DetectorStyle,
     rng: np.random.Generator,
-) -> tuple[Rows, NDArray[np.float64]]:  # fmt: skip
+) -> tuple[Rows, NDArray[np.float64]]:
     """Boxes of one scene.
 
     Args:

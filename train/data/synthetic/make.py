@@ -54,9 +54,10 @@ def make(order: Order, progress: Callable[[], object] | None = None) -> dict[str
     """
     if order.format not in LAYOUTS or order.split not in SPLITS or order.scenes < 1:
         raise QanetError(
-            "these scenes cannot be made", expected=f"{', '.join(LAYOUTS)}; {', '.join(SPLITS)}; scenes >= 1",
+            "these scenes cannot be made",
+            expected=f"{', '.join(LAYOUTS)}; {', '.join(SPLITS)}; scenes >= 1",
             got=(order.format, order.split, order.scenes),
-        )  # fmt: skip
+        )
     people = People(order.people, order.split, order.label_set)
     writer = LayoutWriter(
         order.output, LAYOUTS[order.format], order.split, order.scenes, order.format not in SINGLE_PERSON
@@ -114,9 +115,14 @@ def _manifest(order: Order, people: People, used: list[str], overlaps: NDArray[n
         "what": "people cut out of photographs, pasted into another photograph of the same list",
         "backgrounds": "part of a photograph stretched to the scene and blurred; its person is filled with the street "
         "beside it, mirrored; bystanders that the photographs do not mark stay, as background",
-        "format": order.format, "labels": order.label_set.name, "split": order.split, "seed": order.seed,
-        "scenes": dataclasses.asdict(order.style), "detector": dataclasses.asdict(order.detector),
+        "format": order.format,
+        "labels": order.label_set.name,
+        "split": order.split,
+        "seed": order.seed,
+        "scenes": dataclasses.asdict(order.style),
+        "detector": dataclasses.asdict(order.detector),
         "detections_are": "synthetic: true boxes shifted, doubled and missed, and boxes on nobody",
         "score_overlap_rank_correlation": None if np.isnan(correlation) else round(float(correlation), 4),
-        "people_from": f"{people.source}.txt", "photographs": used,
-    }  # fmt: skip
+        "people_from": f"{people.source}.txt",
+        "photographs": used,
+    }

@@ -76,9 +76,13 @@ class _Placed:
 
 
 def compose(
-    draw_person: Callable[[], Cutout], background: NDArray[np.uint8], background_name: str, labels: LabelSet,
-    style: SceneStyle, rng: np.random.Generator,
-) -> Scene:  # fmt: skip
+    draw_person: Callable[[], Cutout],
+    background: NDArray[np.uint8],
+    background_name: str,
+    labels: LabelSet,
+    style: SceneStyle,
+    rng: np.random.Generator,
+) -> Scene:
     """Draw one scene.
 
     Args:
@@ -151,9 +155,7 @@ def resized(person: Cutout, scale: float) -> Cutout:
 
 def mirrored(person: Cutout, labels: LabelSet) -> Cutout:
     """A person in the mirror, left and right classes swapped."""
-    return Cutout(
-        person.name, person.image[:, ::-1], labels.flip_map[person.labels[:, ::-1]], person.mask[:, ::-1]
-    )  # fmt: skip
+    return Cutout(person.name, person.image[:, ::-1], labels.flip_map[person.labels[:, ::-1]], person.mask[:, ::-1])
 
 
 def _paint(canvas: NDArray[np.uint8], one: _Placed, here: tuple[slice, slice], brightness: float) -> None:
@@ -185,9 +187,13 @@ def _canvas(
 
 
 def _with_truth(
-    image: NDArray[np.uint8], category: NDArray[np.uint8], human: NDArray[np.uint8], placed: list[_Placed],
-    visible: NDArray[np.float64], background: str,
-) -> Scene:  # fmt: skip
+    image: NDArray[np.uint8],
+    category: NDArray[np.uint8],
+    human: NDArray[np.uint8],
+    placed: list[_Placed],
+    visible: NDArray[np.float64],
+    background: str,
+) -> Scene:
     """The scene with its parts numbered by person, then by class, and the boxes of what is seen."""
     shown = (human > 0) & (category > 0) & (category != IGNORE)
     codes = np.where(shown, human.astype(np.int32) * 256 + category, 0)
@@ -197,6 +203,13 @@ def _with_truth(
     table = np.column_stack([np.arange(1, len(found) + 1), found % 256, found // 256]).astype(np.int64)
     boxes = [person_box(human == number) for number in range(1, len(placed) + 1)]
     return Scene(
-        image, category, human, numbers[codes], table, np.array(boxes, np.float32).reshape(-1, 4), visible,
-        tuple(one.cutout.name for one in placed), background,
-    )  # fmt: skip
+        image,
+        category,
+        human,
+        numbers[codes],
+        table,
+        np.array(boxes, np.float32).reshape(-1, 4),
+        visible,
+        tuple(one.cutout.name for one in placed),
+        background,
+    )

@@ -26,9 +26,11 @@ class LayoutWriter:
         self.with_people = with_people
         if self.folder.exists() and any(self.folder.iterdir()):
             raise QanetError(
-                f"{self.folder} is not empty", expected="a folder to be made", got="files of another run",
+                f"{self.folder} is not empty",
+                expected="a folder to be made",
+                got="files of another run",
                 next_command="remove it, or choose another --output",
-            )  # fmt: skip
+            )
         check_room(root, scenes * _BYTES_A_SCENE)
         for name in (IMAGES, CATEGORIES, *((HUMANS, PARTS) if with_people else ())):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
@@ -50,20 +52,29 @@ class LayoutWriter:
         height, width = scene.category.shape
         self._images.append({"id": image_id, "file_name": f"{stem}.jpg", "height": height, "width": width})
         for number, (x0, y0, x1, y1) in enumerate(scene.boxes.tolist(), start=1):
-            self._annotations.append({
-                "id": len(self._annotations) + 1, "image_id": image_id, "category_id": PERSON, "iscrowd": 0,
-                "bbox": [x0, y0, x1 - x0, y1 - y0], "area": int(np.count_nonzero(scene.human == number)),
-                "segmentation": [], "parsing_id": number,
-            })  # fmt: skip
+            self._annotations.append(
+                {
+                    "id": len(self._annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": PERSON,
+                    "iscrowd": 0,
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "area": int(np.count_nonzero(scene.human == number)),
+                    "segmentation": [],
+                    "parsing_id": number,
+                }
+            )
         return image_id
 
     def finish(self, detections: list[dict[str, Any]], manifest: dict[str, Any]) -> None:
         """Write the annotation file, the detections and the manifest."""
         name = f"{self.layout.folder}_{self.split}.json"
         document = {
-            "info": {"description": "synthetic scenes"}, "categories": [{"id": PERSON, "name": "person"}],
-            "images": self._images, "annotations": self._annotations,
-        }  # fmt: skip
+            "info": {"description": "synthetic scenes"},
+            "categories": [{"id": PERSON, "name": "person"}],
+            "images": self._images,
+            "annotations": self._annotations,
+        }
         write_text(self.root / "annotations" / name, json.dumps(document))
         write_text(self.root / f"detections_{self.split}.json", json.dumps(detections))
         counts = {"images": len(self._images), "people": len(self._annotations), "detections": len(detections)}
@@ -82,7 +93,11 @@ class LayoutWriter:
 def detections_of(image_id: int, rows: NDArray[np.float64]) -> list[dict[str, Any]]:
     """Boxes (N, 5) x0 y0 x1 y1 score as COCO results."""
     return [
-        {"image_id": image_id, "category_id": PERSON, "bbox": [round(v, 2) for v in (x0, y0, x1 - x0, y1 - y0)],
-         "score": round(score, 4)}
+        {
+            "image_id": image_id,
+            "category_id": PERSON,
+            "bbox": [round(v, 2) for v in (x0, y0, x1 - x0, y1 - y0)],
+            "score": round(score, 4),
+        }
         for x0, y0, x1, y1, score in rows.tolist()
-    ]  # fmt: skip
+    ]
