@@ -33,8 +33,11 @@ import numpy as np
 from qanet.errors import QanetError
 
 HALF_OPERATORS = frozenset(
-    "Add AveragePool Clip Concat Conv ConvTranspose Flatten Gemm HardSigmoid HardSwish Identity LeakyRelu MatMul MaxPool "
-    "Mul Pad Relu Reshape Resize Sigmoid Slice Split Squeeze Sub Tanh Transpose Unsqueeze".split()
+    (
+        *("Add", "AveragePool", "Clip", "Concat", "Conv", "ConvTranspose", "Flatten", "Gemm", "HardSigmoid"),
+        *("HardSwish", "Identity", "LeakyRelu", "MatMul", "MaxPool", "Mul", "Pad", "Relu", "Reshape", "Resize"),
+        *("Sigmoid", "Slice", "Split", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze"),
+    )
 )
 FP16_BOUND = 32752.0  # half of FP16's end: other images than those of the calibration may go further
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
