@@ -6,7 +6,7 @@ from pathlib import Path
 
 from qanet.benchmarks.compare.verdict import RESOLUTION
 from qanet.bundle import OPTIONAL_PRECISIONS, PRECISIONS
-from qanet.cli.commandline import command_parser
+from qanet.commandline import command_parser
 from qanet.datasets import DATA_FORMATS
 from qanet.errors import QanetError
 from qanet.metrics import PROTOCOLS

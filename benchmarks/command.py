@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from qanet.benchmarks.targets.timed import baseline_target, build_targets
 from qanet.benchmarks.targets.variants import Variant, list_variants, model_names, without_lacking
 from qanet.benchmarks.video.command import run_video
 from qanet.bundle import Bundle, open_bundle
-from qanet.cli.commandline import note
+from qanet.commandline import note
 from qanet.errors import QanetError
 from qanet.runtime.detectors.choice import open_detector
 from qanet.runtime.parser import Parser
@@ -33,18 +33,9 @@ from qanet.runtime.video.sources.open import open_source
 _CHECK_CROPS = 32
 
 
-def main(
-    argv: Sequence[str],
-    *,
-    open_baseline: Callable[..., Any] | None = None,
-    graph_size: Callable[[bytes], dict[str, int]] | None = None,
-) -> int:
-    """Entry point; exit code 0, 1 when no variant could be timed or a comparison found a regression, 130 after Ctrl-C.
-
-    Args:
-        open_baseline: qanet.export.baseline.parser.open_baseline, from the command table.
-        graph_size: qanet.export.size.graph_size, from the command table.
-    """
+def main(argv: Sequence[str]) -> int:
+    """Entry point; exit code 0, 1 when no variant could be timed or a comparison found a regression, 130 after
+    Ctrl-C."""
     args = parse_arguments(argv)
     if args.compare:
         old, new = args.compare
@@ -61,12 +52,12 @@ def main(
     engines = {label: engine for one in checked.values() for label, engine in one.engines.items()}
     accuracy = measure_accuracies(variants, engines, data, args.protocol, args.images, note) if data else {}
     targets, parsers = build_targets(variants, engines, samples)
-    refusals = _add_baselines(args, open_baseline, variants, parsers, samples, targets)
+    refusals = _add_baselines(args, variants, parsers, samples, targets)
     session = harness.Session([])
     if parsers:
         note(f"warming up and timing {len(targets)} targets for {args.duration:g} s")
         session = harness.run(targets, args.duration, args.rounds)
-    passes = Passes(args, variants, engines, parsers, samples, session, graph_size)
+    passes = Passes(args, variants, engines, parsers, samples, session)
     parts = _parts(args, bundles, variants, facts, samples, checked)
     parts["accuracy"] = accuracy
     if parse_summary is not None:
@@ -90,7 +81,6 @@ def main(
 
 def _add_baselines(
     args: argparse.Namespace,
-    open_baseline: Callable[..., Any] | None,
     variants: Sequence[Variant],
     parsers: dict[str, Parser],
     samples: dict[str, SampleSet],
@@ -99,14 +89,12 @@ def _add_baselines(
     """Add a model's PyTorch form to the targets; a sentence for each that may not be timed."""
     if not args.baseline or not parsers:
         return []
-    if open_baseline is None:
-        raise QanetError("nobody handed over the PyTorch form", next_command="qanet benchmark NAME.qanet --baseline")
     refusals = []
     for model in dict.fromkeys(variant.model for variant in variants):
         fp32 = [v for v in variants if (v.model, v.precision, v.tail) == (model, "fp32", "kernel")]
         ours = next((parsers[v.label] for v in fp32 if v.label in parsers), None)
         bundle = next(v.bundle for v in variants if v.model == model)
-        parse, reason = open_checked(open_baseline, bundle, args.threads, ours, samples[model].samples[0])
+        parse, reason = open_checked(bundle, args.threads, ours, samples[model].samples[0])
         if ours is not None:
             ours.times.samples_ms.clear()
         if parse is None:

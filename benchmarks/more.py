@@ -26,7 +26,8 @@ from qanet.benchmarks.targets.sweeps import sweep_targets, sweeps_of
 from qanet.benchmarks.targets.timed import batches, parser_target
 from qanet.benchmarks.targets.variants import Variant
 from qanet.benchmarks.targets.video import PipelineTarget
-from qanet.cli.commandline import note
+from qanet.commandline import note
+from qanet.export.size import graph_size
 from qanet.runtime.detectors.choice import open_detector
 from qanet.runtime.engines.base import Engine
 from qanet.runtime.parser import Parser
@@ -48,9 +49,7 @@ class Passes:
         parsers: Mapping[str, Parser],
         samples: Mapping[str, SampleSet],
         session: harness.Session,
-        graph_size: Callable[[bytes], dict[str, int]] | None = None,
     ):
-        self._graph_size = graph_size
         self.args, self.engines, self.parsers, self.samples, self.session = args, engines, parsers, samples, session
         self.variants = [variant for variant in variants if variant.label in engines]
         self.warnings: list[str] = []
@@ -136,10 +135,7 @@ class Passes:
         parts["energy"] = measure_energy(targets, self.args.energy_seconds, place)
 
     def _micro(self, parts: dict[str, Any], sessions: dict[str, harness.Session]) -> None:
-        count = self._graph_size or (lambda data: {"multiply_adds": 0})
-        targets, pieces = plan_pieces(
-            self.variants, self.engines, self.samples, lambda v: count(v.bundle.graph(v.precision))["multiply_adds"]
-        )
+        targets, pieces = plan_pieces(self.variants, self.engines, self.samples, _multiply_adds)
         session = harness.run(targets, rounds=_MICRO_ROUNDS)
         moved = copy_bytes_per_second()
         rates = {p: multiply_adds_per_second(p, self.args.threads) for p in {v.precision for v in self.variants}}
@@ -175,3 +171,7 @@ class Passes:
     def _note_interrupt(self, session: harness.Session) -> None:
         if session.interrupted:
             raise KeyboardInterrupt
+
+
+def _multiply_adds(variant: Variant) -> int:
+    return graph_size(variant.bundle.graph(variant.precision))["multiply_adds"]

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.cli.commandline import command_parser, emit, note, table
 from qanet.coco.annotations import Document, read_annotation_file
 from qanet.coco.evaluation import MaskTruth, ap_title
 from qanet.coco.probabilities import ARRAY, count_maps, stream_maps
 from qanet.coco.rescoring import Scored, score_results
 from qanet.coco.results import stream_results, write_results
+from qanet.commandline import command_parser, emit, note, table
 from qanet.errors import QanetError
 from qanet.metrics.curves import rank_correlation
 from qanet.quality import MASK_THRESHOLD, QAM_WEIGHTS

@@ -15,13 +15,15 @@ from qanet.calib.quantize import NARROW_TYPES, int8_of_this_cpu, write_quantised
 from qanet.calib.ranges import DEFAULT_PERCENTILE, METHODS
 from qanet.calib.scales import Scales, load_scales
 from qanet.calib.search import HEADER, METRICS, Found, rows
-from qanet.cli.commandline import command_parser, emit, note, table
+from qanet.commandline import command_parser, emit, note, table
 from qanet.errors import QanetError
 from qanet.labels import PERSON_BOX1
 from qanet.runtime.answers.ask import answers_missing
 from qanet.runtime.answers.judge import TOLERANCES
 from qanet.runtime.answers.known import renew_answers
 from qanet.runtime.answers.reference import exact_outputs
+from qanet.runtime.crops import people_crops
+from qanet.runtime.evaluate import open_accuracy
 
 
 def quantize_bundle(bundle: Bundle, precision: str = "int8") -> None:
@@ -135,12 +137,11 @@ def _checked(argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def main(argv: Sequence[str], *, open_crops: Callable[..., Any], open_accuracy: Callable[..., Any]) -> int:
-    """Entry point; `open_crops` (qanet.runtime.crops.people_crops) and `open_accuracy`
-    (qanet.benchmarks.accuracy.graph.open_accuracy) are handed over by the command table."""
+def main(argv: Sequence[str]) -> int:
+    """Entry point."""
     args = _checked(argv)
     source = open_bundle(args.model)
-    scales, how = _scales(args, source, open_crops)
+    scales, how = _scales(args, source)
     bundle = writable_copy(source, Path(args.output) if args.output else None)  # when nothing can be refused any more
     write_scales(bundle, scales)
     note(f"scales {how}")
@@ -152,21 +153,21 @@ def main(argv: Sequence[str], *, open_crops: Callable[..., Any], open_accuracy: 
     }
     text = f"wrote scales.json and model.int8.onnx into {bundle.path}\nnext: qanet build {bundle.path}"
     if args.budget is not None:
-        found = _search(args, bundle, scales, open_accuracy)
+        found = _search(args, bundle, scales)
         document["search"] = dataclasses.asdict(found)
         text = f"{_search_text(found)}\n\n{text}"
     emit(args.json, document, text)
     return 0
 
 
-def _scales(args: argparse.Namespace, bundle: Bundle, open_crops: Callable[..., Any]) -> tuple[Scales, str]:
+def _scales(args: argparse.Namespace, bundle: Bundle) -> tuple[Scales, str]:
     """The scales that were asked for, and where they come from."""
     if args.scales:
         return adopted_scales(bundle, Path(args.scales)), f"of {Path(args.scales).name}"
     from tqdm import tqdm
 
     detects = bundle.labels == PERSON_BOX1  # looks at whole images
-    crops = open_crops(Path(args.data), bundle.input_hw, args.crops, **({"whole": True} if detects else {}))
+    crops = people_crops(Path(args.data), bundle.input_hw, args.crops, whole=detects)
     with tqdm(total=crops.expected, unit="crop", desc="calibrate", disable=args.json or None) as bar:
         scales, is_cached = calibrate_bundle(
             bundle, crops, args.method, lambda _: bar.update() and None, percentile=args.percentile
@@ -174,7 +175,7 @@ def _scales(args: argparse.Namespace, bundle: Bundle, open_crops: Callable[..., 
     return scales, f"by {scales.method} over {scales.crops} crops{', the network run before' if is_cached else ''}"
 
 
-def _search(args: argparse.Namespace, bundle: Bundle, scales: Scales, open_accuracy: Callable[..., Any]) -> Found:
+def _search(args: argparse.Namespace, bundle: Bundle, scales: Scales) -> Found:
     from tqdm import tqdm
 
     measure, digest = open_accuracy(bundle, Path(args.data), args.images, args.threads)

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from qanet.__main__ import resolve
 from qanet.bundle import Bundle, open_bundle
 from qanet.calib.cache import CropSpool
 from qanet.calib.calibrate import calibrate
@@ -28,11 +27,12 @@ from qanet.calib.graph import load_model
 from qanet.calib.latency import network_latency_ms
 from qanet.calib.observe import crop_shape, each_crop
 from qanet.calib.quantize import int8_of_this_cpu, write_quantised
-from qanet.cli.commandline import command_parser, emit, note, run_module, table
-from qanet.cpu_features import sums_saturate
+from qanet.commandline import command_parser, emit, note, run_module, table
+from qanet.cpu import sums_saturate
 from qanet.errors import QanetError
 from qanet.files import write_bytes
 from qanet.runtime.crops import people_crops
+from qanet.runtime.evaluate import open_accuracy
 
 _HEADER = ("graph", "mIoU", "pixel acc.", "rank corr.", "MB", "Q/DQ nodes", "OpenVINO ms", "made in s", "TensorRT-RTX")
 
@@ -65,7 +65,6 @@ def main(argv: Sequence[str]) -> int:
     others = {name: path.read_bytes() for name, path in map(_other, args.graph)}
     measure = None
     if args.images:
-        open_accuracy = resolve("qanet.benchmarks.accuracy.graph:open_accuracy")
         measure, _ = open_accuracy(bundle, Path(args.data), args.images, args.threads)
     fp32 = bundle.graph("fp32")
     made, seconds = _make(bundle, fp32, args) if args.crops else ({}, {})

@@ -19,7 +19,7 @@ from qanet.bundle import NO_VNNI
 from qanet.calib.placement import Placement, place
 from qanet.calib.ranges import INT8_LEVELS
 from qanet.calib.scales import Scales
-from qanet.cpu_features import sums_saturate
+from qanet.cpu import sums_saturate
 from qanet.errors import QanetError
 
 # A runtime may turn a float bias into int32 steps of activation scale x weight scale (ONNX Runtime does, on its own),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from qanet.bundle import SUFFIX, Bundle, create
 from qanet.bundle.half_weights import with_half_weights
-from qanet.cli.commandline import command_parser, emit, note
+from qanet.commandline import command_parser, emit, note
 from qanet.errors import QanetError
 from qanet.labels import PERSON_BOX1
 from qanet.quality import QAM_WEIGHTS

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qanet.bundle import Bundle, open_bundle
-from qanet.cli.commandline import CommandParser, run_module
+from qanet.commandline import CommandParser, run_module
 from qanet.errors import QanetError
 from qanet.labels import PERSON_BOX1
 from qanet.runtime.answers.known import FILE as ANSWERS

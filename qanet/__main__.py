@@ -1,12 +1,12 @@
-"""The command: a table of names to functions, each imported only when it is called."""
+"""The command: a table of names to modules, each imported only when it is called."""
 
 import difflib
 import importlib
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from qanet._version import __version__
@@ -15,70 +15,29 @@ from qanet.errors import QanetError, QanetWarning
 
 @dataclass(frozen=True)
 class Command:
-    """Where a subcommand lives, and the callables of other rooms that it is handed: rooms do not import each other."""
+    """Where a subcommand lives: a module whose `main` takes its arguments."""
 
-    target: str  # "module:function"
+    module: str
     summary: str
-    uses: dict[str, str] = field(default_factory=dict)  # keyword argument -> "module:function"
 
 
 COMMANDS = {
-    "doctor": Command(
-        "qanet.cli.doctor:main",
-        "what this machine can run, what is missing, and whether its engines answer rightly",
-        {"prove": "qanet.export.building.prove:prove"},
-    ),
-    "check": Command("qanet.cli.check_data:main", "walk a data set, name its broken files, count its classes"),
-    "train": Command("qanet.train.command:main", "train a recipe; resumes where it stopped"),
-    "val": Command(
-        "qanet.benchmarks.val.command:main",
-        "accuracy of a bundle or a checkpoint on a data set",
-        {"open_checkpoint": "qanet.export.command:bundle_of_checkpoint"},
-    ),
-    "export": Command("qanet.export.command:main", "checkpoint to a bundle with one ONNX graph"),
-    "calibrate": Command(
-        "qanet.calib.command:main",
-        "INT8 scales from images of people",
-        {
-            "open_crops": "qanet.runtime.crops:people_crops",
-            "open_accuracy": "qanet.benchmarks.accuracy.graph:open_accuracy",
-        },
-    ),
-    "qat": Command("qanet.train.qat:main", "fine-tune a calibrated network with fake quantisation"),
-    "build": Command("qanet.export.building.command:main", "typed graphs and engines for a target, each proved"),
-    "parse": Command("qanet.runtime.cli.command:main", "parse the people of a video, an image or a folder"),
+    "doctor": Command("qanet.cli.doctor", "what this machine can run, and whether its engines answer rightly"),
+    "check": Command("qanet.cli.check_data", "walk a data set, name its broken files, count its classes"),
+    "train": Command("qanet.train.command", "train a recipe; resumes where it stopped"),
+    "val": Command("qanet.benchmarks.val.command", "accuracy of a bundle or a checkpoint on a data set"),
+    "export": Command("qanet.export.command", "checkpoint to a bundle with one ONNX graph"),
+    "calibrate": Command("qanet.calib.command", "INT8 scales from images of people"),
+    "qat": Command("qanet.train.qat", "fine-tune a calibrated network with fake quantisation"),
+    "build": Command("qanet.export.building.command", "typed graphs and engines for a target, each proved"),
+    "parse": Command("qanet.runtime.cli.command", "parse the people of a video, an image or a folder"),
     "benchmark": Command(
-        "qanet.benchmarks.command:main",
-        "latency against accuracy, with an HTML report; verdicts on two results",
-        {"open_baseline": "qanet.export.baseline.parser:open_baseline", "graph_size": "qanet.export.size:graph_size"},
+        "qanet.benchmarks.command", "latency against accuracy, with an HTML report; verdicts on two results"
     ),
-    "masks": Command("qanet.runtime.masks:main", "instance masks of people as COCO results, scored by QAM"),
-    "rescore": Command("qanet.benchmarks.rescore:main", "rank the masks of a Mask R-CNN again by their quality (QAM)"),
-    "inspect": Command(
-        "qanet.cli.inspect:main",
-        "what a bundle, a checkpoint or a recipe is, how large, and what it runs on",
-        {
-            "describe_network": "qanet.train.weights.describe:describe_network",
-            "graph_size": "qanet.export.size:graph_size",
-        },
-    ),
+    "masks": Command("qanet.runtime.masks", "instance masks of people as COCO results, scored by QAM"),
+    "rescore": Command("qanet.benchmarks.rescore", "rank the masks of a Mask R-CNN again by their quality (QAM)"),
+    "inspect": Command("qanet.cli.inspect", "contents, size and engines of a bundle, a checkpoint or a recipe"),
 }
-
-
-def resolve(target: str) -> Callable[..., Any]:
-    """Import "module:function"."""
-    module, _, name = target.partition(":")
-    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    return function
-
-
-def _lazily(target: str) -> Callable[..., Any]:
-    """A callable that imports its target when it is called, not before."""
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return resolve(target)(*args, **kwargs)
-
-    return call
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -102,8 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 expected=f"one of {', '.join(COMMANDS)}",
                 next_command=f"qanet {near[0] if near else '--help'}",
             )
-        uses = {name: _lazily(target) for name, target in command.uses.items()}
-        code = int(resolve(command.target)(arguments[1:], **uses) or 0)
+        code = int(importlib.import_module(command.module).main(arguments[1:]) or 0)
         sys.stdout.flush()  # a reader that went away (qanet ... | head) is noticed here, not when Python exits
         return code
     except QanetError as error:

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.bundle import Bundle, open_bundle
-from qanet.cli.commandline import command_parser, emit, note, table
 from qanet.coco.annotations import Document, file_name, person_category, read_annotation_file, usable_people
 from qanet.coco.evaluation import MaskTruth, ap_title
 from qanet.coco.results import Result, write_results
+from qanet.commandline import command_parser, emit, note, table
 from qanet.datasets.decoding import decode_image, require_size
 from qanet.datasets.detections import read_detections
 from qanet.errors import QanetError

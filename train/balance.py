@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from qanet.cli.commandline import CommandParser, run_module
+from qanet.commandline import CommandParser, run_module
 from qanet.datasets import DATA_FORMATS, DataSet, open_dataset
 from qanet.errors import QanetError
 from qanet.train.weights.checkpoint import load_weights, save_weights

@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from qanet.cli.commandline import command_parser, emit, note
 from qanet.coco.people import open_train_and_val
+from qanet.commandline import command_parser, emit, note
 from qanet.datasets import DATA_FORMATS, DataSet, open_dataset, splits_of
 from qanet.errors import QanetError
 from qanet.labels import PERSON1, PERSON_BOX1

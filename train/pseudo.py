@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qanet.cli.commandline import CommandParser, run_module
+from qanet.commandline import CommandParser, run_module
 from qanet.datasets import person_box
 from qanet.datasets.decoding import decode_ids
 from qanet.datasets.photo_folder import photos_of, split_names

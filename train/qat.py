@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from qanet.bundle import Bundle, open_bundle
-from qanet.cli.commandline import command_parser, emit, note
+from qanet.commandline import command_parser, emit, note
 from qanet.datasets import DATA_FORMATS, DataSet, open_dataset, splits_of
 from qanet.errors import QanetError
 from qanet.train.loop.trainer import Trainer

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from qanet.cli.commandline import CommandParser, run_module
+from qanet.commandline import CommandParser, run_module
 from qanet.datasets import DataSet, open_dataset
 from qanet.errors import QanetError
 from qanet.geometry import box_to_image, crop_boxes, resample, resample_labels

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from qanet.benchmarks.compare.results import compare_results, read_results
-from qanet.cli.commandline import table
+from qanet.commandline import table
 from qanet.errors import QanetError
 
 

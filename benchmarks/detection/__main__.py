@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from qanet.benchmarks.detection.measure import Question, compare, report
 from qanet.bundle import PRECISIONS, open_bundle
-from qanet.cli.commandline import CommandParser, emit, note, run_module
+from qanet.commandline import CommandParser, emit, note, run_module
 from qanet.errors import QanetError
 from qanet.runtime.detectors.base import Detector
 from qanet.runtime.detectors.onnx import OnnxDetector

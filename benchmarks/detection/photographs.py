@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.bundle import PRECISIONS, open_bundle
-from qanet.cli.commandline import CommandParser, emit, run_module
+from qanet.commandline import CommandParser, emit, run_module
 from qanet.errors import QanetError
 from qanet.images import read_image
 from qanet.metrics.detection import DetectedImage, at_threshold, average_precision, bootstrapped_precisions

@@ -9,21 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from qanet.__main__ import resolve
 from qanet.benchmarks import machine
 from qanet.benchmarks.families.measure import Plan, measure_family
 from qanet.benchmarks.families.table import markdown
 from qanet.benchmarks.output.document import describe_input
 from qanet.benchmarks.targets.samples import collect, recrop
 from qanet.bundle import OPTIONAL_PRECISIONS, PRECISIONS, open_bundle
-from qanet.cli.commandline import CommandParser, command_parser, note, run_module
+from qanet.commandline import CommandParser, command_parser, note, run_module
 from qanet.errors import QanetError
 from qanet.files import write_text
 from qanet.runtime.detectors.choice import open_detector
 from qanet.runtime.parser import TAILS
 from qanet.runtime.video.sources.open import open_source
-
-_BASELINE = "qanet.export.baseline.parser:open_baseline"
 
 
 def _arguments() -> CommandParser:
@@ -95,8 +92,8 @@ def _plan(args: Any) -> Plan:
     for name in ("network_seconds", "frame_seconds"):
         if not 0 < getattr(args, name) < float("inf"):
             raise QanetError(f"bad --{name.replace('_', '-')}", expected="seconds above 0", got=getattr(args, name))
-    opened = resolve(_BASELINE) if args.baseline else None
-    return Plan(precisions, tails, args.network_seconds, args.frame_seconds, args.threads, opened, args.processor_time)
+    seconds = args.network_seconds, args.frame_seconds
+    return Plan(precisions, tails, *seconds, args.threads, args.baseline, args.processor_time)
 
 
 def _names(option: str, text: str, known: Sequence[str]) -> list[str]:

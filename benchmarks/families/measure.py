@@ -4,7 +4,7 @@
 has rounds of its own, and what is compared, its precisions and its tails, still shares them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,6 @@ from qanet.runtime.parser import Parser
 _CHECK_CROPS = 4  # a ResNet-50c takes half a second a crop
 _MEDIAN = percentile_statistic(50)
 
-OpenBaseline = Callable[[Bundle, int | None], Any]
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -41,7 +39,7 @@ class Plan:
     network_s: float
     frame_s: float
     threads: int | None = None
-    open_baseline: OpenBaseline | None = None
+    with_baseline: bool = False
     processor_time: bool = False
 
 
@@ -111,11 +109,11 @@ def _baseline(
     refused: dict[str, str | None],
 ) -> list[harness.Target]:
     """The PyTorch form as a target; none, and the reason noted, where it may not be timed."""
-    if plan.open_baseline is None:
+    if not plan.with_baseline:
         return []
     ours = next((v for v in timed if (v.precision, v.tail) == ("fp32", "kernel")), None)
     parser = None if ours is None else Parser(bundle, checked.engines[ours.label], ours.tail)
-    parse, reason = open_checked(plan.open_baseline, bundle, plan.threads, parser, samples.samples[0])
+    parse, reason = open_checked(bundle, plan.threads, parser, samples.samples[0])
     if parse is None:
         refused[f"{bundle.name} in PyTorch"] = reason
         return []

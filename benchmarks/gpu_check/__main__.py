@@ -17,7 +17,7 @@ from qanet.benchmarks.gpu_check import text
 from qanet.benchmarks.gpu_check.gpu import find_gpu
 from qanet.benchmarks.gpu_check.steps import Runner, Step, answer_line, in_own_process, run_command, run_step
 from qanet.bundle import PRECISIONS
-from qanet.cli.commandline import CommandParser, command_parser, emit, note, run_module
+from qanet.commandline import CommandParser, command_parser, emit, note, run_module
 from qanet.errors import QanetError
 from qanet.files import write_text
 

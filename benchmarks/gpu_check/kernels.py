@@ -5,7 +5,6 @@ caches filled with something else before; "warm": calls in a row, a call's share
 without: logits (or the frame under the boxes) read once and labels (or crops) written once, as fast as a large copy.
 """
 
-import importlib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 from qanet import quality
 from qanet.benchmarks.statistics import summarize
 from qanet.benchmarks.tail.cases import Case, all_cases
-from qanet.benchmarks.tail.forms import BASELINE, difference
+from qanet.benchmarks.tail.forms import difference
 from qanet.geometry import crop_boxes, crop_people
 from qanet.quality import PixelScores
 from qanet.runtime.cuda.crop import crop_launch
@@ -165,7 +164,8 @@ def _compare_with_torch(case: Case, rows: list[dict[str, Any]], repeats: int) ->
 
 def _torch_ms(case: Case, repeats: int) -> float:
     """Median of the straightforward PyTorch form on the GPU, logits there before and labels left there."""
-    baseline = importlib.import_module(BASELINE.partition(":")[0])
+    from qanet.export.baseline import tail as baseline
+
     torch = baseline.torch
     if not torch.cuda.is_available():
         raise RuntimeError(f"PyTorch {torch.__version__} has no CUDA here")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from qanet.cli.commandline import table
+from qanet.commandline import table
 
 
 def render(document: dict[str, Any]) -> str:

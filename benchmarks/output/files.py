@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qanet.benchmarks.output.tables import more_tables
-from qanet.cli.commandline import table
+from qanet.commandline import table
 from qanet.files import write_text
 
 _FIGURES = ("n", "p50", "p90", "p95", "p99", "max", "mean", "mad")

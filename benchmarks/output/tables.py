@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from qanet.cli.commandline import table
+from qanet.commandline import table
 
 _ACCURACIES = ("miou", "pixel_accuracy", "ap_p", "ap_r", "rank_correlation_quality", "ece_quality")
 

@@ -9,12 +9,12 @@ from qanet._version import __version__
 from qanet.benchmarks.quality.collect import parse_images
 from qanet.benchmarks.quality.page import page, reliability_charts, text
 from qanet.benchmarks.quality.study import evaluate, plan
-from qanet.benchmarks.val.evaluate import is_synthetic, plain
-from qanet.cli.commandline import CommandParser, command_parser, emit, run_module
+from qanet.commandline import CommandParser, command_parser, emit, run_module
 from qanet.datasets import DATA_FORMATS, DataSet, default_split, open_dataset, read_detections
 from qanet.errors import QanetError
 from qanet.files import write_text
 from qanet.metrics import PROTOCOLS
+from qanet.runtime.evaluate import is_synthetic, plain
 from qanet.runtime.parser import Parser, load
 
 

@@ -7,7 +7,7 @@ from qanet.benchmarks.quality import charts
 from qanet.benchmarks.quality.study import CLAIMED_AP_R_GAIN, GRID_IOU, GRID_PIXEL
 from qanet.benchmarks.report.markup import Safe, facts, join, paragraph, section, table, tag
 from qanet.benchmarks.report.style import CSS
-from qanet.cli.commandline import table as text_table
+from qanet.commandline import table as text_table
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # nothing may be fetched, whatever a name in the data says
 _NAMES = {

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.cli.commandline import command_parser, emit, run_module
+from qanet.commandline import command_parser, emit, run_module
 from qanet.errors import QanetError
 from qanet.metrics import PROTOCOLS, ParsingEvaluator, Prediction, Truth
 

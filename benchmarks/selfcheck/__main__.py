@@ -16,7 +16,7 @@ from qanet.benchmarks.selfcheck.overhead import LIMIT_US, measure_overhead
 from qanet.benchmarks.selfcheck.program import AGREEMENT, compare_with_program
 from qanet.benchmarks.selfcheck.repeats import same_rounds, separate_runs
 from qanet.bundle import open_bundle
-from qanet.cli.commandline import CommandParser, command_parser, note, run_module, table
+from qanet.commandline import CommandParser, command_parser, note, run_module, table
 from qanet.errors import QanetError
 
 PARTS = ("overhead", "program", "separate", "rounds")

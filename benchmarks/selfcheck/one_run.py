@@ -20,7 +20,7 @@ from qanet.benchmarks.output.document import SCHEMA_VERSION, describe_target, de
 from qanet.benchmarks.targets.timed import engine_target
 from qanet.benchmarks.targets.variants import list_variants
 from qanet.bundle import Bundle, open_bundle
-from qanet.cli.commandline import run_module
+from qanet.commandline import run_module
 from qanet.errors import QanetError
 from qanet.runtime.engines.base import Engine
 from qanet.runtime.engines.select import open_engine

@@ -11,7 +11,7 @@ from typing import Any
 from qanet.benchmarks.soak.looped import Looped
 from qanet.benchmarks.soak.process import Reading, Watch, read_process
 from qanet.benchmarks.soak.verdict import Limits, judge
-from qanet.cli.commandline import CommandParser, command_parser, emit, note, run_module
+from qanet.commandline import CommandParser, command_parser, emit, note, run_module
 from qanet.errors import QanetError
 from qanet.files import write_text
 from qanet.runtime.detectors.choice import open_detector

@@ -12,7 +12,7 @@ from qanet.benchmarks.tail.cases import Case, all_cases
 from qanet.benchmarks.tail.forms import BASELINE, Form, find_forms
 from qanet.benchmarks.tail.measure import measure_case, sweeps
 from qanet.benchmarks.tail.memory import copy_bandwidth
-from qanet.cli.commandline import CommandParser, command_parser, emit, note, run_module, table
+from qanet.commandline import CommandParser, command_parser, emit, note, run_module, table
 from qanet.errors import QanetError
 
 GROUPS = ("people", "area", "image", "classes")

@@ -13,7 +13,7 @@ from qanet.quality import PixelScores
 from qanet.runtime.pixel_score import BACKENDS
 from qanet.runtime.pixel_score import pixel_score as tail
 
-BASELINE = "qanet.export.baseline.tail:pixel_score"  # PyTorch, as the official code computes it; needs the export extra
+BASELINE = "torch"  # PyTorch, as the official code computes it; needs the export extra
 LABELS_MAY_DIFFER = 1e-5  # share of a region's pixels: ties that rounding decides
 SCORES_MAY_DIFFER = 1e-4
 
@@ -25,7 +25,7 @@ class Form:
     Attributes:
         name: "numpy", "native", ...; "baseline".
         backend: of `qanet.runtime.pixel_score`; "" for a function of its own.
-        target: "module:function" of that function, imported when it is first called.
+        target: BASELINE, or "module:function" of another function, imported when it is first called.
     """
 
     name: str
@@ -36,6 +36,10 @@ class Form:
         """Labels and scores for the keyword arguments of a case."""
         if self.backend:
             return tail(**arguments, backend=self.backend)
+        if self.target == BASELINE:
+            from qanet.export.baseline.tail import pixel_score
+
+            return pixel_score(**arguments)
         module, _, name = self.target.partition(":")
         scored: PixelScores = getattr(importlib.import_module(module), name)(**arguments)
         return scored

@@ -15,22 +15,19 @@ Parse = Callable[[Any, Any, Any], Any]  # image, boxes, box scores to (labels wi
 
 
 def open_checked(
-    open_baseline: Callable[[Bundle, int | None], Parse],
-    bundle: Bundle,
-    threads: int | None,
-    parser: Parser | None,
-    sample: Sample,
+    bundle: Bundle, threads: int | None, parser: Parser | None, sample: Sample
 ) -> tuple[Parse | None, str]:
     """The baseline of a bundle, or None and the reason.
 
     Args:
-        open_baseline: see `qanet.export.baseline.parser.open_baseline`.
         parser: our FP32 parser, kernel tail; None where none may be timed, and then neither may the baseline.
         sample: the frame to compare on.
     """
     if parser is None:
         return None, "there is no FP32 parser to check it against"
     try:
+        from qanet.export.baseline.parser import open_baseline  # imports torch
+
         parse = open_baseline(bundle, threads)
         scored, quality = parse(sample.image, sample.found.boxes, sample.found.scores)
     except (QanetError, RuntimeError, ImportError) as error:

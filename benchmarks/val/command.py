@@ -7,20 +7,19 @@ pixels count for nothing.
 
 import argparse
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from qanet.benchmarks.val.evaluate import evaluate, is_synthetic, plain
-from qanet.benchmarks.val.tagged import choose_tags
 from qanet.benchmarks.val.text import save_card, val_text
 from qanet.bundle import Bundle, open_bundle
-from qanet.cli.commandline import command_parser, emit, note
-from qanet.cpu_features import cpu_features
+from qanet.commandline import command_parser, emit, note
+from qanet.cpu import cpu_features
 from qanet.datasets import DATA_FORMATS, default_split, open_dataset, read_detections
 from qanet.errors import QanetError
 from qanet.metrics import PROTOCOLS
 from qanet.runtime.engines.base import graph_name
+from qanet.runtime.evaluate import choose_tags, evaluate, is_synthetic, plain
 from qanet.runtime.parser import load
 
 
@@ -51,8 +50,8 @@ def _numbers(text: str) -> tuple[float, ...]:
     return tuple(float(word) for word in text.split(","))
 
 
-def main(argv: Sequence[str], *, open_checkpoint: Callable[..., Bundle]) -> int:
-    """Entry point; `open_checkpoint` is qanet.export.command.bundle_of_checkpoint, from the command table."""
+def main(argv: Sequence[str]) -> int:
+    """Entry point."""
     args = _arguments().parse_args(argv)
     if args.weights is not None and (len(args.weights) != 3 or sum(args.weights) <= 0 or min(args.weights) < 0):
         raise QanetError("bad --weights", expected="three exponents such as 1,0.5,3", got=args.weights)
@@ -67,8 +66,10 @@ def main(argv: Sequence[str], *, open_checkpoint: Callable[..., Bundle]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         path: Path = Path(args.model)
         if path.suffix == ".safetensors":
+            from qanet.export.command import bundle_of_checkpoint  # imports torch
+
             note("exporting the checkpoint first: what is measured is the graph")
-            path = open_checkpoint(path, Path(folder) / f"{path.stem}.qanet").path
+            path = bundle_of_checkpoint(path, Path(folder) / f"{path.stem}.qanet").path
         bundle = open_bundle(str(path))
         document = _measure(args, bundle)
         if args.save:

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from qanet.benchmarks.val.tagged import ANNOTATION
 from qanet.bundle import Bundle
-from qanet.cli.commandline import table
+from qanet.commandline import table
+from qanet.runtime.evaluate import ANNOTATION
 
 SHOWN = (
     ("miou", "mIoU"),

@@ -9,7 +9,7 @@ from qanet.benchmarks.harness.memory import PeakMemory
 from qanet.benchmarks.video.first_result import first_result
 from qanet.benchmarks.video.measure import Run, figures, run_once, warm_up
 from qanet.benchmarks.video.networks import NetworkClock, start_other_pools
-from qanet.cli.commandline import emit, note, table
+from qanet.commandline import emit, note, table
 from qanet.errors import QanetError
 from qanet.runtime.detectors.choice import open_detector
 from qanet.runtime.parser import Parser, load

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from qanet.bundle import OPTIONAL_PRECISIONS, PRECISIONS
-from qanet.cli.commandline import command_parser
+from qanet.commandline import command_parser
 from qanet.errors import QanetError
 from qanet.export.engines.tensorrt_options import HARDWARE_LEVELS, SHARED_CACHE, Options, low_memory
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from qanet.bundle import Bundle, open_bundle, safe_name, writable_copy
-from qanet.cli.commandline import emit, note, table
-from qanet.cpu_features import sums_saturate
+from qanet.commandline import emit, note, table
+from qanet.cpu import sums_saturate
 from qanet.errors import QanetError
 from qanet.export.building.arguments import build_parser, engine_options, precisions_of, runtimes_of
 from qanet.export.building.asking import complete_answers, runs_here

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.bundle import NO_VNNI, Bundle
-from qanet.cli.commandline import note
+from qanet.commandline import note
 from qanet.errors import QanetError, QanetWarning
 from qanet.export.building.asking import alone, ask_built
 from qanet.export.building.float_rest import check_float_rest, choose_float_rest, describe_float_rest

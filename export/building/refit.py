@@ -1,7 +1,7 @@
 """`qanet build --refit`: engines that were built without weights get them from the graph they were built from."""
 
 from qanet.bundle import Bundle
-from qanet.cli.commandline import emit
+from qanet.commandline import emit
 from qanet.errors import QanetError
 from qanet.export.engines.refit import refit
 from qanet.export.engines.tensorrt_library import check_targets, load_library

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from qanet.cli.commandline import command_parser, emit, table
+from qanet.commandline import command_parser, emit, table
 from qanet.datasets import DATA_FORMATS, splits_of
 from qanet.datasets.check import Findings, check_dataset
 from qanet.datasets.formats import own_labels

@@ -7,13 +7,13 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from qanet._version import __version__
 from qanet.bundle import NO_VNNI
-from qanet.cli.commandline import command_parser, emit, table
-from qanet.cpu_features import cpu_features, has_dot_products, sums_saturate
+from qanet.commandline import command_parser, emit, table
+from qanet.cpu import cpu_features, has_dot_products, sums_saturate
 
 # module, distributions that may provide it, what it is for, the command that installs it
 _PACKAGES = (
@@ -113,12 +113,8 @@ def examine() -> dict[str, Any]:
     }
 
 
-def main(argv: Sequence[str], *, prove: Callable[[str], dict[str, Any]]) -> int:
-    """Entry point; 0 when people can be parsed on this machine, 1 otherwise, or when an engine answers wrongly.
-
-    Args:
-        prove: `qanet.export.building.prove.prove`, from the command table.
-    """
+def main(argv: Sequence[str]) -> int:
+    """Entry point; 0 when people can be parsed on this machine, 1 otherwise, or when an engine answers wrongly."""
     parser = command_parser("doctor", "What this machine can run, and what is missing.")
     parser.add_argument(
         "--prove",
@@ -129,6 +125,8 @@ def main(argv: Sequence[str], *, prove: Callable[[str], dict[str, Any]]) -> int:
     )
     args = parser.parse_args(argv)
     if args.prove:
+        from qanet.export.building.prove import prove
+
         proof = prove(args.prove)
         header = (
             "runtime",

@@ -1,24 +1,20 @@
 """`qanet inspect`: what a bundle, a checkpoint or a recipe is, how large, and what its engines run on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from qanet.bundle import SUFFIX, Bundle, open_bundle
-from qanet.cli.commandline import command_parser, emit, table
+from qanet.commandline import command_parser, emit, table
 from qanet.errors import QanetError
 
 _CHECKPOINTS = (".safetensors", ".pt", ".pth")
 
 
-def main(
-    argv: Sequence[str],
-    *,
-    describe_network: Callable[[str], dict[str, Any]],
-    graph_size: Callable[[bytes], dict[str, int]],
-) -> int:
-    """Entry point; the callables are `describe_network` of qanet.train.weights.describe and `graph_size` of
-    qanet.export.size, from the command table."""
+def main(argv: Sequence[str]) -> int:
+    """Entry point."""
+    from qanet.export.size import graph_size
+
     parser = command_parser(
         "inspect", "A bundle's manifest, checked against its files, and its engines' census; or the size of a network."
     )
@@ -28,6 +24,8 @@ def main(
     args = parser.parse_args(argv)
     bundle = _bundle(args.model)
     if bundle is None:
+        from qanet.train.weights.describe import describe_network
+
         document = describe_network(args.model)
         emit(args.json, document, _network_text(document))
         return 0

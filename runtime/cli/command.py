@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from qanet.cli.commandline import emit, note
+from qanet.commandline import emit, note
 from qanet.errors import QanetError
 from qanet.runtime.cli import console
 from qanet.runtime.cli.options import arguments

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from qanet.cli.commandline import table
+from qanet.commandline import table
 from qanet.runtime.cli.places import Place
 from qanet.runtime.video.sources.base import Source
 from qanet.runtime.video.summary import Summary

@@ -3,7 +3,7 @@
 import argparse
 import re
 
-from qanet.cli.commandline import command_parser
+from qanet.commandline import command_parser
 from qanet.runtime.cli.showing import add_show_options
 from qanet.runtime.engines.select import DEVICES
 from qanet.runtime.faces.options import add_face_options

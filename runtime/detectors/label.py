@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.cli.commandline import CommandParser, emit, note, run_module
+from qanet.commandline import CommandParser, emit, note, run_module
 from qanet.errors import QanetError
 from qanet.files import write_bytes, write_text
 from qanet.images import IMAGE_SUFFIXES, read_image

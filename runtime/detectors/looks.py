@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.boxes import suppress
-from qanet.cli.commandline import CommandParser, emit, run_module
+from qanet.commandline import CommandParser, emit, run_module
 from qanet.errors import QanetError
 from qanet.files import sha256_bytes, write_text
 from qanet.images import IMAGE_SUFFIXES, read_image

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from qanet.bundle import NO_VNNI, OPTIONAL_PRECISIONS, PRECISIONS, Bundle
-from qanet.cpu_features import has_dot_products, sums_saturate
+from qanet.cpu import has_dot_products, sums_saturate
 from qanet.errors import QanetError, QanetWarning
 from qanet.runtime.answers.ask import answer
 from qanet.runtime.answers.verdicts import Verdict

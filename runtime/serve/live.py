@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from qanet import _version
-from qanet.cli.commandline import note
+from qanet.commandline import note
 from qanet.results import ParsingResult
 from qanet.runtime.serve.address import Address
 from qanet.runtime.serve.feed import Feed

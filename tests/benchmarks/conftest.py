@@ -90,3 +90,12 @@ def document(fake_bundle: Bundle) -> dict:
 def full_document(document: dict) -> dict:
     """Everything that can be measured beside the rounds, for variants with long names."""
     return with_everything(document)
+
+
+@pytest.fixture
+def the_pytorch_form(monkeypatch):
+    """Puts a function in its place."""
+    pytest.importorskip("torch", reason="the baseline runs in PyTorch")
+    from qanet.export.baseline import parser
+
+    return lambda function: monkeypatch.setattr(parser, "open_baseline", function)

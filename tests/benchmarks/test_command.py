@@ -35,10 +35,10 @@ def tells_no_precision(monkeypatch):
 def benchmark(two_precisions, make_clip, boxes_file, tmp_path):
     """Runs the command with few rounds; returns the exit code."""
 
-    def run(*extra, clip=None, main_options=None):
+    def run(*extra, clip=None):
         arguments = [str(two_precisions), "--input", str(clip or make_clip()), "--boxes", str(boxes_file)]
         arguments += ["--device", "cpu", "--threads", "1", "--rounds", "3", "--output", str(tmp_path / "out"), *extra]
-        return command.main(arguments, **(main_options or {}))
+        return command.main(arguments)
 
     run.output = tmp_path / "out"
     return run
@@ -161,7 +161,7 @@ def test_two_bundles_are_timed_in_the_same_rounds(benchmark, two_precisions, cap
     assert 'id="models"' in (benchmark.output / "report.html").read_text()
 
 
-def test_the_pytorch_form_is_a_target_of_the_same_rounds(benchmark, monkeypatch, capsys):
+def test_the_pytorch_form_is_a_target_of_the_same_rounds(benchmark, monkeypatch, the_pytorch_form):
     from qanet.benchmarks.targets import baseline
 
     monkeypatch.setattr(baseline, "label_share", lambda labels, parser, sample: 1.0)
@@ -172,7 +172,8 @@ def test_the_pytorch_form_is_a_target_of_the_same_rounds(benchmark, monkeypatch,
     def open_baseline(bundle, threads):
         return lambda image, boxes, scores: (Scored, scores)
 
-    assert benchmark("--precision", "fp32", "--baseline", main_options={"open_baseline": open_baseline}) == 0
+    the_pytorch_form(open_baseline)
+    assert benchmark("--precision", "fp32", "--baseline") == 0
     document = read_document(benchmark.output / "results.json")
     (target,) = [t for t in document["targets"] if t["kind"] == "baseline"]
     assert target["status"] == "measured" and target["session"] == "rounds" and target["latency_ms"]["n"] == 3
@@ -180,11 +181,12 @@ def test_the_pytorch_form_is_a_target_of_the_same_rounds(benchmark, monkeypatch,
     assert fp32["over_baseline"]["value"] > 0 and torch["label"] == "tiny in PyTorch" and torch["engine_ms"] is None
 
 
-def test_a_baseline_that_is_refused_is_told_and_the_rest_is_timed(benchmark, capsys):
+def test_a_baseline_that_is_refused_is_told_and_the_rest_is_timed(benchmark, capsys, the_pytorch_form):
     def open_baseline(bundle, threads):
         raise QanetError("no weights")
 
-    assert benchmark("--precision", "fp32", "--baseline", main_options={"open_baseline": open_baseline}) == 0
+    the_pytorch_form(open_baseline)
+    assert benchmark("--precision", "fp32", "--baseline") == 0
     assert "refused to time tiny in PyTorch: no weights" in capsys.readouterr().err
 
 
@@ -260,7 +262,6 @@ def test_parse_summary_and_overlay_reach_the_report(benchmark, make_clip, tmp_pa
         (["--energy-seconds", "nan"], "bad --energy-seconds"),
         (["--images", "0"], "bad --images"),
         (["--data", "nowhere"], "nowhere"),
-        (["--baseline"], "nobody handed over"),
     ],
 )
 def test_mistakes_are_errors_with_a_way_out(benchmark, arguments, message):

@@ -186,31 +186,32 @@ def whole_labels(parser, sample, change=lambda labels: labels):
         (lambda labels: labels, float("nan"), "not finite"),
     ],
 )
-def test_a_wrong_baseline_is_not_timed(fake_engine, fake_bundle, change, quality, reason):
+def test_a_wrong_baseline_is_not_timed(fake_engine, fake_bundle, change, quality, reason, the_pytorch_form):
     sample, parser = sample_set().samples[0], Parser(fake_bundle, fake_engine())
 
     def open_baseline(bundle, threads):
         maps = whole_labels(parser, sample, change)
         return lambda image, boxes, scores: (Scored(maps), np.full(len(boxes), quality))
 
-    parse, said = open_checked(open_baseline, fake_bundle, 1, parser, sample)
+    the_pytorch_form(open_baseline)
+    parse, said = open_checked(fake_bundle, 1, parser, sample)
     assert (parse is not None) == (reason == "") and reason in said
     assert label_share(whole_labels(parser, sample), parser, sample) == 1.0
 
 
-def test_a_baseline_that_cannot_be_opened_has_a_reason(fake_engine, fake_bundle):
+def test_a_baseline_that_cannot_be_opened_has_a_reason(fake_engine, fake_bundle, the_pytorch_form):
     def missing(bundle, threads):
         raise QanetError("the bundle holds no weights")
 
     sample, parser = sample_set().samples[0], Parser(fake_bundle, fake_engine())
-    assert open_checked(missing, fake_bundle, None, parser, sample) == (None, "the bundle holds no weights")
-    assert "no FP32 parser" in open_checked(missing, fake_bundle, None, None, sample)[1]
+    the_pytorch_form(missing)
+    assert open_checked(fake_bundle, None, parser, sample) == (None, "the bundle holds no weights")
+    assert "no FP32 parser" in open_checked(fake_bundle, None, None, sample)[1]
 
 
 def test_the_shipped_networks_pytorch_form_agrees_with_ours():
     pytest.importorskip("torch", reason="the baseline runs in PyTorch")
     pytest.importorskip("openvino")
-    from qanet.export.baseline.parser import open_baseline
     from qanet.runtime.engines.select import open_engine
 
     bundle = open_bundle("ccp13-lite0")
@@ -219,7 +220,7 @@ def test_the_shipped_networks_pytorch_form_agrees_with_ours():
     boxes = np.array([[20, 10, 70, 110]], np.float32)
     found = Detections(boxes, np.ones(1, np.float32))
     sample = Sample("0", image, found, crop_boxes(boxes, bundle.input_hw), np.zeros((1, 1, 1, 3), np.uint8))
-    parse, reason = open_checked(open_baseline, bundle, 1, parser, sample)
+    parse, reason = open_checked(bundle, 1, parser, sample)
     assert parse is not None, reason
     scored, quality = parse(image, boxes, found.scores)
     assert label_share(scored.labels, parser, sample) > 0.99

@@ -11,7 +11,6 @@ from qanet.bundle import create, open_bundle
 from qanet.calib import command
 from qanet.calib.scales import load_scales
 from qanet.errors import QanetError
-from qanet.runtime.crops import people_crops
 
 pytest.importorskip("onnxruntime")
 
@@ -114,7 +113,7 @@ def test_the_graph_of_each_narrow_type(bundle, people, precision):
     assert f"weight.{precision}".encode() in opened.graph(precision)
 
 
-def test_the_search_through_the_command(bundle, people, capsys):
+def test_the_search_through_the_command(bundle, people, capsys, monkeypatch):
     pytest.importorskip("openvino")
     asked = []
 
@@ -122,11 +121,10 @@ def test_the_search_through_the_command(bundle, people, capsys):
         asked.append(precision)
         return dict.fromkeys(("miou", "ap_r", "rank_correlation"), 50.0)
 
+    monkeypatch.setattr(command, "open_accuracy", lambda *_: (measure, "digest"))
     try:
         code = command.main(
-            [str(bundle), "--data", str(people(3)), "--budget", "0.5", "--images", "2", "--threads", "1", "--json"],
-            open_crops=people_crops,
-            open_accuracy=lambda *_: (measure, "digest"),
+            [str(bundle), "--data", str(people(3)), "--budget", "0.5", "--images", "2", "--threads", "1", "--json"]
         )
     except QanetError as error:  # where INT8 makes none of these few pixels faster
         assert "no block" in error.line()

@@ -34,8 +34,7 @@ def test_every_tool_is_measured_on_the_same_network(small_model, crops, tmp_path
         return dict.fromkeys(("miou", "pixel_accuracy", "rank_correlation"), equal)
 
     kept = tmp_path / "kept"
-    rooms = {"qanet.benchmarks.accuracy.graph:open_accuracy": lambda *_: (measure, "digest")}
-    monkeypatch.setattr(compare, "resolve", rooms.__getitem__)
+    monkeypatch.setattr(compare, "open_accuracy", lambda *_: (measure, "digest"))
     monkeypatch.setattr(compare, "people_crops", lambda *_: _Crops([crops]))
     arguments = [str(bundle.path), "--data", "x", "--rounds", "2", "--threads", "1", "--json"]
     assert compare.main([*arguments, "--keep", str(kept), "--graph", f"copy={small_model}"]) == 0

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from qanet.cli.commandline import command_parser, emit, run_module, table
+from qanet.commandline import command_parser, emit, run_module, table
 from qanet.errors import QanetError
 
 

@@ -9,21 +9,27 @@ from qanet.cli import inspect
 from qanet.errors import QanetError
 
 
-def refuse(*_):
-    raise AssertionError("must not be called")
+@pytest.fixture
+def describe(monkeypatch):
+    """Puts a function in the place of `describe_network`; without PyTorch there is none to replace."""
+    pytest.importorskip("torch", reason="networks are described with PyTorch")
+    from qanet.train.weights import describe
+
+    return lambda function: monkeypatch.setattr(describe, "describe_network", function)
 
 
-def test_a_bundle_tells_its_size_without_the_training_room(shared_tiny_bundle, capsys):
+def test_a_bundle_tells_its_size(shared_tiny_bundle, capsys, monkeypatch):
     counted = []
 
     def graph_size(data):
         counted.append(data)
         return {"parameters": 1_250_000, "multiply_adds": 340_000_000}
 
-    inspect.main([str(shared_tiny_bundle)], describe_network=refuse, graph_size=graph_size)
+    monkeypatch.setattr("qanet.export.size.graph_size", graph_size)
+    inspect.main([str(shared_tiny_bundle)])
     assert "1.25 million parameters" in (text := capsys.readouterr().out) and "0.34 billion multiply-adds" in text
     assert counted == [(shared_tiny_bundle / "model.onnx").read_bytes()]
-    inspect.main([str(shared_tiny_bundle), "--json"], describe_network=refuse, graph_size=graph_size)
+    inspect.main([str(shared_tiny_bundle), "--json"])
     document = json.loads(capsys.readouterr().out)
     assert (document["multiply_adds"], document["files_verified"], document["labels"]) == (340_000_000, True, "ccp13")
 
@@ -31,7 +37,7 @@ def test_a_bundle_tells_its_size_without_the_training_room(shared_tiny_bundle, c
 @pytest.mark.parametrize(
     "name", ["cihp-r50c-512x384", "FILE/model.safetensors", "FILE/last.pt", "FILE/model_latest.pth"]
 )
-def test_what_is_no_bundle_is_a_network(tmp_path, capsys, name):
+def test_what_is_no_bundle_is_a_network(tmp_path, capsys, name, describe):
     name = name.replace("FILE", str(tmp_path))
     if "/" in name:
         (tmp_path / name).write_bytes(b"tensors")
@@ -49,7 +55,8 @@ def test_what_is_no_bundle_is_a_network(tmp_path, capsys, name):
         asked.append(source)
         return {"recipe": recipe, "parts": parts, "checkpoint": source, "epoch": 7}
 
-    assert inspect.main([name], describe_network=describe_network, graph_size=refuse) == 0
+    describe(describe_network)
+    assert inspect.main([name]) == 0
     text = capsys.readouterr().out
     assert asked == [name] and "31.47" in text and "42.66" in text and "512x384" in text and "epoch 7 of 140" in text
 
@@ -57,7 +64,7 @@ def test_what_is_no_bundle_is_a_network(tmp_path, capsys, name):
 @pytest.mark.parametrize("name", ["gone.qanet", "gone.safetensors", "gone.pth", "folder/gone", "FOLDER"])
 def test_what_can_be_no_recipe_is_not_looked_up_as_one(tmp_path, name):
     with pytest.raises(QanetError, match="no bundle"):
-        inspect.main([name.replace("FOLDER", str(tmp_path))], describe_network=refuse, graph_size=refuse)
+        inspect.main([name.replace("FOLDER", str(tmp_path))])
 
 
 def test_recipes_are_sized_by_the_command(capsys):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qanet.bundle import Bundle, open_bundle
-from qanet.cli.commandline import CommandParser, emit, run_module
+from qanet.commandline import CommandParser, emit, run_module
 from qanet.errors import QanetError
 from qanet.labels import PERSON_BOX1
 from qanet.train.detection.data import SIDE_PX, DetectionData

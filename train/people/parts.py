@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qanet.cli.commandline import CommandParser, run_module
+from qanet.commandline import CommandParser, run_module
 from qanet.files import write_bytes
 from qanet.labels import IGNORE, LABEL_SETS, LabelSet
 from qanet.train.people.folder import INDEX, PeopleFolder

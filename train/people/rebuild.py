@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qanet.cli.commandline import CommandParser, note, run_module
+from qanet.commandline import CommandParser, note, run_module
 from qanet.errors import QanetError
 
 ONE_SCENE = ("bav_classroom", "cctv_human")  # folders of few scenes: silhouettes, drawn seldom, no parts

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from qanet.cli.commandline import CommandParser, run_module
+from qanet.commandline import CommandParser, run_module
 from qanet.errors import QanetError
 from qanet.train.weights.checkpoint import load_strictly, load_weights, save_weights
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.cli.commandline import note
+from qanet.commandline import note
 from qanet.errors import QanetError
 from qanet.runtime.video.sources.base import Capture, Frame, frame_rate, read_frame
 

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from qanet.benchmarks.accuracy.graph import open_accuracy
 from qanet.bundle import open_bundle
 from qanet.errors import QanetError
+from qanet.runtime.evaluate import open_accuracy
 
 pytest.importorskip("openvino")
 

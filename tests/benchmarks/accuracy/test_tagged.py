@@ -7,13 +7,12 @@ import pytest
 from official_sets import write_ccp
 
 from qanet.__main__ import main
-from qanet.benchmarks.val.evaluate import evaluate
-from qanet.benchmarks.val.tagged import TaggedEngine, choose_tags
 from qanet.datasets import open_dataset
 from qanet.datasets.tags import read_tags, tags_of
 from qanet.errors import QanetError
 from qanet.labels import CCP13, CCP59, CIHP20
 from qanet.metrics import Truth
+from qanet.runtime.evaluate import TaggedEngine, choose_tags, evaluate
 
 
 class Fixed:

@@ -8,11 +8,11 @@ import pytest
 from official_sets import write_ccp, write_official
 
 from qanet.__main__ import main
-from qanet.benchmarks.val.evaluate import evaluate, predictions_of
 from qanet.bundle import open_bundle
 from qanet.datasets import open_dataset, read_detections
 from qanet.errors import QanetError
 from qanet.labels import CCP13
+from qanet.runtime.evaluate import evaluate, predictions_of
 
 CLASSES = [1, 2]  # of the two people: blue and green, as the tiny network sees them
 COLOURS = [(255, 0, 0), (0, 255, 0)]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from qanet.cli.commandline import CommandParser, emit, run_module
+from qanet.commandline import CommandParser, emit, run_module
 from qanet.datasets.layout import LAYOUTS
 from qanet.labels import LABEL_SETS
 from qanet.train.data.synthetic.make import SPLITS, Order, make
