@@ -24,7 +24,7 @@ from qanet.coco.rescoring import Scored, score_results
 from qanet.coco.results import stream_results, write_results
 from qanet.commandline import command_parser, emit, note, table
 from qanet.errors import QanetError
-from qanet.metrics.curves import rank_correlation
+from qanet.metrics.measures import rank_correlation
 from qanet.quality import MASK_THRESHOLD, QAM_WEIGHTS
 
 _INLINE = "inline"

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet import geometry, letterbox
+from qanet import geometry, geometry as letterbox
 
 
 def crop_people(image: NDArray[np.uint8], boxes: NDArray[np.float32], crop_hw: tuple[int, int]) -> NDArray[np.uint8]:
@@ -16,7 +16,7 @@ def crop_people(image: NDArray[np.uint8], boxes: NDArray[np.float32], crop_hw: t
 
 
 def letterboxed(image: NDArray[np.uint8], input_hw: tuple[int, int]) -> tuple[NDArray[np.uint8], float]:
-    """`qanet.letterbox.letterboxed`; in C++ every pixel is the mean of its area, by the samples of a crop."""
+    """`qanet.geometry.letterboxed`; in C++ every pixel is the mean of its area, by the samples of a crop."""
     from qanet.runtime.native import library
 
     return letterbox.letterboxed(image, input_hw, _whole if library.available() else None)

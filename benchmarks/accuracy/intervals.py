@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.metrics import ParsingEvaluator, Prediction, Truth
-from qanet.metrics.report import SCORE_NAMES, THRESHOLDS, report_maps, report_people, report_quality, report_regions
+from qanet.metrics.evaluator import SCORE_NAMES, report_maps, report_people, report_quality, report_regions
+from qanet.metrics.records import THRESHOLDS
 
 METRICS = (
     "miou",

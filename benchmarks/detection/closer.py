@@ -7,7 +7,7 @@ nothing that has to be found, but no error either.
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.boxes import suppress
+from qanet.geometry import suppress
 from qanet.runtime.detectors.base import Detections, Detector
 
 _SHARES = (1.0, 0.65)  # of the frame's shorter side: the sides of the squares

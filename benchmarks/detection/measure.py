@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.benchmarks.detection.closer import look_closer
-from qanet.boxes import pairwise_iou, suppress
+from qanet.geometry import pairwise_iou, suppress
 from qanet.errors import QanetError
 from qanet.metrics.detection import DetectedImage, recall_at_false_rate
 from qanet.runtime.detectors.base import Detections, Detector

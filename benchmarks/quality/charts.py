@@ -17,7 +17,7 @@ def reliability_diagram(title: str, bins: NDArray[np.float64], colour: str = COL
     """Mean true IoU over mean score, a disc a bin, its area the bin's share; on the diagonal a score tells the truth.
 
     Args:
-        bins: (B, 3) of `qanet.metrics.curves.reliability`: count, mean score, mean true IoU.
+        bins: (B, 3) of `qanet.metrics.measures.reliability`: count, mean score, mean true IoU.
     """
     left, top, side = 40, 26, 200
     total = max(float(bins[:, 0].sum()), 1.0)

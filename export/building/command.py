@@ -20,7 +20,7 @@ from qanet.export.engines.built import BuiltEngine
 from qanet.export.graphs.typed_set import write_typed_graph
 from qanet.files import write_bytes
 from qanet.labels import PERSON_BOX1
-from qanet.locking import locked
+from qanet.files import locked
 from qanet.runtime.engines.select import WrongAnswers
 
 

@@ -13,7 +13,7 @@ from qanet.export.engines.builder_log import BuilderLog
 from qanet.export.engines.tensorrt_options import SHARED_CACHE, Options
 from qanet.export.engines.this_gpu import gpu_name
 from qanet.files import write_bytes
-from qanet.locking import locked
+from qanet.files import locked
 
 _TIMEOUT_S = 30.0
 

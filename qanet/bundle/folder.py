@@ -11,9 +11,8 @@ from typing import Any
 
 from qanet.bundle.manifest import manifest_text, merge, read_manifest
 from qanet.errors import QanetError
-from qanet.files import check_room, sha256_bytes, written_aside
+from qanet.files import check_room, locked, sha256_bytes, written_aside
 from qanet.labels import LabelSet, label_set
-from qanet.locking import locked
 
 SUFFIX = ".qanet"
 SHIPPED = Path(__file__).parent.parent / "models"

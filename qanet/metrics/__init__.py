@@ -8,8 +8,7 @@ pass. `PROTOCOLS` says what each protocol does and what it mends.
 """
 
 from qanet.metrics.evaluator import ParsingEvaluator, evaluate_parsing
-from qanet.metrics.protocol import PROTOCOLS, Protocol
-from qanet.metrics.records import Prediction, Truth
+from qanet.metrics.records import PROTOCOLS, Prediction, Protocol, Truth
 from qanet.metrics.sweep import ScoreSweep, Setting
 
 __all__ = [

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.boxes import pairwise_iou
 from qanet.errors import QanetError
+from qanet.geometry import pairwise_iou
 
 _HALF = 0.5  # share of a detection inside an area of which nothing is known, over which it does not count
 

@@ -11,14 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.errors import QanetError
-from qanet.metrics.curves import Detections, calibration_error, rank_correlation, reliability
-from qanet.metrics.evaluator import part_rows
-from qanet.metrics.matching import PeopleMatch, RegionMatch, match_parts, match_people
-from qanet.metrics.overlap import Person, TruthTable, crop_person, index_truth, pair_mean_iou
-from qanet.metrics.painting import ascending, paint_instances, parsing_nms
-from qanet.metrics.protocol import Protocol, find_protocol
-from qanet.metrics.records import Prediction, Truth, check_prediction, check_truth
-from qanet.metrics.report import THRESHOLDS, Report, report_people, report_regions
+from qanet.metrics.evaluator import Report, part_rows, report_people, report_regions
+from qanet.metrics.measures import MatchedDetections, calibration_error, rank_correlation, reliability
+from qanet.metrics.people import (
+    CroppedPerson,
+    PeopleMatch,
+    TruthTable,
+    crop_person,
+    index_truth,
+    match_people,
+    pair_mean_iou,
+    published_nms,
+)
+from qanet.metrics.records import THRESHOLDS, Prediction, Protocol, Truth, check_prediction, check_truth, find_protocol
+from qanet.metrics.regions import RegionMatch, ascending, match_parts, paint_instances
 from qanet.quality import QAM_WEIGHTS, fuse_quality
 
 
@@ -41,8 +47,8 @@ class Setting:
 class _Tally:
     """What is kept of one setting."""
 
-    people: Detections
-    regions: Detections
+    people: MatchedDetections
+    regions: MatchedDetections
     shares: list[NDArray[np.float64]] = field(default_factory=list)
     quality: list[NDArray[np.float64]] = field(default_factory=list)  # (N, 2) quality and true IoU
     part_quality: list[NDArray[np.float64]] = field(default_factory=list)  # (M, 2)
@@ -73,7 +79,8 @@ class ScoreSweep:
         self.score_threshold = score_threshold
         self._protocols = [find_protocol(setting.protocol) for setting in self.settings]
         self._tallies = [
-            _Tally(Detections(np.zeros(1, np.int64)), Detections(np.zeros(num_classes, np.int64))) for _ in settings
+            _Tally(MatchedDetections(np.zeros(1, np.int64)), MatchedDetections(np.zeros(num_classes, np.int64)))
+            for _ in settings
         ]
 
     def add(
@@ -143,7 +150,7 @@ class ScoreSweep:
     ) -> None:
         """One image under one setting; the same steps as `ParsingEvaluator.add`."""
         area = image.hw[0] * image.hw[1]
-        kept = parsing_nms(image.people, quality, area, self.nms_threshold, protocol, image.pair_iou)
+        kept = published_nms(image.people, quality, area, self.nms_threshold, protocol, image.pair_iou)
         kept = kept[~(quality[kept] < self.score_threshold)]  # NaN stays
         match, truths = image.match(protocol), np.zeros(len(image.table(protocol).ids), np.int64)
         tally.people.add(quality[kept], match.iou[kept], match.target[kept], np.zeros(len(kept), np.int64), truths)
@@ -212,7 +219,7 @@ def _worth(name: str, rows: list[NDArray[np.float64]]) -> Report:
 class _Image:
     """What settings share of one image, each counted when it is first asked for."""
 
-    def __init__(self, truth: Truth, people: list[Person], hw: tuple[int, int], num_classes: int) -> None:
+    def __init__(self, truth: Truth, people: list[CroppedPerson], hw: tuple[int, int], num_classes: int) -> None:
         self.truth, self.people, self.hw, self.num_classes = truth, people, hw, num_classes
         self._tables: dict[bool, TruthTable] = {}
         self._matches: dict[bool, PeopleMatch] = {}

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from qanet.bundle import Bundle
 from qanet.errors import QanetError
 from qanet.labels import PERSON_BOX1
-from qanet.letterbox import letterboxed
+from qanet.geometry import letterboxed
 
 FILE = "answers.npz"
 PICTURES = Path(__file__).with_name("pictures")

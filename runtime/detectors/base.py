@@ -6,8 +6,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.boxes import pairwise_iou as pairwise_iou
-from qanet.boxes import suppress as suppress
+from qanet.geometry import pairwise_iou
+from qanet.geometry import suppress
 
 
 @dataclass(frozen=True)

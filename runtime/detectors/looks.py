@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.boxes import suppress
+from qanet.geometry import suppress
 from qanet.commandline import CommandParser, emit, run_module
 from qanet.errors import QanetError
 from qanet.files import sha256_bytes, write_text

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.boxes import suppress
+from qanet.geometry import suppress
 from qanet.bundle import SUFFIX, Bundle, open_bundle
 from qanet.errors import QanetError
 from qanet.labels import PERSON_BOX1

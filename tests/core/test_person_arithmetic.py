@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qanet.boxes import pairwise_iou, suppress
 from qanet.bundle import create, open_bundle
 from qanet.bundle.half_weights import with_float_weights, with_half_weights
 from qanet.errors import QanetError
+from qanet.geometry import pairwise_iou, suppress
 from qanet.metrics.detection import (
     DetectedImage,
     at_threshold,

@@ -11,7 +11,7 @@ import pytest
 from qanet.bundle import copy_bundle, create, open_bundle
 from qanet.bundle.manifest import merge
 from qanet.errors import QanetError
-from qanet.locking import locked
+from qanet.files import locked
 
 
 def snapshot(folder):

@@ -8,12 +8,12 @@ import time
 import pytest
 
 from qanet.errors import QanetError
-from qanet.locking import locked
+from qanet.files import locked
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from qanet.locking import locked
+from qanet.files import locked
 with locked(Path(sys.argv[1]), timeout_s=5, doing="testing"):
     print("held", flush=True)
     sys.stdin.readline()
@@ -21,7 +21,7 @@ with locked(Path(sys.argv[1]), timeout_s=5, doing="testing"):
 COUNT = """
 import sys
 from pathlib import Path
-from qanet.locking import locked
+from qanet.files import locked
 folder = Path(sys.argv[1])
 for _ in range(40):
     with locked(folder / "lock", timeout_s=30, doing="counting"):

@@ -5,9 +5,8 @@ import pytest
 from metric_cases import CATEGORY, HUMAN, LEFT, RIGHT, grid, person
 
 from qanet.metrics import PROTOCOLS, Truth, evaluate_parsing
-from qanet.metrics.curves import ranking
-from qanet.metrics.overlap import crop_person, pair_mean_iou
-from qanet.metrics.painting import parsing_nms
+from qanet.metrics.measures import ranking
+from qanet.metrics.people import crop_person, pair_mean_iou, published_nms
 
 
 def test_a_person_wholly_in_void_is_a_ground_truth_only_in_official():
@@ -40,7 +39,7 @@ def test_nms_numbers_its_candidates_rightly_only_in_strict():
     people = [person(m, s) for m, s in ((LEFT, 0.9), (RIGHT, 0.8), (LEFT, 0.7), (RIGHT, 0.6), (third, 0.5))]
     crops = [crop_person(p, 3) for p in people]
     quality = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
-    survivors = {name: parsing_nms(crops, quality, LEFT.size, 0.6, protocol) for name, protocol in PROTOCOLS.items()}
+    survivors = {name: published_nms(crops, quality, LEFT.size, 0.6, protocol) for name, protocol in PROTOCOLS.items()}
     assert {name: kept.tolist() for name, kept in survivors.items()} == {"official": [0, 1, 3, 4], "strict": [0, 1, 4]}
     # official: TP TP FP TP of 3 people, so AP = 2/3 + 1/3 * 3/4
     assert evaluate_parsing([truth], [people], num_classes=3)["ap_p"] == pytest.approx(2 / 3 + 1 / 4)
@@ -52,8 +51,8 @@ def test_nms_drops_at_its_threshold():
     people = [crop_person(person(m, classes=2), 2) for m in (grid("111...."), grid("1......"))]
     assert pair_mean_iou(*people, 7) == 0.5
     for protocol in PROTOCOLS.values():
-        assert len(parsing_nms(people, np.array([0.9, 0.8]), 7, 0.5, protocol)) == 1
-        assert len(parsing_nms(people, np.array([0.9, 0.8]), 7, 0.51, protocol)) == 2
+        assert len(published_nms(people, np.array([0.9, 0.8]), 7, 0.5, protocol)) == 1
+        assert len(published_nms(people, np.array([0.9, 0.8]), 7, 0.51, protocol)) == 2
 
 
 def test_an_image_without_a_prediction_counts_in_strict():

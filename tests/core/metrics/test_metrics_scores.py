@@ -5,7 +5,7 @@ import pytest
 from metric_cases import LEFT, grid, person
 
 from qanet.metrics import Truth, evaluate_parsing
-from qanet.metrics.curves import average_precision, calibration_error, rank_correlation, reliability
+from qanet.metrics.measures import calibration_error, rank_correlation, reliability, voc_average_precision
 
 
 def test_the_weights_change_the_order():
@@ -75,7 +75,7 @@ def test_a_part_over_void_alone_says_nothing():
 
 
 def test_average_precision_by_hand():
-    assert average_precision(np.array([True, False, True]), 2, absent=0) == pytest.approx(0.5 + 0.5 * 2 / 3)
-    assert average_precision(np.zeros(0, bool), 2, absent=0) == 0
-    assert average_precision(np.zeros(0, bool), 0, absent=0) == 0
-    assert np.isnan(average_precision(np.array([False]), 0, absent=0))
+    assert voc_average_precision(np.array([True, False, True]), 2, absent=0) == pytest.approx(0.5 + 0.5 * 2 / 3)
+    assert voc_average_precision(np.zeros(0, bool), 2, absent=0) == 0
+    assert voc_average_precision(np.zeros(0, bool), 0, absent=0) == 0
+    assert np.isnan(voc_average_precision(np.array([False]), 0, absent=0))

@@ -19,7 +19,7 @@ from qanet.export.building.command import main as build_main
 from qanet.export.building.verify import mark_layers
 from qanet.export.engines import openvino, tensorrt_library, timing_cache
 from qanet.export.engines.rtx_plan import read_rtx_plan
-from qanet.locking import locked
+from qanet.files import locked
 
 
 def snapshot(folder):

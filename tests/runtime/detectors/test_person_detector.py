@@ -8,7 +8,7 @@ import pytest
 
 from qanet.bundle import open_bundle
 from qanet.errors import QanetError
-from qanet.letterbox import letterboxed
+from qanet.geometry import letterboxed
 from qanet.runtime.detectors.base import NOBODY, Detections
 from qanet.runtime.detectors.label import frame_range, label, main
 from qanet.runtime.detectors.person import DEFAULT, PersonDetector, detects, names_a_bundle

@@ -106,7 +106,7 @@ def _guests(people: People, sequence: NDArray[np.int64]) -> Iterator[Cutout]:
 
 
 def _manifest(order: Order, people: People, used: list[str], overlaps: NDArray[np.float64]) -> dict[str, Any]:
-    from qanet.metrics.curves import rank_correlation
+    from qanet.metrics.measures import rank_correlation
 
     somebody = overlaps[overlaps[:, 1] > order.detector.spurious_iou]
     correlation = rank_correlation(somebody[:, 0], somebody[:, 1]) if len(somebody) > 2 else float("nan")

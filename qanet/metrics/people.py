@@ -3,17 +3,18 @@
 Counts are integers and IoU is one float64 division of them, so an IoU that equals a threshold compares as equal.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.metrics.records import Prediction, Truth
+from qanet.metrics.records import THRESHOLDS, Prediction, Protocol, Truth
 
 
 @dataclass(frozen=True, eq=False)
-class Person:
+class CroppedPerson:
     """A predicted person cropped to the bounding box of its foreground."""
 
     y0: int
@@ -28,17 +29,17 @@ class Person:
         return slice(self.y0, self.y0 + height), slice(self.x0, self.x0 + width)
 
 
-def crop_person(prediction: Prediction, num_classes: int) -> Person:
+def crop_person(prediction: Prediction, num_classes: int) -> CroppedPerson:
     """Crop a prediction to its foreground; a person without foreground becomes an empty crop."""
     x0, y0 = (0, 0) if prediction.roi is None else (int(prediction.roi[0]), int(prediction.roi[1]))
     rows = np.flatnonzero(prediction.labels.any(axis=1))
     columns = np.flatnonzero(prediction.labels.any(axis=0))
     if not rows.size:
-        return Person(y0, x0, np.zeros((0, 0), np.uint8), np.zeros(num_classes, np.int64))
+        return CroppedPerson(y0, x0, np.zeros((0, 0), np.uint8), np.zeros(num_classes, np.int64))
     labels = prediction.labels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     counts = np.bincount(labels.ravel(), minlength=num_classes)
     counts[0] = 0
-    return Person(y0 + int(rows[0]), x0 + int(columns[0]), labels, counts)
+    return CroppedPerson(y0 + int(rows[0]), x0 + int(columns[0]), labels, counts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +74,7 @@ def index_truth(truth: Truth, num_classes: int, *, void_people: bool) -> TruthTa
     return TruthTable(ids, joint.astype(np.int32, copy=False), num_classes)
 
 
-def class_iou(table: TruthTable, person: Person) -> NDArray[np.float64]:
+def class_iou(table: TruthTable, person: CroppedPerson) -> NDArray[np.float64]:
     """IoU per class of one prediction with every person of the image.
 
     A person's void pixels are left out; other people's pixels are background, void or not.
@@ -100,7 +101,7 @@ def class_iou(table: TruthTable, person: Person) -> NDArray[np.float64]:
         return hits / (true + predicted - hits)
 
 
-def pair_mean_iou(first: Person, second: Person, area: int) -> float:
+def pair_mean_iou(first: CroppedPerson, second: CroppedPerson, area: int) -> float:
     """Mean class IoU of two predictions, background included, over the classes that either has.
 
     Args:
@@ -122,3 +123,73 @@ def pair_mean_iou(first: Person, second: Person, area: int) -> float:
     hits[0] = area - int(first.counts.sum() + second.counts.sum()) + both
     present = union > 0
     return float(np.mean(hits[present] / union[present])) if present.any() else float("nan")
+
+
+@dataclass(frozen=True, eq=False)
+class PeopleMatch:
+    """Every predicted person with the ground truth of greatest mean class IoU: AP^p, PCP and the scores' worth."""
+
+    iou: NDArray[np.float64]  # (N,) mean class IoU, background included; -1 where there is no ground truth
+    target: NDArray[np.int64]  # (N,) index of that ground truth; -1 where there is none
+    shares: NDArray[np.float64]  # (N, 9) share of its classes whose IoU exceeds each threshold
+    class_iou: NDArray[np.float64]  # (N, C) IoU per class with it; nan where neither has the class
+
+
+def match_people(table: TruthTable, people: Sequence[CroppedPerson]) -> PeopleMatch:
+    """Match N people of an image with its ground truth."""
+    count, classes = len(people), table.num_classes
+    match = PeopleMatch(
+        np.full(count, -1.0),
+        np.full(count, -1, np.int64),
+        np.zeros((count, len(THRESHOLDS))),
+        np.full((count, classes), np.nan),
+    )
+    for index, person in enumerate(people if len(table.ids) else ()):
+        iou = class_iou(table, person)  # (G, C)
+        defined = ~np.isnan(iou)
+        mean = np.where(defined, iou, 0).sum(1) / np.maximum(defined.sum(1), 1)
+        mean[~defined.any(1)] = -1.0
+        best = int(mean.argmax())
+        match.iou[index], match.target[index], match.class_iou[index] = mean[best], best, iou[best]
+        parts = np.count_nonzero(table.counts[best, 1:classes])
+        correct = (iou[best, 1:, None] > np.array(THRESHOLDS)).sum(0)
+        match.shares[index] = correct / parts if parts else 0.0
+    return match
+
+
+def published_nms(
+    people: Sequence[CroppedPerson],
+    quality: NDArray[np.float64],
+    area: int,
+    threshold: float,
+    protocol: Protocol,
+    pair_iou: Callable[[int, int], float] | None = None,
+) -> NDArray[np.int64]:
+    """Drop a person whose mean class IoU with a better one is `threshold` or more; 1 or more switches NMS off.
+
+    Args:
+        people: N predictions.
+        quality: (N,) fused scores; NaN ranks last.
+        area: pixels of the image.
+        pair_iou: mean class IoU of two people by their indices, where it is known; None counts it.
+    Returns:
+        (K,) indices of the survivors by descending quality, or all in their own order where NMS is off.
+    """
+    if threshold >= 1:
+        return np.arange(len(people))
+    if pair_iou is None:
+
+        def pair_iou(first: int, second: int) -> float:
+            return pair_mean_iou(people[first], people[second], area)
+
+    order = np.argsort(-quality, kind="stable")
+    kept = np.ones(len(order), bool)
+    for position in range(len(order) - 1):
+        if not kept[position]:
+            continue
+        rest = position + 1 + np.flatnonzero(kept[position + 1 :])
+        for rank, candidate in enumerate(rest):
+            if pair_iou(int(order[position]), int(order[candidate])) >= threshold:
+                # the published code forgets that `rest` has gaps once somebody was dropped
+                kept[position + 1 + rank if protocol.shifted_nms else candidate] = False
+    return order[kept]
