@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.datasets import DataSet, open_dataset, splits_of
-from qanet.datasets.layout import LAYOUTS
+from qanet.datasets.official import LAYOUTS
 from qanet.errors import QanetError
 from qanet.geometry import crop_boxes
 from qanet.runtime.detectors.base import Detector

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qanet.bundle import Bundle
 from qanet.datasets import AnnotatedImage, DataSet, DetectedBoxes, default_split, open_dataset
-from qanet.datasets.tags import read_tags, tags_of
+from qanet.datasets.annotations import read_tags, tags_of
 from qanet.errors import QanetError
 from qanet.labels import LabelSet
 from qanet.metrics import ParsingEvaluator, Prediction
@@ -96,7 +96,7 @@ _NEVER = -1e4  # a logit: within FP16, and its probability is zero beside any ot
 
 
 def choose_tags(source: str, labels: LabelSet) -> TagsOf:
-    """Image -> its tags: of the annotation itself, or of a JSON file (`qanet.datasets.tags`).
+    """Image -> its tags: of the annotation itself, or of a JSON file (`qanet.datasets.annotations`).
 
     Raises:
         QanetError: a file that cannot be read; later, an image that it does not name.

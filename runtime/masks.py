@@ -17,8 +17,8 @@ from qanet.coco.annotations import Document, file_name, person_category, read_an
 from qanet.coco.evaluation import MaskTruth, ap_title
 from qanet.coco.results import Result, write_results
 from qanet.commandline import command_parser, emit, note, table
+from qanet.datasets.annotations import read_detections
 from qanet.datasets.decoding import decode_image, require_size
-from qanet.datasets.detections import read_detections
 from qanet.errors import QanetError
 from qanet.geometry import check_boxes, crop_boxes
 from qanet.labels import PERSON1

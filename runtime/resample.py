@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet import geometry, geometry as letterbox
+from qanet import geometry
+from qanet import geometry as letterbox
 
 
 def crop_people(image: NDArray[np.uint8], boxes: NDArray[np.float32], crop_hw: tuple[int, int]) -> NDArray[np.uint8]:

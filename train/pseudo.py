@@ -24,9 +24,9 @@ from torch import Tensor
 
 from qanet.commandline import CommandParser, run_module
 from qanet.datasets import person_box
+from qanet.datasets.annotations import Tags, read_tags
 from qanet.datasets.decoding import decode_ids
 from qanet.datasets.photo_folder import photos_of, split_names
-from qanet.datasets.tags import Tags, read_tags
 from qanet.errors import QanetError
 from qanet.files import write_bytes
 from qanet.geometry import CROP_SCALE, crop_boxes, crop_people

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.benchmarks.detection.closer import look_closer
-from qanet.geometry import pairwise_iou, suppress
 from qanet.errors import QanetError
+from qanet.geometry import pairwise_iou, suppress
 from qanet.metrics.detection import DetectedImage, recall_at_false_rate
 from qanet.runtime.detectors.base import Detections, Detector
 

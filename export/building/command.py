@@ -18,9 +18,8 @@ from qanet.export.building.refit import refit_bundle
 from qanet.export.building.timing import describe, time_here
 from qanet.export.engines.built import BuiltEngine
 from qanet.export.graphs.typed_set import write_typed_graph
-from qanet.files import write_bytes
+from qanet.files import locked, write_bytes
 from qanet.labels import PERSON_BOX1
-from qanet.files import locked
 from qanet.runtime.engines.select import WrongAnswers
 
 

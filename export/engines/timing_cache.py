@@ -12,8 +12,7 @@ from typing import Any
 from qanet.export.engines.builder_log import BuilderLog
 from qanet.export.engines.tensorrt_options import SHARED_CACHE, Options
 from qanet.export.engines.this_gpu import gpu_name
-from qanet.files import write_bytes
-from qanet.files import locked
+from qanet.files import locked, write_bytes
 
 _TIMEOUT_S = 30.0
 

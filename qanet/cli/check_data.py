@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from qanet.commandline import command_parser, emit, table
-from qanet.datasets import DATA_FORMATS, splits_of
+from qanet.datasets import DATA_FORMATS, own_labels, splits_of
 from qanet.datasets.check import Findings, check_dataset
-from qanet.datasets.formats import own_labels
-from qanet.datasets.layout import LAYOUTS
+from qanet.datasets.official import LAYOUTS
 from qanet.errors import QanetError
 from qanet.labels import LABEL_SETS, LabelSet, label_set
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from qanet.datasets.detections import finite_box, read_json
+from qanet.datasets.annotations import finite_box, read_json
 from qanet.errors import QanetError
 
 Document = dict[str, Any]

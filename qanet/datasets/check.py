@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qanet.datasets import open_dataset
 from qanet.datasets.decoding import decode_image
-from qanet.datasets.formats import open_dataset
-from qanet.datasets.layout import IMAGES
-from qanet.datasets.official import OfficialFolder, clipped
+from qanet.datasets.official import IMAGES, OfficialFolder, clipped
 from qanet.datasets.photo_folder import PhotoFolder
 from qanet.datasets.records import person_box
 from qanet.errors import QanetError

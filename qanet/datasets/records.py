@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.datasets.detections import DetectedBoxes
+from qanet.datasets.annotations import DetectedBoxes
 from qanet.labels import LabelSet
 from qanet.metrics.records import Truth
 

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from qanet.bundle import Bundle
 from qanet.errors import QanetError
-from qanet.labels import PERSON_BOX1
 from qanet.geometry import letterboxed
+from qanet.labels import PERSON_BOX1
 
 FILE = "answers.npz"
 PICTURES = Path(__file__).with_name("pictures")

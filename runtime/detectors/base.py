@@ -6,9 +6,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.geometry import pairwise_iou
-from qanet.geometry import suppress
-
 
 @dataclass(frozen=True)
 class Detections:

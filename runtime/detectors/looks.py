@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.geometry import suppress
 from qanet.commandline import CommandParser, emit, run_module
 from qanet.errors import QanetError
 from qanet.files import sha256_bytes, write_text
+from qanet.geometry import suppress
 from qanet.images import IMAGE_SUFFIXES, read_image
 from qanet.runtime.detectors.base import Detections
 from qanet.runtime.detectors.graph import compile_graph, letterbox, read_graph

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.geometry import suppress
 from qanet.bundle import SUFFIX, Bundle, open_bundle
 from qanet.errors import QanetError
+from qanet.geometry import suppress
 from qanet.labels import PERSON_BOX1
 from qanet.runtime.detectors.base import NOBODY, Detections, clip_boxes
 from qanet.runtime.resample import letterboxed

@@ -9,7 +9,7 @@ from official_sets import write_ccp
 
 from qanet.datasets import open_dataset, read_detections
 from qanet.datasets.check import check_dataset
-from qanet.datasets.layout import LAYOUTS
+from qanet.datasets.official import LAYOUTS
 from qanet.errors import QanetError
 from qanet.metrics import ParsingEvaluator, Prediction
 from qanet.train.data.synthetic.__main__ import main

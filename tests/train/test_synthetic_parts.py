@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from qanet.datasets.layout import LAYOUTS
+from qanet.datasets.official import LAYOUTS
 from qanet.labels import CCP59, CIHP20, IGNORE, LABEL_SETS, label_set
 from qanet.train.data.synthetic.classes import rules, translate
 from qanet.train.data.synthetic.cutouts import Cutout, mirrored_street

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.geometry import pairwise_iou
 from qanet.errors import QanetError
+from qanet.geometry import pairwise_iou
 from qanet.train.detection.photographs import LABELLED, UNLABELLED, Photograph, Rows
 from qanet.train.detection.targets import IGNORED
 

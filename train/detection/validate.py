@@ -4,8 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from qanet.geometry import suppress
-from qanet.geometry import letterboxed
+from qanet.geometry import letterboxed, suppress
 from qanet.metrics.detection import DetectedImage, average_precision
 from qanet.train.detection.photographs import Album
 from qanet.train.networks.detector import DetectorNetwork, scores_of

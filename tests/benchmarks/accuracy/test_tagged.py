@@ -8,7 +8,7 @@ from official_sets import write_ccp
 
 from qanet.__main__ import main
 from qanet.datasets import open_dataset
-from qanet.datasets.tags import read_tags, tags_of
+from qanet.datasets.annotations import read_tags, tags_of
 from qanet.errors import QanetError
 from qanet.labels import CCP13, CCP59, CIHP20
 from qanet.metrics import Truth

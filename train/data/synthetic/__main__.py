@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qanet.commandline import CommandParser, emit, run_module
-from qanet.datasets.layout import LAYOUTS
+from qanet.datasets.official import LAYOUTS
 from qanet.labels import LABEL_SETS
 from qanet.train.data.synthetic.make import SPLITS, Order, make
 

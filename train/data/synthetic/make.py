@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.datasets.layout import LAYOUTS
+from qanet.datasets.official import LAYOUTS
 from qanet.errors import QanetError
 from qanet.labels import LabelSet, label_set
 from qanet.train.data.synthetic.cutouts import Cutout, People

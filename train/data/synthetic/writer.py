@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.datasets.coco import PERSON
-from qanet.datasets.layout import CATEGORIES, HUMANS, IMAGES, PARTS, Layout
+from qanet.datasets.annotations import PERSON
+from qanet.datasets.official import CATEGORIES, HUMANS, IMAGES, PARTS, Layout
 from qanet.errors import QanetError
 from qanet.files import check_room, write_bytes, write_text
 from qanet.train.data.synthetic.scene import Scene
