@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 
 from qanet.coco.annotations import Document, read_annotation_file
 from qanet.coco.evaluation import MaskTruth, ap_title
-from qanet.coco.probabilities import ARRAY, count_maps, stream_maps
 from qanet.coco.rescoring import Scored, score_results
-from qanet.coco.results import stream_results, write_results
+from qanet.coco.results import ARRAY, count_maps, stream_maps, stream_results, write_results
 from qanet.commandline import command_parser, emit, note, table
 from qanet.errors import QanetError
 from qanet.metrics.measures import rank_correlation

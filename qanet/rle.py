@@ -17,12 +17,12 @@ def encode(mask: NDArray) -> dict[str, Any]:
     if mask.ndim != 2:
         raise QanetError("a mask must have two axes", expected="(H, W)", got=mask.shape)
     flat = np.asarray(mask != 0).ravel(order="F")
+    size = [int(mask.shape[0]), int(mask.shape[1])]
+    if not flat.size:
+        return {"size": size, "counts": ""}
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    edges = np.concatenate([[0], changes, [flat.size]])
-    runs = np.diff(edges).tolist() if flat.size else []
-    if flat.size and flat[0]:
-        runs.insert(0, 0)
-    return {"size": [int(mask.shape[0]), int(mask.shape[1])], "counts": _pack(runs)}
+    runs = np.diff(np.concatenate([[0] if not flat[0] else [0, 0], changes, [flat.size]]))
+    return {"size": size, "counts": _pack([runs])[0]}
 
 
 def encode_labels(
@@ -58,7 +58,7 @@ def encode_labels(
             areas[class_id] = int(lengths[mine].sum())
             runs[class_id] = _runs_of(begins[mine], lengths[mine], height * width)
     size = [int(height), int(width)]
-    packed = _pack_all(list(runs.values()))
+    packed = _pack(list(runs.values()))
     return {
         class_id: (areas[class_id], {"size": list(size), "counts": counts}) for class_id, counts in zip(runs, packed)
     }
@@ -77,8 +77,8 @@ def _runs_of(begins: NDArray[np.int64], lengths: NDArray[np.int64], size: int) -
     return runs if runs[-1] else runs[:-1]
 
 
-def _pack_all(all_runs: list[NDArray[np.int64]]) -> list[str]:
-    """`_pack` of each, computed together."""
+def _pack(all_runs: list[NDArray[np.int64]]) -> list[str]:
+    """The run lengths of each mask as `counts`, all masks computed together."""
     if not all_runs:
         return []
     values = []
@@ -103,26 +103,27 @@ def _pack_all(all_runs: list[NDArray[np.int64]]) -> list[str]:
 
 
 def decode(rle: dict[str, Any]) -> NDArray[np.uint8]:
-    """Inverse of `encode`: (H, W) uint8 of 0 and 1."""
-    height, width = rle["size"]
-    runs = _unpack(rle["counts"])
-    if sum(runs) != height * width:
-        raise QanetError("run lengths do not fill the mask", expected=height * width, got=sum(runs))
+    """Inverse of `encode`: (H, W) uint8 of 0 and 1.
+
+    Args:
+        rle: {"size": [H, W], "counts"} with counts as a packed string (or bytes), or as the list of run lengths.
+    Raises:
+        QanetError: run lengths that do not fill the mask.
+
+    >>> decode({"size": [2, 3], "counts": [1, 2, 3]}).tolist()
+    [[0, 1, 0], [1, 0, 0]]
+    """
+    (height, width), counts = rle["size"], rle["counts"]
+    if isinstance(counts, list):
+        runs = counts
+    else:
+        runs = _unpack(counts.decode("ascii") if isinstance(counts, bytes) else counts)
+    are_lengths = all(type(run) is int and run >= 0 for run in runs)
+    if not are_lengths or sum(runs) != height * width:
+        got = sum(runs) if are_lengths else str(runs)[:60]
+        raise QanetError("run lengths do not fill the mask", expected=height * width, got=got)
     values = np.arange(len(runs)) % 2
     return np.repeat(values, runs).astype(np.uint8).reshape((height, width), order="F")
-
-
-def _pack(runs: list[int]) -> str:
-    out = []
-    for index, run in enumerate(runs):
-        value = run - runs[index - 2] if index > 2 else run
-        more = True
-        while more:
-            bits = value & 31
-            value >>= 5
-            more = value != (-1 if bits & 16 else 0)
-            out.append(chr(48 + (bits | (32 if more else 0))))
-    return "".join(out)
 
 
 def _unpack(counts: str) -> list[int]:

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.coco.annotations import Document, is_lvis
+from qanet.coco.annotations import Document, is_lvis, run_length_size
 from qanet.coco.results import Result
-from qanet.coco.segmentation import run_length_size
 from qanet.errors import QanetError
 
 _COCO_MAX_RESULTS = 100  # an image and category

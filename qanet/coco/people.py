@@ -9,8 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.coco.annotations import Document, file_name, person_category, read_annotation_file, usable_people
-from qanet.coco.segmentation import segmentation_mask
+from qanet.coco.annotations import (
+    Document,
+    file_name,
+    person_category,
+    read_annotation_file,
+    segmentation_mask,
+    usable_people,
+)
 from qanet.datasets.decoding import decode_image, require_size
 from qanet.datasets.records import AnnotatedImage, DataSet, Sample
 from qanet.errors import QanetError

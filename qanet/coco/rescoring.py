@@ -1,6 +1,6 @@
 """Results ranked again by QAM: a pixel score for each from its probability map, fused with the scores it has.
 
-The definition of `qanet rescore`; the maps' formats are `qanet.coco.probabilities`'.
+The definition of `qanet rescore`; the maps' formats are `qanet.coco.results`'.
 """
 
 import math
@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.coco.probabilities import ARRAY, inline_map
-from qanet.coco.results import Result, unit_interval, xyxy
-from qanet.coco.segmentation import run_length_size, segmentation_mask
+from qanet.coco.annotations import run_length_size, segmentation_mask
+from qanet.coco.results import ARRAY, Result, inline_map, unit_interval, xyxy
 from qanet.errors import QanetError
 from qanet.quality import MASK_THRESHOLD, MaskScores, fuse_quality, probability_score
 

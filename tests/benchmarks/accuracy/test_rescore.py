@@ -7,8 +7,8 @@ import pytest
 from coco_cases import annotation
 
 from qanet.__main__ import main
-from qanet.coco.probabilities import ARRAY, pack_map
 from qanet.coco.rescoring import score_results
+from qanet.coco.results import ARRAY, pack_map
 from qanet.quality import fuse_quality, probability_score
 from qanet.rle import encode
 

@@ -6,8 +6,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from qanet.coco import probabilities as module
-from qanet.coco.probabilities import ARRAY, count_maps, inline_map, pack_map, stream_maps
+from qanet.coco import results as module
+from qanet.coco.results import ARRAY, count_maps, inline_map, pack_map, stream_maps
 from qanet.errors import QanetError
 
 MAPS = np.random.default_rng(0).uniform(0, 1, (7, 4, 5))

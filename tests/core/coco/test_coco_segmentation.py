@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qanet.coco.segmentation import fill_polygon, run_length_size, segmentation_mask
+from qanet.coco.annotations import fill_polygon, run_length_size, segmentation_mask
 from qanet.errors import QanetError
 from qanet.rle import encode
 
