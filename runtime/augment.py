@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from qanet.errors import QanetError
 from qanet.geometry import CROP_SCALE, crop_boxes
-from qanet.quality import MULTI_SCALE, PixelScores, View, average_views, check_scales
+from qanet.quality import MULTI_SCALE, Look, PixelScores, average_looks, check_scales
 from qanet.runtime.detectors.base import Detections
 from qanet.runtime.engines.base import Engine
 from qanet.runtime.pixel_score import pixel_score
@@ -76,7 +76,7 @@ def look(
     input_hw: tuple[int, int],
     augmentation: Augmentation,
     times: StageTimes,
-) -> tuple[list[View], NDArray[np.float32]]:
+) -> tuple[list[Look], NDArray[np.float32]]:
     """Every view of a batch of people, a scale's crops and their mirror images in one batch of the engine.
 
     Args:
@@ -98,17 +98,17 @@ def look(
     views = []
     for where, output in zip(boxes, outputs):
         halves = np.split(output["logits"], 1 + augmentation.flip)
-        views += [View(logits, where, mirrored=bool(number)) for number, logits in enumerate(halves)]
+        views += [Look(logits, where, mirrored=bool(number)) for number, logits in enumerate(halves)]
     iou = np.mean([np.split(output["iou_scores"], 1 + augmentation.flip) for output in outputs], (0, 1))
     return views, iou.astype(np.float32)
 
 
 def score_people(
-    views: Sequence[View], image_hw: tuple[int, int], threshold: float, flip_pairs: Sequence[tuple[int, int]]
+    views: Sequence[Look], image_hw: tuple[int, int], threshold: float, flip_pairs: Sequence[tuple[int, int]]
 ) -> PixelScores:
     """Labels and pixel scores of the views of `look`; the fastest back-end where all share one box."""
     if any(not np.array_equal(view.boxes, views[0].boxes) for view in views):
-        return average_views(views, image_hw, threshold, flip_pairs)
+        return average_looks(views, image_hw, threshold, flip_pairs)
     mirrored = next((view.logits for view in views if view.mirrored), None)
     return pixel_score(
         views[0].logits, views[0].boxes, image_hw, threshold, flipped_logits=mirrored, flip_pairs=flip_pairs

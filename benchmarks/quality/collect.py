@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from qanet.datasets import AnnotatedImage
 from qanet.metrics import Prediction, Truth
-from qanet.quality import ViewScores, clamp_iou, score_views
+from qanet.quality import LookScores, clamp_iou, score_looks
 from qanet.runtime.augment import look
 from qanet.runtime.detectors.base import Detections
 from qanet.runtime.parser import MAX_BATCH, Parser
@@ -52,16 +52,16 @@ def parse_images(
 
 def _parse(
     parser: Parser, image: NDArray[np.uint8], found: Detections, thresholds: Sequence[float]
-) -> tuple[ViewScores, NDArray[np.float32]]:
+) -> tuple[LookScores, NDArray[np.float32]]:
     """Scores of one batch and its clamped IoU scores (N,)."""
     bundle = parser.bundle
     views, iou = look(parser.engine, image, found, bundle.input_hw, parser.augmentation, parser.times)
     with parser.times.stage("tail"):
         size = (image.shape[0], image.shape[1])
-        return score_views(views, size, thresholds, bundle.labels.flip_pairs), clamp_iou(iou)
+        return score_looks(views, size, thresholds, bundle.labels.flip_pairs), clamp_iou(iou)
 
 
-def _predictions(found: Detections, scored: ViewScores, iou: NDArray[np.float32], base: int) -> list[Prediction]:
+def _predictions(found: Detections, scored: LookScores, iou: NDArray[np.float32], base: int) -> list[Prediction]:
     box = np.clip(found.scores, 0, 1)
     return [
         Prediction(

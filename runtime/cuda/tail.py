@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qanet.errors import QanetError
 from qanet.quality import PIXEL_SCORE_THRESHOLD, PixelScores, check_arguments
-from qanet.quality.arguments import check_maps
+from qanet.quality.sampling import check_maps
 from qanet.runtime.cuda import tail_plan as plan
 from qanet.runtime.cuda.kernel import Launch
 from qanet.runtime.cuda.lane import Lane, shared_lane

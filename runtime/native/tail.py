@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qanet.errors import QanetError
 from qanet.quality import PIXEL_SCORE_THRESHOLD, PixelScores, check_arguments, region_of
-from qanet.quality.arguments import check_boxes, check_image
+from qanet.quality.sampling import check_image, check_instance_boxes
 from qanet.runtime.native import library
 
 
@@ -120,7 +120,7 @@ def _checked(
     """`check_arguments` without its copy and without a look at the numbers themselves, which the library takes."""
     maps = np.asarray(logits)
     if maps.ndim == 4 and maps.dtype.kind == "f" and maps.size and 2 <= maps.shape[1] <= 256:
-        where = check_boxes(boxes, len(maps))
+        where = check_instance_boxes(boxes, len(maps))
         check_image(image_size, threshold)
     else:
         _, where = check_arguments(maps, boxes, image_size, threshold, name)

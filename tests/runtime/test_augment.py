@@ -8,7 +8,7 @@ import qanet
 from qanet.bundle import create
 from qanet.errors import QanetError
 from qanet.geometry import crop_boxes
-from qanet.quality import View, average_views, fuse_quality, pixel_score
+from qanet.quality import Look, average_looks, fuse_quality, pixel_score
 from qanet.runtime.augment import MULTI_SCALE, Augmentation, check_augmentation
 from qanet.runtime.parser import MAX_BATCH, Parser
 from qanet.runtime.resample import crop_people
@@ -40,7 +40,7 @@ def views_by_hand(image, boxes, scales, flip):
         for mirrored in (False, True)[: 1 + flip]:
             crops = crop_people(image, where, CROP_HW)[:, :, :: -1 if mirrored else 1]
             runs = [FlipEngine().run(np.ascontiguousarray(crop[None]), [1.0]) for crop in crops]
-            views.append(View(np.concatenate([run["logits"] for run in runs]), where, mirrored))
+            views.append(Look(np.concatenate([run["logits"] for run in runs]), where, mirrored))
             iou.append(np.concatenate([run["iou_scores"] for run in runs]))
     return views, np.mean(iou, 0)
 
@@ -79,7 +79,7 @@ def test_scales_grow_the_box_and_are_averaged_on_the_image(bundle, scales, flip)
     assert engine.batches == [3 * (1 + flip)] * len(scales)
     assert parser.augmentation.views == len(scales) * (1 + flip)
     views, iou = views_by_hand(image, boxes, scales, flip)
-    assert_people(people, average_views(views, image.shape[:2], 0.2, bundle.labels.flip_pairs), iou)
+    assert_people(people, average_looks(views, image.shape[:2], 0.2, bundle.labels.flip_pairs), iou)
     assert {name: len(ms) for name, ms in parser.times.samples_ms.items()} == {
         "crop": 1,
         "engine": 1,
@@ -111,7 +111,7 @@ def test_without_augmentation_nothing_changes(bundle):
     plain = by_box(Parser(bundle, engine)(image, boxes))
     assert engine.batches == [3] and Augmentation().is_plain
     views, iou = views_by_hand(image, boxes, (1.0,), flip=False)
-    assert_people(plain, average_views(views, image.shape[:2], 0.2), iou)
+    assert_people(plain, average_looks(views, image.shape[:2], 0.2), iou)
 
 
 def test_a_batch_holds_the_mirror_images_too(bundle):

@@ -1,4 +1,4 @@
-"""Averages of several views: one view is the pixel score, many are the mean of what each pastes."""
+"""Averages of several looks: one look is the pixel score, many are the mean of what each pastes."""
 
 import numpy as np
 import pytest
@@ -6,49 +6,49 @@ from golden_cases import PIXEL_SCORE_CASES, assert_golden, read_case
 from tail_backends import assert_same, dense
 
 from qanet.errors import QanetError
-from qanet.quality import PixelScores, View, average_views, pixel_score, region_of, score_views, unflip
+from qanet.quality import Look, PixelScores, average_looks, pixel_score, region_of, score_looks, unflip
 
 PAIRS = [(1, 2), (4, 3)]
 
 
 @pytest.mark.parametrize("name", PIXEL_SCORE_CASES)
-def test_views_equal_the_official_code(golden, name):
+def test_looks_equal_the_official_code(golden, name):
     arguments, case = read_case(golden, name)
     pairs = arguments.pop("flip_pairs", ())
-    views = [View(arguments.pop("logits"), arguments["boxes"])]
+    looks = [Look(arguments.pop("logits"), arguments["boxes"])]
     if "flipped_logits" in arguments:
-        views.append(View(arguments.pop("flipped_logits"), arguments["boxes"], mirrored=True))
+        looks.append(Look(arguments.pop("flipped_logits"), arguments["boxes"], mirrored=True))
     del arguments["boxes"]
-    assert_golden(average_views(views, **arguments, flip_pairs=pairs), case)
+    assert_golden(average_looks(looks, **arguments, flip_pairs=pairs), case)
 
 
-def looks(seed, people=2, classes=5, scales=(1.0, 0.8, 1.3), mirrored=True):
-    """Views of random logits, with boxes scaled about their centres."""
+def make_looks(seed, people=2, classes=5, scales=(1.0, 0.8, 1.3), mirrored=True):
+    """Looks of random logits, with boxes scaled about their centres."""
     rng = np.random.default_rng(seed)
     boxes = np.array([[5.3, 2.1, 30.2, 40.9], [-8.5, 10.0, 21.0, 70.25]][:people], np.float32)
     centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
-    views = []
+    looks = []
     for scale in scales:
         where = np.concatenate([centre - scale * half, centre + scale * half], 1)
         for flipped in (False, True)[: 1 + mirrored]:
             logits = (3 * rng.standard_normal((people, classes, 6, 4))).astype(np.float32)
-            views.append(View(logits, where, flipped))
-    return views
+            looks.append(Look(logits, where, flipped))
+    return looks
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.2, 0.45])
 @pytest.mark.parametrize("seed", range(3))
-def test_views_of_many_boxes_are_averaged_after_pasting(seed, threshold):
-    views, image_hw = looks(seed), (60, 48)
-    turned = [unflip(v.logits, PAIRS) if v.mirrored else v.logits for v in views]
-    pasted = [np.mean([dense(m[i], v.boxes[i], image_hw) for m, v in zip(turned, views)], 0) for i in range(2)]
-    scored = average_views(views, image_hw, threshold, PAIRS)
+def test_looks_of_many_boxes_are_averaged_after_pasting(seed, threshold):
+    looks, image_hw = make_looks(seed), (60, 48)
+    turned = [unflip(v.logits, PAIRS) if v.mirrored else v.logits for v in looks]
+    pasted = [np.mean([dense(m[i], v.boxes[i], image_hw) for m, v in zip(turned, looks)], 0) for i in range(2)]
+    scored = average_looks(looks, image_hw, threshold, PAIRS)
     expected = reference(pasted, scored.rois, image_hw, threshold)
     assert_same(scored, expected, pasted, threshold)
-    largest = [region_of(box, (6, 4), image_hw) for box in views[-1].boxes]
+    largest = [region_of(box, (6, 4), image_hw) for box in looks[-1].boxes]
     assert np.array_equal(scored.rois, largest)
     # the largest box alone reaches the rim: a sixth or a third of a probability there, below 0.45
-    alone = average_views(views[-2:], image_hw, threshold, PAIRS)
+    alone = average_looks(looks[-2:], image_hw, threshold, PAIRS)
     assert not np.array_equal(alone.full(0), scored.full(0))
 
 
@@ -68,11 +68,11 @@ def reference(pasted, rois, image_hw, threshold):
 
 
 def test_thresholds_in_one_pass_are_what_each_is_alone():
-    views, thresholds = looks(5), (0.5, 0.1, 0.3, 0.9, 0.0)  # in no order
-    swept = score_views(views, (60, 48), thresholds, PAIRS)
+    looks, thresholds = make_looks(5), (0.5, 0.1, 0.3, 0.9, 0.0)  # in no order
+    swept = score_looks(looks, (60, 48), thresholds, PAIRS)
     assert swept.pixel_scores.shape == (2, 5) and swept.part_scores.shape == (2, 5, 4)
     for column, threshold in enumerate(thresholds):
-        alone = average_views(views, (60, 48), threshold, PAIRS)
+        alone = average_looks(looks, (60, 48), threshold, PAIRS)
         np.testing.assert_array_equal(swept.pixel_scores[:, column], alone.pixel_scores)
         np.testing.assert_array_equal(swept.part_scores[:, column], alone.part_scores)
         assert all(np.array_equal(a, b) for a, b in zip(swept.labels, alone.labels))
@@ -80,8 +80,8 @@ def test_thresholds_in_one_pass_are_what_each_is_alone():
 
 
 def test_one_box_and_its_mirror_are_the_pixel_score_with_a_flip():
-    plain, mirrored = looks(8, scales=(1.0,))
-    ours = average_views([plain, mirrored], (60, 48), 0.3, PAIRS)
+    plain, mirrored = make_looks(8, scales=(1.0,))
+    ours = average_looks([plain, mirrored], (60, 48), 0.3, PAIRS)
     theirs = pixel_score(plain.logits, plain.boxes, (60, 48), 0.3, mirrored.logits, PAIRS)
     assert np.array_equal(ours.rois, theirs.rois) and np.array_equal(ours.full(1), theirs.full(1))
     np.testing.assert_allclose(ours.pixel_scores, theirs.pixel_scores, atol=1e-6)
@@ -90,26 +90,26 @@ def test_one_box_and_its_mirror_are_the_pixel_score_with_a_flip():
 
 def test_a_person_outside_the_image_and_nobody_at_all():
     logits = np.ones((1, 3, 2, 2), np.float32)
-    outside = average_views([View(logits, np.array([[90.0, 90, 95, 95]]))], (20, 30))
+    outside = average_looks([Look(logits, np.array([[90.0, 90, 95, 95]]))], (20, 30))
     assert outside.labels[0].size == 0 and outside.pixel_scores.tolist() == [0]
-    nobody = average_views([View(logits[:0], np.zeros((0, 4)))], (20, 30))
+    nobody = average_looks([Look(logits[:0], np.zeros((0, 4)))], (20, 30))
     assert len(nobody.labels) == 0 and nobody.part_scores.shape == (0, 2)
 
 
-ONE = View(np.zeros((1, 3, 2, 2), np.float32), np.array([[0.0, 0, 4, 4]]))
+ONE = Look(np.zeros((1, 3, 2, 2), np.float32), np.array([[0.0, 0, 4, 4]]))
 
 
 @pytest.mark.parametrize(
-    ("views", "thresholds", "message"),
+    ("looks", "thresholds", "message"),
     [
-        ([], (0.2,), "no view to average"),
+        ([], (0.2,), "no look to average"),
         ([ONE], (), "no threshold"),
         ([ONE], (0.2, 1.0), "threshold out of range .expected 0 <= T < 1, got 1.0"),
-        ([ONE, View(np.zeros((1, 4, 2, 2), np.float32), ONE.boxes)], (0.2,), r"other people or classes .*\(1, 4\)"),
-        ([View(ONE.logits, np.zeros((2, 4)))], (0.2,), "boxes do not fit"),
-        ([ONE, View(np.full((1, 3, 2, 2), np.nan, np.float32), ONE.boxes, True)], (0.2,), "logits are not finite"),
+        ([ONE, Look(np.zeros((1, 4, 2, 2), np.float32), ONE.boxes)], (0.2,), r"other people or classes .*\(1, 4\)"),
+        ([Look(ONE.logits, np.zeros((2, 4)))], (0.2,), "boxes do not fit"),
+        ([ONE, Look(np.full((1, 3, 2, 2), np.nan, np.float32), ONE.boxes, True)], (0.2,), "logits are not finite"),
     ],
 )
-def test_views_that_do_not_fit_are_named(views, thresholds, message):
+def test_looks_that_do_not_fit_are_named(looks, thresholds, message):
     with pytest.raises(QanetError, match=message):
-        score_views(views, (8, 8), thresholds)
+        score_looks(looks, (8, 8), thresholds)

@@ -20,7 +20,12 @@ def fuse_quality(
     official code. Clamp an IoU head's raw output with `clamp_iou` first.
 
     Raises:
-        QanetError: weights that do not sum to something above zero.
+        QanetError: weights without a positive sum.
+
+    >>> round(float(fuse_quality(0.9, 0.8, 0.7)), 3)
+    0.751
+    >>> fuse_quality([0.9, 0.5], [0.8, 0.8], [[0.7], [0.6]], weights=(1, 1, 1)).shape
+    (2, 2)
     """
     if len(weights) != 3 or not sum(weights) > 0:
         raise QanetError("bad QAM weights", expected="three numbers with a positive sum", got=weights)
@@ -31,5 +36,9 @@ def fuse_quality(
 
 
 def clamp_iou(iou_scores: ArrayLike) -> NDArray[np.float32]:
-    """The IoU head's unbounded output brought into [0, 1]; nan becomes 0. Any shape, float32."""
+    """The IoU head's unbounded output clipped to [0, 1]; nan becomes 0. Any shape, float32.
+
+    >>> clamp_iou([-0.1, 0.5, 1.2]).tolist()
+    [0.0, 0.5, 1.0]
+    """
     return np.clip(np.nan_to_num(np.asarray(iou_scores, np.float32), nan=0.0), 0.0, 1.0)
