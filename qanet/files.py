@@ -1,30 +1,21 @@
-"""Files written whole or not at all, and their hashes."""
+"""Files written whole or not at all, their hashes, and a lock between processes."""
 
 import contextlib
 import hashlib
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from qanet.errors import QanetError
+
+_POLL_S = 0.05
 
 
 def sha256_bytes(data: bytes) -> str:
     """Hex digest of bytes."""
     return hashlib.sha256(data).hexdigest()
-
-
-def sha256_file(path: Path) -> str:
-    """Hex digest of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 @contextlib.contextmanager
@@ -68,7 +59,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_by(path: Path, writer: Callable[[str], object]) -> None:
-    """Let a library write to a path aside; its RuntimeError counts as a full disk too (torch raises those)."""
+    """Let a library write to a path aside; its RuntimeError counts as a full disk too, since torch raises those."""
     with written_aside(path) as aside:
         try:
             writer(str(aside))
@@ -110,78 +101,61 @@ def _cannot_write(path: Path, error: Exception) -> QanetError:
     )
 
 
-_POLL_S = 0.05
 
 
 @contextlib.contextmanager
 def locked(
     path: Path, *, timeout_s: float, doing: str, waiting: Callable[[str], object] | None = None
 ) -> Iterator[None]:
-    """Hold the lock of `path`, a file that is made for it and removed after it; its text is the holder's process id.
+    """Hold an advisory lock between processes: the kernel drops it when its holder dies.
 
-    Where Python has no fcntl (Windows) nothing is locked.
+    The lock is `path`, a file that is made for it and removed after it; its text is the holder's process id.
 
     Args:
         timeout_s: how long to wait for another holder.
-        doing: what the lock is for, to say in messages: "building into NAME".
-        waiting: called once with a line when somebody else holds it.
+        doing: what the lock is for, as the messages say it: "building into NAME".
+        waiting: called once with a line of text when another process holds the lock.
     Raises:
-        QanetError: still held after `timeout_s`, or the place can hold no lock.
+        QanetError: still held after `timeout_s`, or the file system cannot hold the lock.
     """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    deadline, told, handle = time.monotonic() + timeout_s, False, _open(path)
-    try:
-        while not _taken(fcntl, handle, path):
-            holder = os.pread(handle, 20, 0).decode(errors="replace") or "unknown"
-            if time.monotonic() >= deadline:
-                raise QanetError(
-                    f"{doing} must wait for process {holder}",
-                    expected=f"its end within {timeout_s:g} s",
-                    got="it still runs",
-                    next_command=f"wait for process {holder}, or end it, and try again",
-                )
-            if waiting is not None and not told:
-                waiting(f"{doing}: waiting for process {holder}, up to {timeout_s:g} s")
-                told = True
-            time.sleep(_POLL_S)
-            before, handle = handle, _open(path)  # the holder removes the file when it is done
-            os.close(before)
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, str(os.getpid()).encode(), 0)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)  # while it is still locked: who waits for it looks again
-    finally:
-        os.close(handle)
+    from filelock import FileLock, Timeout
 
-
-def _open(path: Path) -> int:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-    except OSError as error:
-        raise QanetError(f"cannot lock {path}", expected="the right to write there", got=error.strerror) from error
-
-
-def _taken(fcntl: Any, handle: int, path: Path) -> bool:
-    """Try once; a file that its last holder removed since it was opened locks nothing."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:  # a file system without locks
+        lock = FileLock(path, poll_interval=_POLL_S, on_acquired=_write_process_id)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if waiting is not None and timeout_s > 0:
+                waiting(f"{doing}: waiting for process {_holder(path)}, up to {timeout_s:g} s")
+            lock.acquire(timeout=timeout_s)
+    except Timeout as error:
+        holder = _holder(path)
         raise QanetError(
-            f"cannot lock {path}",
-            expected="a file system with locks",
-            got=error.strerror,
-            next_command="choose another place",
+            f"{doing} must wait for process {holder}",
+            expected=f"its end within {timeout_s:g} s",
+            got="it still runs",
+            next_command=f"wait for process {holder}, or end it, and try again",
         ) from error
+    except OSError as error:
+        expected = "the right to write there, and a file system with locks"
+        raise QanetError(f"cannot lock {path}", expected=expected, got=error.strerror or error) from error
     try:
-        return os.path.samestat(os.fstat(handle), os.stat(path))
-    except FileNotFoundError:
-        return False
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # Windows removes no open file; there the release does it
+            path.unlink()  # while the lock is held: a process that waits for it opens a new file
+        lock.release()
+
+
+def _write_process_id(handle: int) -> None:
+    os.ftruncate(handle, 0)
+    os.write(handle, str(os.getpid()).encode())
+
+
+def _holder(path: Path) -> str:
+    """The process id in a lock file; "unknown" where it cannot be read."""
+    try:
+        return path.read_text(errors="replace")[:20] or "unknown"
+    except OSError:
+        return "unknown"

@@ -1,6 +1,5 @@
 """A file appears whole or not at all, also when the disk is full."""
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -9,7 +8,7 @@ import textwrap
 import pytest
 
 from qanet.errors import QanetError
-from qanet.files import check_room, sha256_bytes, sha256_file, write_by, write_bytes, write_text, written_aside
+from qanet.files import check_room, write_by, write_bytes, write_text, written_aside
 
 
 def test_a_file_and_its_folders_are_written(tmp_path):
@@ -85,9 +84,3 @@ def test_room_is_checked_also_under_a_folder_to_come(tmp_path):
     check_room(tmp_path / "not" / "yet", 1)
     with pytest.raises(QanetError, match="no room to write into .* MiB free, got "):
         check_room(tmp_path / "not" / "yet", 1 << 60)
-
-
-def test_hashes_of_bytes_and_of_files_agree(tmp_path):
-    data = bytes(range(256)) * 5000  # more than the megabyte that is read at a time
-    (tmp_path / "a").write_bytes(data)
-    assert sha256_file(tmp_path / "a") == sha256_bytes(data) == hashlib.sha256(data).hexdigest()
