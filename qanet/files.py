@@ -101,8 +101,6 @@ def _cannot_write(path: Path, error: Exception) -> QanetError:
     )
 
 
-
-
 @contextlib.contextmanager
 def locked(
     path: Path, *, timeout_s: float, doing: str, waiting: Callable[[str], object] | None = None

@@ -8,8 +8,9 @@ is looked for no more, and keeps the number for a while: whoever comes out of hi
 import numpy as np
 from numpy.typing import NDArray
 
+from qanet.geometry import pairwise_iou, suppress
 from qanet.results import ParsingResult, PersonParsing
-from qanet.runtime.detectors.base import NOBODY, Detections, clip_boxes, pairwise_iou, suppress
+from qanet.runtime.detectors.base import NOBODY, Detections, clip_boxes
 from qanet.runtime.tracking.tracker import SCORE_DECAY, Track, Tracker
 
 _DUPLICATE_IOU = 0.7  # of two detections

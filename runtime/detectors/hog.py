@@ -4,7 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.errors import QanetError
-from qanet.runtime.detectors.base import NOBODY, Detections, clip_boxes, suppress
+from qanet.geometry import suppress
+from qanet.runtime.detectors.base import NOBODY, Detections, clip_boxes
 
 _LONG_SIDE_PX = 640  # the 64x128 window then sees people from about 1/4 of the frame's height
 _MARGIN_XY = (0.14, 0.06)  # the training windows have this much of their size around the person, each side

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.errors import QanetError
-from qanet.runtime.detectors.base import NOBODY, Candidates, Detections, clip_boxes, suppress
+from qanet.geometry import suppress
+from qanet.runtime.detectors.base import NOBODY, Candidates, Detections, clip_boxes
 from qanet.runtime.detectors.graph import Graph, compile_graph, read_graph
 from qanet.runtime.detectors.sets import DetrSet, TorchvisionSet
 from qanet.runtime.detectors.ultralytics import UltralyticsEndToEnd, UltralyticsRaw

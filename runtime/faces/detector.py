@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.errors import QanetError
+from qanet.geometry import suppress
 from qanet.labels import CELEBAMASK19, LabelSet
-from qanet.runtime.detectors.base import NOBODY, Detections, Detector, suppress
+from qanet.runtime.detectors.base import NOBODY, Detections, Detector
 from qanet.runtime.faces.framing import MIN_SIDE_PX, frame_of_face, guess_frames
 from qanet.runtime.faces.heads import frame_of_person, has_heads
 

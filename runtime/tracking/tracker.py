@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.runtime.detectors.base import Detections, pairwise_iou
+from qanet.geometry import pairwise_iou
+from qanet.runtime.detectors.base import Detections
 from qanet.runtime.tracking.assignment import assign
 from qanet.runtime.tracking.motion import Motion
 

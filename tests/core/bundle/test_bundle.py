@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-import qanet.bundle.folder
+import qanet.bundle.bundle
 from qanet.bundle import SCHEMA_VERSION, copy_bundle, create, open_bundle, safe_name, writable_copy
 from qanet.errors import QanetError
 
@@ -134,7 +134,7 @@ def test_what_is_no_bundle_is_told_from_nothing(tmp_path, monkeypatch):
 
 
 def test_a_shipped_bundle_is_copied_before_it_is_built_into(tiny_bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr(qanet.bundle.folder, "SHIPPED", tiny_bundle.parent.resolve())
+    monkeypatch.setattr(qanet.bundle.bundle, "SHIPPED", tiny_bundle.parent.resolve())
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
@@ -151,7 +151,7 @@ def test_a_shipped_bundle_is_copied_before_it_is_built_into(tiny_bundle, tmp_pat
 
 def test_a_package_installed_as_links_is_not_built_into_either(tiny_bundle, tmp_path, monkeypatch):
     (tmp_path / "links").symlink_to(tiny_bundle.parent)
-    monkeypatch.setattr(qanet.bundle.folder, "SHIPPED", tmp_path / "links")
+    monkeypatch.setattr(qanet.bundle.bundle, "SHIPPED", tmp_path / "links")
     assert open_bundle("tiny").is_shipped
 
 

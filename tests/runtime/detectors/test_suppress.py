@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from qanet.geometry import pairwise_iou, suppress
 from qanet.results import PersonParsing
-from qanet.runtime.detectors.base import clip_boxes, pairwise_iou, suppress
+from qanet.runtime.detectors.base import clip_boxes
 from qanet.runtime.suppress import MIN_QUALITY, mean_iou, parsing_nms
 
 
