@@ -3,8 +3,9 @@
     from qanet.metrics import Prediction, Truth, evaluate_parsing
     report = evaluate_parsing(truths, predictions, num_classes=20, protocol="official", weights=(1, 0.5, 3))
 
-`ParsingEvaluator` is the same image by image; `ScoreSweep` evaluates many ways of scoring the same predictions in one
-pass. `PROTOCOLS` says what each protocol does and what it mends.
+`ParsingEvaluator` does the same image by image; `ScoreSweep` evaluates many ways of scoring the same predictions in one
+pass. `PROTOCOLS` lists what each protocol does and which quirks it corrects. Average precision of detected boxes is in
+`qanet.metrics.detection`.
 """
 
 from qanet.metrics.evaluator import ParsingEvaluator, evaluate_parsing

@@ -91,7 +91,7 @@ def report_people(people: MatchedDetections, shares: NDArray[np.float64]) -> Rep
     for column, threshold in enumerate(THRESHOLDS):
         positive = true_positives(ious, targets, threshold, reuse=False)
         ap_p[column] = voc_average_precision(positive, persons, absent=np.nan)
-        if persons:  # a person that nobody matched counts 0
+        if persons:  # a person without a match counts 0
             pcp[column] = shares[order][positive, column].sum() / persons
     return {"thresholds": np.array(THRESHOLDS), **_spread("ap_p", ap_p), **_spread("pcp", pcp)}
 
@@ -160,13 +160,22 @@ class ParsingEvaluator:
 
     Args:
         num_classes: C, background included; 2..255.
-        protocol: "official" (the published code, quirks and all) or "strict" (each quirk mended).
+        protocol: "official" (the published code with its quirks) or "strict" (each quirk corrected).
         weights: QAM exponents of box, IoU and pixel score.
         nms_threshold: mean class IoU from which parsing NMS drops the worse of two people; 1 switches it off.
         score_threshold: people with a lower quality take no part in AP^p, AP^r and AP^h.
         paint_threshold: people with a lower box score are not painted into the semantic map.
     Raises:
         QanetError: an unknown protocol, a number of classes out of range.
+
+    >>> category = np.zeros((4, 6), np.uint8)
+    >>> category[1:3, 1:3] = 2
+    >>> person = Prediction(category, 0.9, 0.8, 0.7, part_pixel_scores=np.array([0, 0.7]))
+    >>> evaluator = ParsingEvaluator(num_classes=3, protocol="strict")
+    >>> evaluator.add(Truth(category, human=(category > 0).astype(np.uint8)), [person])
+    >>> report = evaluator.report()
+    >>> report["images"], report["miou"], report["ap_p"], report["ap_r"]
+    (1, 1.0, 1.0, 1.0)
     """
 
     def __init__(
@@ -257,7 +266,7 @@ class ParsingEvaluator:
         return np.column_stack([raw, quality]), np.asarray(part_quality, np.float64)
 
     def report(self) -> Report:
-        """The metrics over the images added so far, as fractions; the keys are those of `qanet.metrics.evaluator`."""
+        """The metrics over the images added so far, as fractions; the module's docstring lists the keys."""
         report: Report = {
             "protocol": self.protocol.name,
             "num_classes": self.num_classes,
@@ -273,9 +282,9 @@ class ParsingEvaluator:
         report.update(report_people(self._people, shares))
         report.update(report_regions(self._regions, self.protocol))
         report.update(report_humans(self._humans, self.protocol))
-        nobody = np.zeros((0, len(SCORE_NAMES) + 1))
-        report.update(report_quality(np.concatenate([nobody, *self._scores])))
-        report.update(report_quality(np.concatenate([nobody, *self._part_scores]), "part_"))
+        empty = np.zeros((0, len(SCORE_NAMES) + 1))
+        report.update(report_quality(np.concatenate([empty, *self._scores])))
+        report.update(report_quality(np.concatenate([empty, *self._part_scores]), "part_"))
         return report
 
 
@@ -286,7 +295,7 @@ def part_rows(
     predictions: Sequence[Prediction],
     part_quality: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """The parts that N predicted people show, each with its scores and its true IoU.
+    """The parts of N predicted people, each with its scores and its true IoU.
 
     Args:
         match: the people's best ground truths.
@@ -327,6 +336,13 @@ def evaluate_parsing(
 
     Raises:
         QanetError: also where the two differ in length.
+
+    >>> category = np.zeros((4, 6), np.uint8)
+    >>> category[1:3, 1:3] = 1
+    >>> truth = Truth(category, human=category)
+    >>> person = Prediction(category, 0.9, 0.8, 0.7, part_pixel_scores=np.array([0.7]))
+    >>> round(evaluate_parsing([truth, truth], [[person], []], num_classes=2, protocol="strict")["ap_p"], 2)
+    0.5
     """
     evaluator = ParsingEvaluator(
         num_classes,

@@ -1,4 +1,4 @@
-"""From matched detections to numbers: average precision, rank correlation, expected calibration error."""
+"""From counts to numbers: average precision, rank correlation, calibration error, mIoU, F-measure, boundary IoU."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ ECE_BINS = 10
 
 @dataclass(eq=False)
 class MatchedDetections:
-    """MatchedDetections with the IoU and the number of their best ground truth: a few numbers each, never a map.
+    """Detections with the IoU and the number of their best ground truth: a few numbers each, never a map.
 
     Attributes:
         truths: (K,) number of ground truths per class.
@@ -76,7 +76,7 @@ def ranking(scores: NDArray[np.float64], *, nan_first: bool = False, as_text: bo
 
     Args:
         scores: (R,) scores.
-        nan_first: NaN (and among equals the later one) first, as an ascending sort read backwards gives it;
+        nan_first: NaN (and among equals the later one) first, as an ascending sort read backwards orders them;
             otherwise NaN last and equals in their own order.
         as_text: compare the scores' decimal text.
     """
@@ -155,7 +155,7 @@ def rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) ->
 
 
 def reliability(scores: NDArray[np.float64], truth: NDArray[np.float64], bins: int = ECE_BINS) -> NDArray[np.float64]:
-    """The data of a reliability diagram: what the scores of each bin say, and what is true of them.
+    """The data of a reliability diagram: the mean score of each bin against the mean true IoU.
 
     Scores fall into `bins` of equal width over 0..1 (outside: the first or last bin); pairs that are not finite are
     left out.

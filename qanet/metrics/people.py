@@ -1,4 +1,4 @@
-"""Overlap of people: confusion tables by bincount over bounding boxes, and IoU per class.
+"""Predicted people against each other and against the ground truth: IoU per class, best matches, parsing NMS.
 
 Counts are integers and IoU is one float64 division of them, so an IoU that equals a threshold compares as equal.
 """
@@ -47,7 +47,7 @@ class TruthTable:
     """An image's ground truth as one integer map, so that one bincount per prediction serves all its people."""
 
     ids: NDArray[np.int64]  # (G,) human ids, ascending
-    joint: NDArray[np.int32]  # (H, W): (rank of the person, 0 = nobody) * (C + 1) + class, void = C
+    joint: NDArray[np.int32]  # (H, W): (rank of the person, 0 = none) * (C + 1) + class, void = C
     num_classes: int
 
     @cached_property
@@ -127,7 +127,7 @@ def pair_mean_iou(first: CroppedPerson, second: CroppedPerson, area: int) -> flo
 
 @dataclass(frozen=True, eq=False)
 class PeopleMatch:
-    """Every predicted person with the ground truth of greatest mean class IoU: AP^p, PCP and the scores' worth."""
+    """Every predicted person with the ground truth of greatest mean class IoU, for AP^p, PCP and the scores' trust."""
 
     iou: NDArray[np.float64]  # (N,) mean class IoU, background included; -1 where there is no ground truth
     target: NDArray[np.int64]  # (N,) index of that ground truth; -1 where there is none
@@ -165,13 +165,14 @@ def published_nms(
     protocol: Protocol,
     pair_iou: Callable[[int, int], float] | None = None,
 ) -> NDArray[np.int64]:
-    """Drop a person whose mean class IoU with a better one is `threshold` or more; 1 or more switches NMS off.
+    """Parsing NMS of the evaluation: drop a person whose mean class IoU with a better one is `threshold` or more.
 
     Args:
         people: N predictions.
         quality: (N,) fused scores; NaN ranks last.
         area: pixels of the image.
-        pair_iou: mean class IoU of two people by their indices, where it is known; None counts it.
+        threshold: 1 or more switches NMS off.
+        pair_iou: mean class IoU of two people by their indices; None: computed here.
     Returns:
         (K,) indices of the survivors by descending quality, or all in their own order where NMS is off.
     """
@@ -190,6 +191,6 @@ def published_nms(
         rest = position + 1 + np.flatnonzero(kept[position + 1 :])
         for rank, candidate in enumerate(rest):
             if pair_iou(int(order[position]), int(order[candidate])) >= threshold:
-                # the published code forgets that `rest` has gaps once somebody was dropped
+                # the published code ignores that `rest` has gaps once a person was dropped
                 kept[position + 1 + rank if protocol.shifted_nms else candidate] = False
     return order[kept]

@@ -1,4 +1,7 @@
-"""What goes into an evaluation: the ground truth of an image and the people predicted in it, checked."""
+"""What goes into an evaluation: the ground truth of an image, the people predicted in it, and the protocol.
+
+Protocols: `official` reproduces the published code with its quirks, `strict` corrects each of them.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +20,13 @@ class Truth:
 
     Attributes:
         category: (H, W) uint8 class ids (Category_ids); an id outside [0, C), by habit 255, is void.
-        human: (H, W) uint8 person ids (Human_ids); 0 = nobody.
+        human: (H, W) uint8 person ids (Human_ids); 0 = no person.
         parts: (H, W) integer part ids (Instance_ids), 0 = none; None: one part per class of each person.
-        part_table: (L, 3) integers: part id, class, human id (the text file beside Instance_ids).
+        part_table: (L, 3) integers: part id, class, human id (the text file next to Instance_ids).
+
+    >>> category = np.zeros((4, 6), np.uint8)
+    >>> category[1:3, 1:3] = 2
+    >>> truth = Truth(category, human=(category > 0).astype(np.uint8))
     """
 
     category: NDArray[np.uint8]
@@ -39,6 +46,9 @@ class Prediction:
         pixel_score: instance pixel score.
         part_pixel_scores: (C-1,) pixel scores of the classes 1..C-1.
         roi: x0, y0, x1, y1 in whole pixels of the image; None: `labels` covers the image.
+
+    >>> window = np.full((2, 2), 2, np.uint8)
+    >>> person = Prediction(window, 0.9, 0.8, 0.7, part_pixel_scores=np.array([0, 0.7]), roi=(1, 1, 3, 3))
     """
 
     labels: NDArray[np.uint8]
@@ -83,7 +93,7 @@ def check_truth(truth: Truth, image: int) -> None:
             f"{where}: parts need a part_table",
             expected="(L, 3): part id, class, human id",
             got=None if table is None else table.shape,
-            next_command="read the .txt beside the Instance_ids PNG, or leave parts out",
+            next_command="read the .txt next to the Instance_ids PNG, or leave parts out",
         )
 
 
@@ -132,7 +142,7 @@ HUMAN_THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)  # AP
 
 @dataclass(frozen=True)
 class Protocol:
-    """What an evaluation does where the published code and the definition of a metric part ways.
+    """What an evaluation does where the published code and the definition of a metric differ.
 
     Everything else (thresholds, strict inequalities, the painting by box score before NMS) is common to all.
     """
@@ -179,6 +189,9 @@ def find_protocol(name: str) -> Protocol:
 
     Raises:
         QanetError: an unknown name, with the known ones.
+
+    >>> find_protocol("strict").reuse_truth
+    False
     """
     if name not in PROTOCOLS:
         raise QanetError(

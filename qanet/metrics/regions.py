@@ -1,4 +1,4 @@
-"""From people to maps: order of painting, the semantic map, parsing NMS, the instance map and its regions."""
+"""From people to maps: order of painting, the semantic map, the instance map, its regions and their matches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class Painted:
     """The instance map of an image and its regions: the visible pixels of one class of one person."""
 
     instances: NDArray[np.int64]  # (K,) indices of the people, in the order of their ids 1..K in instance_map
-    instance_map: NDArray[np.int32]  # (H, W) ids, 0 = nobody; ids of people wholly covered do not occur
+    instance_map: NDArray[np.int32]  # (H, W) ids, 0 = no person; ids of people wholly covered do not occur
     regions: NDArray[np.int32]  # (H, W) region ids, 0 = none
     region_instance: NDArray[np.int64]  # (R,) index of the person of the regions 1..R
     region_class: NDArray[np.int64]  # (R,) class of the regions 1..R
