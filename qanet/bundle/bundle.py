@@ -27,7 +27,7 @@ class Bundle:
 
     >>> bundle = open_bundle("ccp13-lite0")
     >>> bundle.labels.name, bundle.input_hw, bundle.qam_weights, bundle.threshold
-    ('ccp13', (256, 192), (1.0, 0.5, 3.0), 0.2)
+    ('ccp13', (384, 288), (1.0, 0.5, 3.0), 0.2)
     """
 
     path: Path
@@ -187,7 +187,12 @@ def create(path: Path, **fields: Any) -> Bundle:
 
 
 def copy_bundle(bundle: Bundle, target: Path) -> None:
-    """Copy the manifest and every file it names (hashes checked) into `target`, replacing a bundle there."""
+    """Copy the manifest and every file it names (hashes checked) into `target`, replacing a bundle there.
+
+    >>> copy_bundle(open_bundle("ccp13-lite0"), Path("copy.qanet"))
+    >>> open_bundle("copy").is_shipped
+    False
+    """
     foreign = target.exists() and not (target / "manifest.json").exists()
     if foreign and (not target.is_dir() or any(target.iterdir())):
         raise QanetError(f"{target} exists and is not a bundle", next_command="choose another --output")

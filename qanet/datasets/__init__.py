@@ -57,9 +57,15 @@ def open_dataset(
         split: "train", "val" or "test" (ppp: val means test), for ccp and celebamask any NAME.txt; None: see
             `default_split`.
         other_people: in a person's labels, the pixels of other people are "background" (as published) or "ignore".
-        lenient: open a broken set all the same, to look at what is broken.
+        lenient: open a broken set as well, to report what is broken.
     Raises:
         QanetError: an unknown name, no such data set or split, an empty split, broken annotations, missing files.
+
+    >>> data = open_dataset("CCP", "ccp", split="val")
+    >>> len(data), data[0].name, data[0].labels.shape
+    (1, '0002', (48, 32))
+    >>> [scene.boxes.tolist() for scene in data.images()]
+    [[[8.0, 8.0, 24.0, 40.0]]]
     """
     _known(format)
     chosen = labels if isinstance(labels, LabelSet) else label_set(labels) if labels else own_labels(format)
@@ -75,6 +81,9 @@ def splits_of(root: str | Path, format: str) -> tuple[str, ...]:
 
     Raises:
         QanetError: an unknown format, or no data set of an official layout at that place.
+
+    >>> splits_of("CCP", "ccp")
+    ('train', 'val')
     """
     if _known(format) in PHOTO_FORMATS:
         listed = sorted(p.stem for p in Path(root).glob("*.txt") if p.stem != "classes")
@@ -85,7 +94,11 @@ def splits_of(root: str | Path, format: str) -> tuple[str, ...]:
 
 
 def default_split(root: str | Path, format: str) -> str | None:
-    """The split to evaluate on: "val"; None, the whole folder, for ccp and celebamask without a val.txt."""
+    """The split to evaluate on: "val"; None, the whole folder, for ccp and celebamask without a val.txt.
+
+    >>> default_split("CCP", "ccp")
+    'val'
+    """
     if _known(format) in PHOTO_FORMATS:
         return "val" if (Path(root) / "val.txt").exists() else None
     return "val"
@@ -98,6 +111,10 @@ def _known(format: str) -> str:
 
 
 def own_labels(format: str) -> LabelSet:
-    """The label set of a format where none is asked for; QanetError for an unknown format."""
+    """The label set of a format where none is asked for; QanetError for an unknown format.
+
+    >>> own_labels("cihp").name
+    'cihp20'
+    """
     _known(format)
     return label_set(PHOTO_FORMATS[format] if format in PHOTO_FORMATS else LAYOUTS[format].labels)

@@ -1,7 +1,11 @@
-"""The official annotation file: COCO JSON with one extra key, parsing_id, the person's value in Human_ids.
+"""JSON files next to a data set's images: people with parsing_id, a detector's boxes, tags.
 
-Source: method, Layout. As in the published code, crowds, other categories than person and annotations without area
-are no people.
+The official annotation file is COCO JSON with one extra key, parsing_id, the person's value in Human_ids (source:
+method, Layout). As in the published code, crowds, other categories than person and annotations without area are left
+out.
+
+Boxes of a detector are a COCO results file: [{"image_id", "category_id", "bbox": [x, y, w, h], "score"}, ...]. Tags say
+which classes a photograph may show, without its pixels.
 """
 
 import json
@@ -18,7 +22,9 @@ from qanet.errors import QanetError
 from qanet.labels import LabelSet
 from qanet.metrics.records import Truth
 
+PERSON = 1  # COCO's category id of a person, the only one of the parsing sets
 _MAX_HUMAN_ID = 255  # Human_ids has 8 bits
+_MIN_SIDE_PX = 1.0  # of a detected box inside the image
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +41,7 @@ class ImageRecord:
 
     image_id: int | str
     file_name: str
-    hw: tuple[int, int] | None  # as the file has it; None: not said
+    hw: tuple[int, int] | None  # as the file has it; None: not in the file
     people: tuple[AnnotatedPerson, ...]
 
     @property
@@ -76,8 +82,8 @@ def _images(
             problems.append(QanetError(f"{where} has an id that is taken", expected="an id each", got=entry["id"]))
         else:
             hw = (entry.get("height"), entry.get("width"))
-            said = all(isinstance(side, int) and not isinstance(side, bool) for side in hw)
-            images[entry["id"]] = (entry["file_name"], (int(hw[0]), int(hw[1])) if said else None)  # type: ignore[arg-type]
+            has_size = all(isinstance(side, int) and not isinstance(side, bool) for side in hw)
+            images[entry["id"]] = (entry["file_name"], (int(hw[0]), int(hw[1])) if has_size else None)  # type: ignore[arg-type]
     return images
 
 
@@ -105,7 +111,7 @@ def _add_person(
         return None
     image_id, parsing_id, numbers = entry["image_id"], entry["parsing_id"], finite_box(entry["bbox"])
     if not _is_id(image_id) or image_id not in images:
-        return wrong("is of an image that the file has not", "the id of one of its images", image_id)
+        return wrong("is of an image that is not in the file", "the id of one of its images", image_id)
     if isinstance(parsing_id, bool) or not isinstance(parsing_id, int) or not 1 <= parsing_id <= _MAX_HUMAN_ID:
         return wrong("has a broken parsing_id", f"1..{_MAX_HUMAN_ID}", parsing_id)
     if any(person.parsing_id == parsing_id for person in people[image_id]):
@@ -119,9 +125,6 @@ def _add_person(
 
 def _is_id(value: Any) -> bool:
     return isinstance(value, (int, str)) and not isinstance(value, bool)
-
-
-PERSON = 1  # COCO's category id of a person, the only one of the parsing sets
 
 
 def finite_box(value: Any) -> list[float] | None:
@@ -143,9 +146,6 @@ def read_json(path: Path, what: str) -> Any:
         raise QanetError(f"{path} cannot be read", expected=what, got=error.strerror) from error
     except ValueError as error:
         raise QanetError(f"{path} is no JSON", expected=what, got=str(error)) from error
-
-
-_MIN_SIDE_PX = 1.0
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,12 @@ def read_detections(path: str | Path, image_ids: Sequence[int | str]) -> Detecte
         image_ids: the data set's images; those that the file does not name have no detection.
     Raises:
         QanetError: no such file, no JSON, an entry without its keys, a box or score that is no finite number, an
-            image that the data set has not.
+            image that is not in the data set.
+
+    >>> text = '[{"image_id": "0002", "category_id": 1, "bbox": [8, 8, 16, 32], "score": 0.9}]'
+    >>> _ = Path("boxes.json").write_text(text)
+    >>> read_detections("boxes.json", image_ids=["0001", "0002"]).of("0002", (48, 32))[0].tolist()
+    [[8.0, 8.0, 24.0, 40.0]]
     """
     path = Path(path)
     entries = read_json(path, "boxes of people as a COCO results list")
@@ -191,7 +196,7 @@ def read_detections(path: str | Path, image_ids: Sequence[int | str]) -> Detecte
             continue
         if image not in known:
             raise QanetError(
-                f"{path}, entry {number} is of an image that the data set has not",
+                f"{path}, entry {number} is of an image that is not in the data set",
                 expected=f"an image_id like {next(iter(image_ids), None)!r}",
                 got=repr(entry["image_id"]),
                 next_command="give the boxes of this data set and split",

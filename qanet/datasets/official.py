@@ -46,7 +46,7 @@ class Layout:
         return root / _SPLITS[split]
 
     def json_path(self, root: Path, split: str) -> Path:
-        """The split's annotation file. Its name tells one set from another, so no other name will do."""
+        """The split's annotation file. Other data sets have other names there, so a file of another name is refused."""
         return root / "annotations" / f"{self.folder}_{split}.json"
 
     def find_root(self, root: Path) -> Path:
@@ -101,7 +101,7 @@ class OfficialFolder(DataSet):
         other_people: str = "background",
         lenient: bool = False,
     ):
-        """Open a split; `lenient` is for whoever looks at broken sets: mistakes are kept in `problems`, not raised."""
+        """Open a split; with `lenient`, mistakes are kept in `problems` and not raised (`qanet check`)."""
         self.root, self.layout, self.label_set = layout.find_root(Path(root)), layout, labels
         self.split = layout.split(split)
         self.folder = layout.split_folder(self.root, self.split)
@@ -142,8 +142,8 @@ class OfficialFolder(DataSet):
                 human = np.where((human == IGNORE) & (labels == IGNORE), np.uint8(0), human)  # void, not a person
         elif len(record.people) > 1:
             raise QanetError(
-                f"{record.file_name} has {len(record.people)} people and nothing tells them apart",
-                expected=f"a folder {self.folder / HUMANS}, or one person an image",
+                f"{record.file_name} has {len(record.people)} people and no map of their pixels",
+                expected=f"a folder {self.folder / HUMANS}, or one person per image",
                 got="no such folder",
             )
         else:
@@ -194,7 +194,7 @@ class OfficialFolder(DataSet):
         return Sample(self.names[index], image, labels, clipped(person.box, labels.shape, record.file_name))
 
     def image(self, index: int) -> AnnotatedImage:
-        """An image with everybody in it; see `DataSet.image`."""
+        """An image with all its people; see `DataSet.image`."""
         record = self.records[index]
         labels, human = self.maps(index)
         parts, table = self.parts(index)

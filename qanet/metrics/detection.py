@@ -86,7 +86,7 @@ def _verdicts(image: DetectedImage, iou: float) -> NDArray[np.int64]:
     verdicts = np.zeros(len(image.boxes), np.int64)
     overlaps = pairwise_iou(image.boxes, image.true)  # (N, M)
     near = pairwise_iou(image.boxes, image.neutral).max(1, initial=0.0) >= iou
-    near |= share_inside(image.boxes, image.areas).max(1, initial=0.0) > _HALF
+    near |= _share_inside(image.boxes, image.areas).max(1, initial=0.0) > _HALF
     free = np.ones(len(image.true), bool)
     for index in np.argsort(-image.scores, kind="stable"):
         candidates = np.where(free, overlaps[index], -1.0)
@@ -161,7 +161,7 @@ def _precision_of(scores: list[NDArray[np.float32]], verdicts: list[NDArray[np.i
     return float(np.append(best, 0.0)[np.searchsorted(recall, np.linspace(0, 1, 101))].mean())
 
 
-def share_inside(boxes: NDArray[np.float32], areas: NDArray[np.float32]) -> NDArray[np.float32]:
+def _share_inside(boxes: NDArray[np.float32], areas: NDArray[np.float32]) -> NDArray[np.float32]:
     """Share of every box (N, 4) that lies in every area (M, 4), xyxy; (N, M) float32."""
     low = np.maximum(boxes[:, None, :2], areas[None, :, :2])
     common = np.clip(np.minimum(boxes[:, None, 2:], areas[None, :, 2:]) - low, 0, None).prod(2)

@@ -68,6 +68,8 @@ class Look:
         logits: (N, C, h, w) floats at a quarter of the crops' resolution.
         boxes: (N, 4) xyxy crop boxes in continuous image pixels.
         mirrored: whether the crops were mirrored.
+
+    >>> look = Look(np.zeros((1, 3, 8, 6), np.float32), np.array([[8, 8, 32, 40]]), mirrored=True)
     """
 
     logits: NDArray[np.floating]

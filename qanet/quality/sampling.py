@@ -30,6 +30,10 @@ def check_arguments(
         Contiguous float32 logits (N, C, h, w) and float32 boxes (N, 4).
     Raises:
         QanetError: naming the argument, with expected against got.
+
+    >>> maps, boxes = check_arguments(np.zeros((1, 3, 8, 6), np.float16), [[8, 8, 32, 40]], (48, 40), threshold=0.2)
+    >>> maps.dtype.name, boxes.shape
+    ('float32', (1, 4))
     """
     maps = np.asarray(logits)
     if maps.ndim != 4 or maps.dtype.kind != "f":
