@@ -20,7 +20,7 @@ def sha256_bytes(data: bytes) -> str:
 
 @contextlib.contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; renamed onto it at the end, removed if anything fails.
+    """A path in the same folder to write to; renamed to `path` at the end, removed if anything fails.
 
     The name keeps its suffix, since many writers choose the format by it.
 
@@ -83,7 +83,7 @@ def check_room(folder: Path, needed_bytes: int) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """A rename outlives a power cut once its folder is on the disk; not every file system takes the call."""
+    """Flush a folder, so that a rename in it survives a power cut; not every file system supports the call."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

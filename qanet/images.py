@@ -1,4 +1,4 @@
-"""Images of any kind -> (H, W, 3) uint8 BGR, and readable errors for files that are none."""
+"""Images of any kind as (H, W, 3) uint8 BGR, and readable errors for files that are not images."""
 
 import contextlib
 import os
@@ -13,16 +13,19 @@ from qanet.errors import QanetError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MAX_SIDE_PX = 32766  # OpenCV warps no larger image
-_LOG_LEVEL = threading.Lock()  # OpenCV's log level belongs to the process; decoding and encoding have threads
+_LOG_LEVEL = threading.Lock()  # OpenCV's log level is one for the process; several threads decode and encode
 
 
 def as_bgr(image: NDArray) -> NDArray[np.uint8]:
-    """Grey, grey with alpha, BGRA and 16-bit images as (H, W, 3) uint8 BGR; BGR uint8 passes as it is.
+    """Grey, grey with alpha, BGRA and 16-bit images as (H, W, 3) uint8 BGR; BGR uint8 is returned as it is.
 
     Floats are taken as 0..1. 16-bit values keep their upper byte.
 
     Raises:
         QanetError: not an image's shape or type.
+
+    >>> as_bgr(np.full((2, 2), 0.5)).tolist()  # grey, 0..1
+    [[[128, 128, 128], [128, 128, 128]], [[128, 128, 128], [128, 128, 128]]]
     """
     array = np.asarray(image)
     if array.ndim == 2:
@@ -77,7 +80,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def is_truncated(data: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end: decoders fill the rest with grey, or print to stderr themselves."""
+    """Whether a JPEG or PNG lacks its end: decoders fill the rest with grey, or print to stderr."""
     if data.startswith(b"\x89PNG"):
         return b"IEND" not in data
     if not data.startswith(b"\xff\xd8"):
@@ -90,7 +93,7 @@ def is_truncated(data: bytes) -> bool:
 
 @contextlib.contextmanager
 def quiet_opencv() -> Iterator[None]:
-    """Neither OpenCV nor its FFmpeg prints to stderr: what went wrong is told in one line by whoever asked."""
+    """Keep OpenCV and its FFmpeg from printing to stderr: the caller reports what went wrong in one line."""
     import cv2
 
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when FFmpeg is first used

@@ -1,4 +1,4 @@
-"""`qanet check`: walk a data set, name every broken file, count people and classes."""
+"""`qanet check`: decode every file of a data set, list the broken ones, count people and classes."""
 
 import argparse
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ _SHOWN = 50  # problems in the text; --json has all
 
 def main(argv: Sequence[str]) -> int:
     """Entry point; 2 where something is broken."""
-    parser = command_parser("check", "Decode every file of a data set and name those that are broken.")
-    parser.add_argument("data", metavar="DIR")
-    parser.add_argument("--format", default="ccp", choices=DATA_FORMATS)
-    parser.add_argument("--split", metavar="NAME", help="default: every split that is there")
-    parser.add_argument("--labels", choices=tuple(LABEL_SETS), help="default: the format's own")
+    parser = command_parser("check", "Decode every file of a data set, list the broken ones, count people and classes.")
+    parser.add_argument("data", metavar="DIR", help="folder of the data set")
+    parser.add_argument("--format", default="ccp", choices=DATA_FORMATS, help="layout of the folder (default: ccp)")
+    parser.add_argument("--split", metavar="NAME", help="split to check (default: every split of the folder)")
+    parser.add_argument("--labels", choices=tuple(LABEL_SETS), help="label set (default: the format's own)")
     args = parser.parse_args(argv)
     labels = label_set(args.labels) if args.labels else own_labels(args.format)
     splits = [args.split] if args.split else _splits(args.data, args.format)
@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _splits(data: str, format: str) -> list[str | None]:
-    """Every split that is there: by the layout, or train.txt, val.txt and test.txt; [None], the whole folder, else."""
+    """Every split of the folder: by the layout, or train.txt, val.txt and test.txt; else [None], the whole folder."""
     there = splits_of(data, format)
     if format in LAYOUTS:
         there = tuple(dict.fromkeys(LAYOUTS[format].split(name) for name in there))

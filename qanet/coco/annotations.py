@@ -1,7 +1,7 @@
 """COCO and LVIS annotation files: checked once where they are read, their masks as arrays, their people as boxes.
 
-Polygons are filled as pycocotools fills them, pixel by pixel (tests compare the two): a mask that is learned from is
-then the very mask that is evaluated against.
+Polygons are filled as pycocotools fills them, pixel by pixel (tests compare the two): the mask for training is
+then the mask for evaluation.
 """
 
 import json
@@ -48,7 +48,7 @@ def read_annotation_file(path: Path) -> Document:
 
 
 def is_lvis(document: Document) -> bool:
-    """Whether the file is LVIS's: its images name the categories that were not annotated exhaustively."""
+    """Whether this is a file of LVIS: its images name the categories that were not annotated exhaustively."""
     return any("not_exhaustive_category_ids" in image for image in document["images"])
 
 
@@ -64,7 +64,7 @@ def person_category(document: Document, path: Path) -> int:
 
 
 def usable_people(document: Document, category: int) -> list[Document]:
-    """The annotations to learn from or to measure on: of the category, no crowd, with a box and an area."""
+    """The annotations to train or evaluate on: of the category, no crowd, with a box and an area."""
     return [
         entry
         for entry in document["annotations"]

@@ -75,7 +75,7 @@ def xyxy(result: Result, name: str) -> tuple[float, float, float, float]:
 
 
 def write_results(path: Path, results: Iterable[Result]) -> int:
-    """Write results as one JSON array, one a line, whole or not at all; how many there were.
+    """Write results as one JSON array, one per line, whole or not at all; returns their number.
 
     The same results always give the same bytes.
     """
@@ -130,7 +130,7 @@ def _skip_space(text: str, at: int) -> int:
 
 
 def _more(file: Any, path: Path, rest: str, before: str, error: Exception | None = None) -> str:
-    """`rest` and what follows it in the file: as much again, so that a long entry is not parsed too often."""
+    """`rest` and as much again from the file, so that a long entry is not parsed too often."""
     try:
         piece = file.read(max(_CHUNK_CHARS, len(rest)))
     except UnicodeDecodeError as broken:
@@ -150,7 +150,7 @@ _EXPECTED = f"an array {ARRAY} (N, h, w), uint8 or float16/32/64 in [0, 1]"
 
 
 def count_maps(path: Path) -> int:
-    """How many maps an .npz holds, by its header alone."""
+    """The number of maps in an .npz, from its header alone."""
     return _header(path)[0]
 
 
