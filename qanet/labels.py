@@ -17,7 +17,7 @@ IGNORE = 255  # void: no loss, no metric
 
 # RGB. Found by a search for the largest least distance, over normal sight and the three dichromacies as Machado,
 # Oliveira and Fernandes (2009) simulate them: any two of the first 13 are 16 or more apart (CIEDE2000) for each of
-# them, any two of all 20 are 10 or more. tests/core/test_drawing_palette.py measures it.
+# them, any two of all 20 are 10 or more. tests/core/test_drawing.py measures it.
 SAFE_COLOURS = 20  # black among them; larger sets take tints that some viewers confuse, so their parts are numbered
 _PALETTE = (
     (0, 0, 0),

@@ -1,4 +1,4 @@
-"""What every subcommand prints: JSON that every reader accepts, tables that line up, mistakes as errors."""
+"""What every subcommand prints: JSON that every reader accepts, tables that line up, mistakes as one line."""
 
 import json
 
@@ -158,3 +158,17 @@ def test_a_list_of_nothing_and_a_positional_argument_are_named_too():
     parser.add_argument("--threads", type=positive_int)
     with pytest.raises(QanetError, match="argument --threads: expected one argument; next: qanet build --help"):
         parser.parse_args(["fp32", "--threads"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({}, "it broke"),
+        ({"expected": 1, "got": 0}, "it broke (expected 1, got 0)"),
+        ({"expected": "(H, W)"}, "it broke (expected (H, W))"),
+        ({"got": "nothing", "next_command": "qanet doctor"}, "it broke (got nothing); next: qanet doctor"),
+        ({"got": "two\n  lines"}, "it broke (got two lines)"),
+    ],
+)
+def test_the_line_tells_what_is_known(fields, line):
+    assert QanetError("it broke", **fields).line() == str(QanetError("it broke", **fields)) == line

@@ -1,4 +1,4 @@
-"""What a prediction's scores decide, and the curves and correlations over them, by hand."""
+"""Average precision, rank correlation, calibration error and boundary IoU on small numbers."""
 
 import numpy as np
 import pytest
