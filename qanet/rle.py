@@ -1,7 +1,7 @@
 """COCO's run-length encoding of a binary mask, as pycocotools writes it (tests compare the two).
 
 Pixels are taken column by column; runs alternate between 0 and 1, starting with 0. `counts` packs each run
-as a difference to the one two before it, in base 32 with a sign, six bits a character from '0' on.
+as a difference to the one two before it, in base 32 with a sign, six bits per character from '0' on.
 """
 
 from typing import Any
@@ -13,7 +13,11 @@ from qanet.errors import QanetError
 
 
 def encode(mask: NDArray) -> dict[str, Any]:
-    """(H, W) of zeros and non-zeros -> {"size": [H, W], "counts": str}."""
+    """(H, W) of zeros and non-zeros -> {"size": [H, W], "counts": str}.
+
+    >>> encode(np.array([[0, 1, 0], [1, 0, 0]]))  # columns: 0 1, 1 0, 0 0
+    {'size': [2, 3], 'counts': '123'}
+    """
     if mask.ndim != 2:
         raise QanetError("a mask must have two axes", expected="(H, W)", got=mask.shape)
     flat = np.asarray(mask != 0).ravel(order="F")
@@ -28,7 +32,7 @@ def encode(mask: NDArray) -> dict[str, Any]:
 def encode_labels(
     labels: NDArray[np.uint8], origin_xy: tuple[int, int], image_size: tuple[int, int]
 ) -> dict[int, tuple[int, dict[str, Any]]]:
-    """The masks of all classes of a region at once, as `encode` gives them one by one on the whole image.
+    """The masks of all classes of a region at once; each equals `encode` of that class on the whole image.
 
     A class costs its runs, not its pixels: the region is read once.
 
@@ -37,7 +41,7 @@ def encode_labels(
         origin_xy: of the region's first pixel in the image.
         image_size: (H, W); the region lies inside.
     Returns:
-        For each class that is there, in ascending order: its area in pixels and {"size": [H, W], "counts": str}.
+        For each class of the region, in ascending order: its area in pixels and {"size": [H, W], "counts": str}.
     """
     if labels.size == 0:
         return {}
@@ -65,7 +69,7 @@ def encode_labels(
 
 
 def _runs_of(begins: NDArray[np.int64], lengths: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """Lengths of zeros, ones, zeros, ... of a mask whose ones begin there; what touches becomes one run."""
+    """Lengths of zeros, ones, zeros, ... of a mask from its runs of ones; runs that touch become one."""
     ends = begins + lengths
     apart = np.flatnonzero(begins[1:] != ends[:-1])
     begins = np.concatenate([begins[:1], begins[1:][apart]])
@@ -96,7 +100,7 @@ def _pack(all_runs: list[NDArray[np.int64]]) -> list[str]:
         if not (more & wanted[-1]).any():
             break
         wanted.append(more & wanted[-1])
-    mask = np.stack(wanted, 1)  # (values, characters a value)
+    mask = np.stack(wanted, 1)  # (values, characters per value)
     text = np.stack(characters, 1)[mask].tobytes().decode("ascii")
     ends = np.cumsum(np.add.reduceat(mask.sum(1), np.cumsum([0, *(len(v) for v in values[:-1])]))).tolist()
     return [text[begin:end] for begin, end in zip([0, *ends[:-1]], ends)]

@@ -1,6 +1,5 @@
 """`qanet check`: decode every file of a data set, list the broken ones, count people and classes."""
 
-import argparse
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
     splits = [args.split] if args.split else _splits(args.data, args.format)
     found = Findings(labels.num_classes)
     for split in splits:
-        found.add(_walk(args, labels, split))
+        found.add(_check(args.data, args.format, labels, split, quiet=args.json))
     document = {"data": args.data, "format": args.format, "splits": splits, **_document(found, labels)}
     emit(args.json, document, _text(found, labels, splits))
     if found.problems:
@@ -45,16 +44,17 @@ def _splits(data: str, format: str) -> list[str | None]:
     return [name for name in ("train", "val", "test") if name in there] or [None]
 
 
-def _walk(args: argparse.Namespace, labels: LabelSet, split: str | None) -> Findings:
+def _check(data: str, format: str, labels: LabelSet, split: str | None, quiet: bool) -> Findings:
+    """The findings of one split; a progress bar on stderr unless `quiet`."""
     from tqdm import tqdm
 
-    with tqdm(unit="image", desc=f"check {split or ''}".rstrip(), disable=args.json or None) as bar:
+    with tqdm(unit="image", desc=f"check {split or ''}".rstrip(), disable=quiet or None) as bar:
 
         def progress(done: int, count: int) -> None:
             bar.total = count
             bar.update(done - bar.n)
 
-        return check_dataset(args.data, args.format, labels, split, progress)
+        return check_dataset(data, format, labels, split, progress)
 
 
 def _document(found: Findings, labels: LabelSet) -> dict[str, Any]:

@@ -125,44 +125,40 @@ def main(argv: Sequence[str]) -> int:
     )
     args = parser.parse_args(argv)
     if args.prove:
-        from qanet.export.building.prove import prove
-
-        proof = prove(args.prove)
-        header = (
-            "runtime",
-            "precision",
-            "computes in",
-            "largest difference",
-            "limit",
-            "labels as fp32",
-            "ms",
-            "answer",
-        )
-        text = table([tuple(row.values()) for row in proof["engines"]], header)
-        emit(args.json, proof, f"{text}\n\n{proof['auto']}")
-        return 0 if proof["auto_is_right"] else 1
+        return _prove(args.prove, args.json)
     facts = examine()
+    emit(args.json, facts, _text(facts))
+    return 0 if facts["can"]["parse on the CPU"] or facts["can"]["parse on a GPU"] else 1
+
+
+def _prove(name: str, as_json: bool) -> int:
+    from qanet.export.building.prove import prove
+
+    proof = prove(name)
+    header = ["runtime", "precision", "computes in", "largest difference", "limit", "labels as fp32", "ms", "answer"]
+    text = table([tuple(row.values()) for row in proof["engines"]], header)
+    emit(as_json, proof, f"{text}\n\n{proof['auto']}")
+    return 0 if proof["auto_is_right"] else 1
+
+
+def _text(facts: dict[str, Any]) -> str:
+    """The document of `examine` for a person."""
     rows = []
     for module, _, purpose, command in _PACKAGES:
         version = facts["packages"][module]
         rows.append((module, version or "missing", purpose, "" if version else command))
+    if sums_saturate():
+        int8 = "has no dot products (VNNI), so INT8 uses its own graph"
+    elif has_dot_products():
+        int8 = "has dot products, so INT8 is fast"
+    else:
+        int8 = "has no dot products, so INT8 is exact and may not be faster"
+    machine = [
+        f"qanet-edge {__version__}, Python {facts['python']} on {facts['system']}",
+        f"CPU: {facts['cpu_cores']} cores, {', '.join(facts['cpu_features']) or 'no known extensions'}; it {int8}",
+        f"GPU: {'; '.join(facts['gpus']) or 'none'} (CUDA driver: {'yes' if facts['cuda_driver'] else 'no'})",
+    ]
     can = [("yes" if able else "no", task) for task, able in facts["can"].items()]
-    int8 = (
-        "has no dot products (VNNI), so INT8 uses its own graph"
-        if sums_saturate()
-        else "has dot products, so INT8 is fast"
-        if has_dot_products()
-        else "has no dot products, so INT8 is exact and may not be faster"
-    )
-    text = "\n\n".join(
-        [
-            f"qanet-edge {__version__}, Python {facts['python']} on {facts['system']}\n"
-            f"CPU: {facts['cpu_cores']} cores, {', '.join(facts['cpu_features']) or 'no known extensions'}; it {int8}\n"
-            f"GPU: {'; '.join(facts['gpus']) or 'none'} (CUDA driver: {'yes' if facts['cuda_driver'] else 'no'})",
-            table(rows, ("package", "version", "for", "next")),
-            table(can, ("can", "what")),
-            "next: qanet doctor --prove runs every engine that fits this machine on its known answers, and times it",
-        ]
-    )
-    emit(args.json, facts, text)
-    return 0 if facts["can"]["parse on the CPU"] or facts["can"]["parse on a GPU"] else 1
+    hint = "next: qanet doctor --prove runs every engine that fits this machine on its known answers, and times it"
+    packages = table(rows, ("package", "version", "for", "next"))
+    return "\n\n".join(["\n".join(machine), packages, table(can, ("can", "what")), hint])
