@@ -20,6 +20,7 @@ from qanet.rle import decode
 Document = dict[str, Any]
 
 _SECTIONS = {"images": ("id", "height", "width"), "annotations": ("id", "image_id", "category_id", "segmentation")}
+_FINE = 5  # polygons are traced on a grid of 1/5 pixel
 
 
 def read_annotation_file(path: Path) -> Document:
@@ -80,9 +81,6 @@ def usable_people(document: Document, category: int) -> list[Document]:
 def file_name(image: Document) -> str:
     """An image's file name; LVIS gives an address that ends in it instead."""
     return str(image.get("file_name") or str(image.get("coco_url", "")).rpartition("/")[2])
-
-
-_FINE = 5  # polygons are traced on a grid of 1/5 pixel
 
 
 def segmentation_mask(segmentation: Any, image_hw: tuple[int, int]) -> NDArray[np.uint8]:

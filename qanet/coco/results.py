@@ -33,6 +33,10 @@ Result = dict[str, Any]
 _CHUNK_CHARS = 1 << 20
 _REQUIRED = ("image_id", "category_id", "score")
 _FORM = '[{"image_id": ..., "category_id": ..., "bbox": [x, y, w, h], "segmentation": ..., "score": ...}, ...]'
+ARRAY = "mask_probabilities"  # the array's name in the .npz, and the key in a result
+_TYPES = {"uint8": "u1", "float16": "<f2", "float32": "<f4", "float64": "<f8"}
+_BLOCK_MAPS = 512  # maps of an .npz that are in memory at once
+_EXPECTED = f"an array {ARRAY} (N, h, w), uint8 or float16/32/64 in [0, 1]"
 
 
 def stream_results(path: Path) -> Iterator[Result]:
@@ -141,12 +145,6 @@ def _more(file: Any, path: Path, rest: str, before: str, error: Exception | None
         fact = f"{path} ends in the middle or is not JSON"
         raise QanetError(fact, expected="a closing ]", got=error or "the end of the file")
     return rest + piece
-
-
-ARRAY = "mask_probabilities"  # the array's name in the .npz, and the key in a result
-_TYPES = {"uint8": "u1", "float16": "<f2", "float32": "<f4", "float64": "<f8"}
-_BLOCK_MAPS = 512  # maps of an .npz that are in memory at once
-_EXPECTED = f"an array {ARRAY} (N, h, w), uint8 or float16/32/64 in [0, 1]"
 
 
 def count_maps(path: Path) -> int:

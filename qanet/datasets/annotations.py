@@ -25,6 +25,7 @@ from qanet.metrics.records import Truth
 PERSON = 1  # COCO's category id of a person, the only one of the parsing sets
 _MAX_HUMAN_ID = 255  # Human_ids has 8 bits
 _MIN_SIDE_PX = 1.0  # of a detected box inside the image
+Tags = Mapping[str, NDArray[np.intp]]  # photograph -> its class ids, ascending, background among them
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,9 +222,6 @@ def _row(entry: Any, where: str) -> tuple[str, list[float] | None]:
         )
     x, y, w, h = numbers
     return str(entry["image_id"]), [x, y, x + w, y + h, float(score)]
-
-
-Tags = Mapping[str, NDArray[np.intp]]  # photograph -> its class ids, ascending, background among them
 
 
 def read_tags(path: Path, labels: LabelSet) -> Tags:

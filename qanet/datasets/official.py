@@ -23,6 +23,7 @@ from qanet.metrics.records import Truth
 
 IMAGES, CATEGORIES, HUMANS, PARTS = "Images", "Category_ids", "Human_ids", "Instance_ids"
 _SPLITS = {"train": "Training", "val": "Validation", "test": "Testing"}
+OTHER_PEOPLE = ("background", "ignore")
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,6 @@ LAYOUTS = {
         Layout("ppp-arms-first", "PASCAL-Person-Part", "ppp7-arms-first", {"val": "test"}),
     )
 }
-
-
-OTHER_PEOPLE = ("background", "ignore")
 
 
 class OfficialFolder(DataSet):

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 ECE_BINS = 10
+BOUNDARY_FRACTION = 0.02  # of the image's diagonal, as in arXiv 2103.16562
+_EPSILON = 1e-10  # the published code's, so that an absent class counts 0
 
 
 @dataclass(eq=False)
@@ -186,10 +188,6 @@ def calibration_error(table: NDArray[np.float64]) -> float:
         return float("nan")
     gaps = np.abs(table[:, 1] - table[:, 2])
     return float(np.sum(gaps[count > 0] * count[count > 0]) / count.sum())
-
-
-BOUNDARY_FRACTION = 0.02  # of the image's diagonal, as in arXiv 2103.16562
-_EPSILON = 1e-10  # the published code's, so that an absent class counts 0
 
 
 def confusion(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], num_classes: int) -> NDArray[np.int64]:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from qanet.errors import QanetError
 
 MAX_PART_ID = 65535  # an Instance_ids PNG has 8 or 16 bits
+THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # AP^p, PCP, AP^r: IoU strictly above
+HUMAN_THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)  # AP^h
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,10 +136,6 @@ def check_prediction(prediction: Prediction, hw: tuple[int, int], num_classes: i
             expected=f"({num_classes - 1},), one for each class but the background",
             got=part_shape,
         )
-
-
-THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # AP^p, PCP, AP^r: IoU strictly above
-HUMAN_THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)  # AP^h
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from qanet.errors import QanetError
 
+UPSAMPLE = 4  # the logits' stride
+
 
 def check_arguments(
     logits: ArrayLike, boxes: ArrayLike, image_size: tuple[int, int], threshold: float, name: str = "logits"
@@ -79,9 +81,6 @@ def check_image(image_size: tuple[int, int], threshold: float) -> None:
         raise QanetError("image_size does not fit", expected="(H, W) of 1 or more", got=image_size)
     if not 0 <= threshold < 1:
         raise QanetError("threshold out of range", expected="0 <= T < 1", got=threshold)
-
-
-UPSAMPLE = 4  # the logits' stride
 
 
 def unflip(maps: NDArray[np.float32], flip_pairs: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
