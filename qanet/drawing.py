@@ -17,7 +17,7 @@ _Rectangle = tuple[int, int, int, int]  # xyxy
 
 
 class Person(Protocol):
-    """What is written over a person; `qanet.results.PersonParsing` has it."""
+    """What is written over a person; `qanet.results.Person` has it."""
 
     box: NDArray[np.float32]
     quality: float
