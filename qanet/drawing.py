@@ -18,7 +18,7 @@ _Rectangle = tuple[int, int, int, int]  # xyxy
 
 
 class DrawnPerson(Protocol):
-    """What is drawn over a person; `qanet.results.PersonParsing` is one."""
+    """What is drawn over a person; `qanet.results.Person` is one."""
 
     box: NDArray[np.float32]
     quality: float

@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,14 +54,26 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     Raises:
         QanetError: missing, empty, truncated beyond use, or not a picture.
     """
-    import cv2
-
     if not path.is_file():
         raise QanetError(f"no file {path}", next_command="qanet parse INPUT [OUTPUT] --model NAME")
     try:
         data = path.read_bytes()
     except OSError as error:
         raise QanetError(f"{path} cannot be read", got=error.strerror) from error
+    return decode_image(data, str(path))
+
+
+def decode_image(data: bytes, name: str = "the file") -> NDArray[np.uint8]:
+    """Decode the bytes of a picture file as (H, W, 3) uint8 BGR, turned as its EXIF orientation says.
+
+    Args:
+        name: of the file, for errors.
+    Raises:
+        QanetError: empty, truncated beyond use, or not a picture.
+    """
+    import cv2
+
+    path = name
     if not data:
         raise QanetError(f"{path} is empty", expected="a picture", got="0 bytes")
     if is_truncated(data):
@@ -77,6 +90,46 @@ def read_image(path: Path) -> NDArray[np.uint8]:
             got=f"{len(data)} bytes that start with {data[:4]!r}",
         )
     return as_bgr(image)
+
+
+def open_image(image: Any, order: str = "auto") -> NDArray[np.uint8]:
+    """A picture of any common kind as (H, W, 3) uint8 BGR.
+
+    Args:
+        image: a path; an open binary file; a PIL image (its EXIF orientation is applied); a NumPy array (H, W) or
+            (H, W, 1..4); a torch tensor (C, H, W) or (H, W, C). uint8, uint16, bool, or float in 0..1.
+        order: channels of an array or a tensor, "bgr" or "rgb"; "auto" takes BGR for arrays, as OpenCV gives them, and
+            RGB for tensors, as PyTorch's readers give them. Files and PIL images know theirs.
+    Raises:
+        QanetError: not a picture, or an unknown order.
+
+    >>> open_image(np.zeros((4, 6), bool)).shape
+    (4, 6, 3)
+    >>> open_image(np.full((2, 2, 3), (255, 0, 0), np.uint8), order="rgb")[0, 0].tolist()
+    [0, 0, 255]
+    """
+    if order not in ("auto", "bgr", "rgb"):
+        raise QanetError("unknown order of channels", expected="auto, bgr or rgb", got=order)
+    if isinstance(image, (str, os.PathLike)):
+        return read_image(Path(image))
+    if hasattr(image, "read") and not hasattr(image, "shape"):
+        return decode_image(image.read(), getattr(image, "name", "the file"))
+    if hasattr(image, "getexif") and hasattr(image, "convert"):  # PIL
+        from PIL import ImageOps
+
+        turned = ImageOps.exif_transpose(image)
+        return as_bgr(np.asarray(turned.convert("RGB"))[:, :, ::-1])
+    if hasattr(image, "detach"):  # torch
+        array = image.detach().cpu().numpy()
+        if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
+            array = array.transpose(1, 2, 0)
+        order = "rgb" if order == "auto" else order
+    else:
+        array = np.asarray(image)
+    frame = as_bgr(array)
+    if order == "rgb" and array.ndim == 3 and array.shape[2] >= 3:
+        frame = np.ascontiguousarray(frame[:, :, ::-1])
+    return frame
 
 
 def is_truncated(data: bytes) -> bool:

@@ -1,7 +1,10 @@
-"""What a parsed image is: people with labels and scores, drawable and writable as JSON."""
+"""A parsed image: people with labels and scores, as arrays, pictures, JSON, COCO, and other libraries' types."""
 
-from collections.abc import Iterator
+import io
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,20 +15,75 @@ from qanet.errors import QanetError
 from qanet.labels import LabelSet
 
 
-@dataclass
-class PersonParsing:
-    """One person: where, what each pixel is, and how far each part can be trusted."""
+class PartScores(np.ndarray):
+    """(C - 1,) float32, a value per part, without background; an element is also found by the name of its part.
 
-    box: NDArray[np.float32]  # (4,) xyxy pixels, as detected
-    box_score: float  # the detector's
-    iou_score: float  # the network's guess of its own mean IoU, in [0, 1]
-    pixel_score: float  # mean confidence of the pixels above the threshold
-    quality: float  # QAM: the three fused
-    part_scores: NDArray[np.float32]  # (C - 1,) pixel score of each part, 0 where it has no pixel
-    part_quality: NDArray[np.float32]  # (C - 1,) QAM with the part's pixel score
-    labels: NDArray[np.uint8]  # (y1 - y0, x1 - x0) class of each pixel of the region
-    roi: tuple[int, int, int, int]  # x0 y0 x1 y1, the region in whole image pixels
-    track_id: int | None = None  # in video
+    >>> scores = PartScores.of([0.5, 0.9], ("background", "hair", "face"))
+    >>> float(scores["hair"]), scores.to_dict()
+    (0.5, {'hair': 0.5, 'face': 0.9})
+    """
+
+    names: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, values: Any, classes: Sequence[str]) -> "PartScores":
+        """Values by class; `classes` are a label set's, background first."""
+        scores = np.asarray(values, np.float32).view(cls)
+        scores.names = tuple(classes[1:])
+        return scores
+
+    def __array_finalize__(self, source: Any) -> None:
+        self.names = getattr(source, "names", ())
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str):
+            if key not in self.names:
+                raise KeyError(f"no part {key!r}; the parts are {', '.join(self.names) or 'not named'}")
+            key = self.names.index(key)
+        return super().__getitem__(key)
+
+    def to_dict(self) -> dict[str, float]:
+        """The values by the names of the parts, rounded to four digits."""
+        return {name: _rounded(value) for name, value in zip(self.names, self.tolist())}
+
+
+@dataclass
+class Person:
+    """One person: the box, the class of each pixel, and how far the parsing and each part can be trusted.
+
+    Attributes:
+        box: (4,) float32 xyxy pixels, as detected.
+        box_score: the detector's score, in [0, 1].
+        iou_score: the network's prediction of its own mean IoU, in [0, 1].
+        pixel_score: mean confidence of the pixels above the threshold.
+        quality: QAM, the three scores fused.
+        part_scores: (C - 1,) float32 pixel score of each part, 0 where it has no pixel; `part_scores["hair"]`.
+        part_quality: (C - 1,) float32 QAM with the part's pixel score; `part_quality["hair"]`.
+        labels: (y1 - y0, x1 - x0) uint8 class of each pixel of the region.
+        roi: x0, y0, x1, y1, the region in pixels of the whole image.
+        track_id: the number of the person in a video; None where people are not tracked.
+
+    Source: QANet, arXiv 2103.05997, section 3.3.
+    """
+
+    box: NDArray[np.float32]
+    box_score: float
+    iou_score: float
+    pixel_score: float
+    quality: float
+    part_scores: NDArray[np.float32]
+    part_quality: NDArray[np.float32]
+    labels: NDArray[np.uint8]
+    roi: tuple[int, int, int, int]
+    track_id: int | None = None
+
+    def __repr__(self) -> str:
+        x0, y0, x1, y1 = (round(float(v)) for v in self.box)
+        track = f"#{self.track_id} " if self.track_id is not None else ""
+        return (
+            f"Person({track}Q {self.quality:.2f}, iou {self.iou_score:.2f}, pixel {self.pixel_score:.2f}, "
+            f"box {self.box_score:.2f} at ({x0}, {y0}, {x1}, {y1}))"
+        )
 
     def to_json(self, label_set: LabelSet, image_size: tuple[int, int], masks: bool = True) -> dict[str, Any]:
         """Plain data; each part with its scores and, unless `masks` is False, its COCO RLE on the whole image."""
@@ -50,33 +108,91 @@ class PersonParsing:
         return record
 
 
-@dataclass
-class ParsingResult:
-    """All people of one image, best quality first, and the image's label map painted by quality."""
+@dataclass(repr=False)
+class People:
+    """All people of one image, best quality first; a sequence of `Person` that is also arrays.
 
-    image: NDArray[np.uint8]  # (H, W, 3) uint8 BGR, as given
+    Args:
+        image: (H, W, 3) uint8 BGR, as parsed.
+        label_set: the classes of the pixels.
+        people: in any order; sorted by quality here.
+
+    >>> from qanet.labels import CCP13
+    >>> people = People(np.zeros((1080, 1920, 3), np.uint8), CCP13, [])
+    >>> people, people.boxes.shape, people.labels.shape
+    (People(0 of ccp13, 1080x1920), (0, 4), (1080, 1920))
+    """
+
+    image: NDArray[np.uint8]
     label_set: LabelSet
-    people: list[PersonParsing]
+    people: list[Person]
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
             got = f"{self.image.dtype} {self.image.shape}"
             raise QanetError("a result's image does not fit", expected="uint8 (H, W, 3)", got=got)
         self.people = sorted(self.people, key=lambda p: -p.quality)
+        for person in self.people:
+            person.part_scores = PartScores.of(person.part_scores, self.label_set.classes)
+            person.part_quality = PartScores.of(person.part_quality, self.label_set.classes)
 
     def __len__(self) -> int:
         return len(self.people)
 
-    def __iter__(self) -> Iterator[PersonParsing]:
+    def __iter__(self) -> Iterator[Person]:
         return iter(self.people)
 
-    def __getitem__(self, index: int) -> PersonParsing:
+    def __getitem__(self, index: int) -> Person:
         return self.people[index]
+
+    def __repr__(self) -> str:
+        best = f", best Q {self.people[0].quality:.2f}" if self.people else ""
+        return f"People({len(self)} of {self.label_set.name}, {self.image_size[0]}x{self.image_size[1]}{best})"
 
     @property
     def image_size(self) -> tuple[int, int]:
         """(H, W) pixels."""
         return self.image.shape[0], self.image.shape[1]
+
+    @property
+    def boxes(self) -> NDArray[np.float32]:
+        """(N, 4) float32 xyxy pixels, as detected."""
+        return np.array([p.box for p in self.people], np.float32).reshape(-1, 4)
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """(N,) float32 scores of the detector."""
+        return self._column("box_score")
+
+    @property
+    def iou(self) -> NDArray[np.float32]:
+        """(N,) float32 predicted IoU."""
+        return self._column("iou_score")
+
+    @property
+    def pixel(self) -> NDArray[np.float32]:
+        """(N,) float32 pixel scores."""
+        return self._column("pixel_score")
+
+    @property
+    def quality(self) -> NDArray[np.float32]:
+        """(N,) float32 fused quality (QAM), descending."""
+        return self._column("quality")
+
+    @property
+    def part_scores(self) -> NDArray[np.float32]:
+        """(N, C - 1) float32 pixel score of each part."""
+        return self._parts("part_scores")
+
+    @property
+    def part_quality(self) -> NDArray[np.float32]:
+        """(N, C - 1) float32 fused quality of each part."""
+        return self._parts("part_quality")
+
+    @property
+    def track_ids(self) -> NDArray[np.int64]:
+        """(N,) int64 track numbers; -1 where a person has none."""
+        return np.array([-1 if p.track_id is None else p.track_id for p in self.people], np.int64)
 
     @property
     def labels(self) -> NDArray[np.uint8]:
@@ -88,10 +204,31 @@ class ParsingResult:
             np.copyto(region, person.labels, where=person.labels > 0)
         return canvas
 
-    def to_json(self, masks: bool = True) -> dict[str, Any]:
-        """One document: image size, label set, and the people."""
-        people = [person.to_json(self.label_set, self.image_size, masks) for person in self.people]
-        return {"image_size": list(self.image_size), "label_set": self.label_set.name, "people": people}
+    def mask(self, part: str | int | None = None, person: int | None = None) -> NDArray[np.bool_]:
+        """(H, W) bool: the pixels of a part.
+
+        Args:
+            part: name or id of a class; None takes every part, so the mask is a silhouette.
+            person: position in this list, whatever lies on top of that person; None takes the painted label map.
+        Raises:
+            QanetError: no class of that name.
+        """
+        if part is None:
+            wanted = range(1, self.label_set.num_classes)
+        elif isinstance(part, str):
+            if part not in self.label_set.classes:
+                known = ", ".join(self.label_set.classes)
+                raise QanetError(f"no part {part!r} in {self.label_set.name}", expected=f"one of {known}", got=part)
+            wanted = range(self.label_set.classes.index(part), self.label_set.classes.index(part) + 1)
+        else:
+            wanted = range(int(part), int(part) + 1)
+        if person is None:
+            labels = self.labels
+        else:
+            labels = np.zeros(self.image_size, np.uint8)
+            x0, y0, x1, y1 = self.people[person].roi
+            labels[y0:y1, x0:x1] = self.people[person].labels
+        return (labels >= wanted.start) & (labels < wanted.stop)
 
     def draw(
         self, alpha: float = 0.55, boxes: bool = True, legend: bool = True, max_width: int = 0
@@ -115,6 +252,111 @@ class ParsingResult:
             max_width=max_width,
         )
 
+    def save(self, path: str | Path, **options: Any) -> Path:
+        """Write the picture of `draw` to a file; the suffix decides the format.
+
+        Args:
+            options: arguments of `draw`.
+        Raises:
+            QanetError: a suffix that OpenCV does not write, or a folder that is not there.
+        """
+        from qanet.files import write_bytes
+
+        target = Path(path)
+        write_bytes(target, self._encoded(target.suffix or ".png", **options))
+        return target
+
+    def show(self, **options: Any) -> None:
+        """Show the picture of `draw`: in the notebook, or in the picture viewer of this desktop by Pillow.
+
+        Raises:
+            QanetError: neither a notebook nor Pillow.
+        """
+        try:
+            from IPython import get_ipython
+            from IPython.display import Image, display
+
+            if get_ipython() is not None:
+                display(Image(self._encoded(".png", **options)))
+                return
+        except ImportError:
+            pass
+        try:
+            from PIL import Image as pillow
+        except ImportError as error:
+            raise QanetError(
+                "no way to show a picture", expected="a notebook or Pillow", next_command="pip install pillow"
+            ) from error
+        pillow.open(io.BytesIO(self._encoded(".png", **options))).show()
+
+    def _repr_png_(self) -> bytes:
+        return self._encoded(".png")
+
+    def _encoded(self, suffix: str, **options: Any) -> bytes:
+        import cv2
+
+        try:
+            ok, data = cv2.imencode(suffix, self.draw(**options))
+        except cv2.error:
+            ok = False
+        if not ok:
+            raise QanetError("no picture format of this name", expected=".png, .jpg or .webp", got=suffix)
+        encoded: bytes = data.tobytes()
+        return encoded
+
+    def to_json(self, masks: bool = True) -> dict[str, Any]:
+        """One document: image size, label set, and the people, as `qanet parse --results` writes them."""
+        people = [person.to_json(self.label_set, self.image_size, masks) for person in self.people]
+        return {"image_size": list(self.image_size), "label_set": self.label_set.name, "people": people}
+
+    def to_coco(self, image_id: int = 0, parts: bool = False) -> list[dict[str, Any]]:
+        """COCO results, which `pycocotools.coco.COCO.loadRes` reads.
+
+        Args:
+            image_id: of the image in the annotation file.
+            parts: an entry per part, with the class id as the category; else one per person, category 1.
+        Returns:
+            Entries with image_id, category_id, bbox (xywh pixels), score (the fused quality), segmentation (RLE).
+        """
+        from qanet.convert import coco_entries
+
+        return coco_entries(self, image_id, parts)
+
+    def to_supervision(self) -> Any:
+        """`supervision.Detections`: boxes, silhouettes, quality as confidence, track ids, the other scores in `data`.
+
+        Raises:
+            QanetError: supervision is not installed.
+        """
+        from qanet.convert import supervision_detections
+
+        return supervision_detections(self)
+
+    def to_dataframe(self) -> Any:
+        """`pandas.DataFrame`, a row per person: box, scores, track id, and the quality of each part by its name.
+
+        Raises:
+            QanetError: pandas is not installed.
+        """
+        from qanet.convert import dataframe
+
+        return dataframe(self)
+
+    def _column(self, name: str) -> NDArray[np.float32]:
+        return np.array([getattr(p, name) for p in self.people], np.float32)
+
+    def _parts(self, name: str) -> NDArray[np.float32]:
+        rows = [np.asarray(getattr(p, name)) for p in self.people]
+        return np.array(rows, np.float32).reshape(-1, self.label_set.num_classes - 1)
+
 
 def _rounded(value: float, digits: int = 4) -> float:
     return round(float(value), digits)
+
+
+def __getattr__(name: str) -> Any:
+    renamed = {"ParsingResult": People, "PersonParsing": Person}
+    if name not in renamed:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"{name} is now {renamed[name].__name__}", DeprecationWarning, stacklevel=2)
+    return renamed[name]

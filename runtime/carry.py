@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.geometry import pairwise_iou, suppress
-from qanet.results import ParsingResult, PersonParsing
+from qanet.results import People, Person
 from qanet.runtime.detectors.base import NOBODY, Detections, clip_boxes
 from qanet.runtime.tracking.tracker import SCORE_DECAY, Track, Tracker
 
@@ -98,7 +98,7 @@ class CarriedPeople:
             self._tracker.scale((image_hw[1] / self._image_hw[1], image_hw[0] / self._image_hw[0]))
         self._image_hw = image_hw or self._image_hw
 
-    def update(self, result: ParsingResult) -> None:
+    def update(self, result: People) -> None:
         """Remember where this frame's people are, and for a while where the unseen ones were."""
         self._image_hw = result.image_size
         people = {person.track_id: person for person in result}
@@ -115,7 +115,7 @@ class CarriedPeople:
         self._tracker.forget()
 
 
-def _learn(track: Track, person: PersonParsing, carried: bool) -> None:
+def _learn(track: Track, person: Person, carried: bool) -> None:
     """What a parsing tells of its person: whether to trust it, and, where nobody was detected, where they are."""
     labelled = labelled_box(person)
     trusted = (person.iou_score * person.pixel_score) ** 0.5 >= _MIN_QUALITY
@@ -141,7 +141,7 @@ def _followed(old: NDArray[np.float32], new: NDArray[np.float32]) -> NDArray[np.
     return np.concatenate([np.minimum(new[:2], old[:2] + slack), np.maximum(new[2:], old[2:] - slack)])
 
 
-def labelled_box(person: PersonParsing) -> NDArray[np.float32] | None:
+def labelled_box(person: Person) -> NDArray[np.float32] | None:
     """Tight xyxy box of a person's labelled pixels, stray specks left out; None where too little is left."""
     import cv2
 

@@ -15,7 +15,7 @@ from qanet.datasets.annotations import read_tags, tags_of
 from qanet.errors import QanetError
 from qanet.labels import LabelSet
 from qanet.metrics import ParsingEvaluator, Prediction
-from qanet.results import PersonParsing
+from qanet.results import Person
 from qanet.runtime.crops import format_of
 from qanet.runtime.detectors.base import Detections
 from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS, Engine, Outputs
@@ -25,7 +25,7 @@ from qanet.runtime.parser import Parser
 TagsOf = Callable[[AnnotatedImage], NDArray[np.intp]]
 
 
-def predictions_of(people: Iterable[PersonParsing]) -> list[Prediction]:
+def predictions_of(people: Iterable[Person]) -> list[Prediction]:
     """A parser's people as the metrics take them."""
     return [Prediction(p.labels, p.box_score, p.iou_score, p.pixel_score, p.part_scores, p.roi) for p in people]
 
@@ -60,7 +60,7 @@ def evaluate(
     for scene in data.images(detected):
         if tagged and tags:
             tagged.allow(tags(scene))
-        people = parser.everybody(scene.image, Detections(scene.boxes, scene.box_scores))
+        people = parser.every_box([(scene.image, Detections(scene.boxes, scene.box_scores))])[0]
         evaluator.add(scene.truth, predictions_of(people))
         if progress:
             progress()
@@ -177,7 +177,7 @@ def open_accuracy(
         evaluator = ParsingEvaluator(bundle.labels.num_classes, "official", bundle.qam_weights)
         for index in chosen:
             scene = data.image(index)
-            people = parser.everybody(scene.image, Detections(scene.boxes, scene.box_scores))
+            people = parser.every_box([(scene.image, Detections(scene.boxes, scene.box_scores))])[0]
             evaluator.add(scene.truth, predictions_of(people))
         report = evaluator.report()
         return {name: 100 * float(report[key]) for name, key in _KEYS.items()}

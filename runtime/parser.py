@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 from qanet.bundle import Bundle, open_bundle
 from qanet.errors import QanetError
 from qanet.geometry import check_boxes, crop_boxes
-from qanet.images import as_bgr
+from qanet.images import open_image
 from qanet.labels import CELEBAMASK19, PERSON1, PERSON_BOX1
 from qanet.quality import PixelScores, clamp_iou, fuse_quality
-from qanet.results import ParsingResult, PersonParsing
+from qanet.results import People, Person
 from qanet.runtime.augment import PLAIN, Augmentation, check_augmentation, look, score_people
 from qanet.runtime.batches import batches
 from qanet.runtime.cuda.device_path import DevicePath, open_device_path
@@ -34,7 +34,7 @@ def load(
     device: str = "auto",
     precision: str = "auto",
     tail: str = "kernel",
-    detector: Detector | None = None,
+    detector: Detector | str | Path | None = None,
     threads: int | None = None,
     flip: bool = False,
     scales: Sequence[float] = (1.0,),
@@ -47,7 +47,8 @@ def load(
             "cuda".
         precision: "fp32", "fp16", "int8", or "auto": the fastest the bundle has a graph for.
         tail: "kernel" (labels and scores at image resolution) or "graph" (at crop resolution, inside the network).
-        detector: finds the people when a call gives no boxes; None: the shipped one, person-lite0, on first use.
+        detector: finds the people where a call gives no boxes: a detector, or the name of a bundle or of an ONNX file;
+            None opens the shipped one, person-lite0, on first use.
         threads: CPU threads of the engine; None leaves the choice to the runtime.
         flip: parse each crop's mirror image too and average the two; twice the network's time.
         scales: factors of the crop box to parse and average, each as long as the network; (0.9, 1.1, 1.2, 1.3) beside
@@ -75,6 +76,10 @@ def load(
             got=bundle.labels.name,
             next_command=f"qanet parse INPUT --detector {bundle.path}",
         )
+    if isinstance(detector, (str, Path)):
+        from qanet.runtime.detectors.choice import named_detector
+
+        detector = named_detector(detector, threads=threads)
     outputs = KERNEL_TAIL_OUTPUTS if tail == "kernel" else GRAPH_TAIL_OUTPUTS
     return Parser(bundle, open_engine(bundle, device, precision, outputs, threads), tail, detector, augmentation)
 
@@ -94,30 +99,67 @@ class Parser:
         self.augmentation = augmentation
         self.detector = detector
         self.times = StageTimes()
-        self._tail: Callable[..., list[PersonParsing]] = self._kernel_tail if tail == "kernel" else self._graph_tail
+        self._tail: Callable[..., list[Person]] = self._kernel_tail if tail == "kernel" else self._graph_tail
         self._device_path = open_device_path(engine) if tail == "kernel" and augmentation.is_plain else None
 
+    def __enter__(self) -> "Parser":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the memory of the engine and of the detector back; the parser cannot be used afterwards."""
+        for part in (self.engine, self.detector):
+            if part is not None and hasattr(part, "close"):
+                part.close()
+
+    def __repr__(self) -> str:
+        height, width = self.bundle.input_hw
+        engine = f"{self.engine.precision} on {self.engine.runtime}"
+        return f"Parser({self.bundle.name}, {self.bundle.labels.name}, {height}x{width}, {engine}, {self.tail} tail)"
+
+    @overload
+    def __call__(self, image: list[Any] | tuple[Any, ...], *, order: str = ...) -> list[People]: ...
+
+    @overload
     def __call__(
-        self, image: ArrayLike, boxes: ArrayLike | None = None, box_scores: ArrayLike | None = None
-    ) -> ParsingResult:
-        """Parse one image.
+        self, image: Any, boxes: ArrayLike | None = ..., box_scores: ArrayLike | None = ..., *, order: str = ...
+    ) -> People: ...
+
+    def __call__(
+        self, image: Any, boxes: ArrayLike | None = None, box_scores: ArrayLike | None = None, *, order: str = "auto"
+    ) -> People | list[People]:
+        """Parse an image, or a list of images whose people share the network's batches.
 
         Args:
-            image: (H, W), (H, W, 1..4); uint8, uint16, bool or float in 0..1; colour as BGR.
-            boxes: (N, 4) xyxy pixels of the people; None runs the detector.
+            image: a path, an open file, a PIL image, a NumPy array, a torch tensor, or a list of these; see
+                `qanet.images.open_image`.
+            boxes: (N, 4) xyxy pixels of the people; None runs the detector. For one image alone.
             box_scores: (N,) in [0, 1]; None means 1, as for ground truth.
+            order: channels of arrays and tensors, "bgr" or "rgb"; "auto" takes BGR for arrays and RGB for tensors.
+        Returns:
+            The people, best first, without duplicates; a list for a list.
         Raises:
             QanetError: not an image, or boxes that do not fit it.
+
+        >>> import numpy as np, qanet
+        >>> parser = qanet.load("ccp13-lite0", device="cpu", precision="fp32")
+        >>> parser([np.zeros((90, 60, 3), np.uint8), np.zeros((40, 50), np.uint8)])
+        [People(0 of ccp13, 90x60), People(0 of ccp13, 40x50)]
         """
-        frame = as_bgr(np.asarray(image))
+        if isinstance(image, (list, tuple)):
+            if boxes is not None or box_scores is not None:
+                raise QanetError("boxes came with a list of images", expected="boxes for one image at a time")
+            frames = [open_image(one, order) for one in image]
+            return self.parse_batch([(frame, self.detect(frame, number)) for number, frame in enumerate(frames)])
+        frame = open_image(image, order)
         if boxes is None and box_scores is not None:
             raise QanetError("box_scores came without boxes", expected="both, or neither: the detector has its own")
         if boxes is None:
-            found = self.detect(frame)
-        else:
-            where = check_boxes(boxes, frame.shape[:2])
-            found = Detections(where, _check_scores(box_scores, len(where)))
-        return self.parse(frame, found)
+            return self.parse(frame, self.detect(frame))
+        where = check_boxes(boxes, frame.shape[:2])
+        return self.parse(frame, Detections(where, _check_scores(box_scores, len(where))))
 
     @property
     def max_batch(self) -> int:
@@ -138,49 +180,43 @@ class Parser:
         with self.times.stage("detect"):
             return self.detector.detect(image, frame)
 
-    def parse(self, image: NDArray[np.uint8], found: Detections) -> ParsingResult:
+    def parse(self, image: NDArray[np.uint8], found: Detections) -> People:
         """The people at given boxes of a BGR image, best first, without duplicates."""
-        people = self.everybody(image, found)
+        return self.parse_batch([(image, found)])[0]
+
+    def parse_batch(self, frames: Sequence[tuple[NDArray[np.uint8], Detections]]) -> list[People]:
+        """`parse` for several BGR images of any sizes, whose people share the network's batches."""
+        found = self.every_box(frames)
         with self.times.stage("suppress"):
-            people = parsing_nms(people, self.bundle.labels.num_classes)
-        return ParsingResult(image, self.bundle.labels, people)
+            kept = [parsing_nms(people, self.bundle.labels.num_classes) for people in found]
+        return [People(image, self.bundle.labels, people) for (image, _), people in zip(frames, kept)]
 
-    def parse_together(self, frames: Sequence[tuple[NDArray[np.uint8], Detections]]) -> list[ParsingResult]:
-        """`parse` for several images of any sizes, whose people share the network's batches."""
-        everybody = self._together(frames)
-        with self.times.stage("suppress"):
-            kept = [parsing_nms(people, self.bundle.labels.num_classes) for people in everybody]
-        return [ParsingResult(image, self.bundle.labels, people) for (image, _), people in zip(frames, kept)]
-
-    def everybody(self, image: NDArray[np.uint8], found: Detections) -> list[PersonParsing]:
-        """One person a box, duplicates and all: for evaluations, which rank and suppress by themselves."""
-        return self._together([(image, found)])[0]
-
-    def _together(self, frames: Sequence[tuple[NDArray[np.uint8], Detections]]) -> list[list[PersonParsing]]:
-        people: list[list[PersonParsing]] = [[] for _ in frames]
+    def every_box(self, frames: Sequence[tuple[NDArray[np.uint8], Detections]]) -> list[list[Person]]:
+        """A person per box, in the order of the boxes, duplicates kept: for evaluations, which rank by themselves."""
+        people: list[list[Person]] = [[] for _ in frames]
         for batch in batches([len(found) for _, found in frames], self.max_batch):
             parts = [(frames[number][0], frames[number][1].take(where)) for number, where in batch]
-            for (number, _), parsed in zip(batch, self._parse_batch(parts)):
+            grown = [crop_boxes(found.boxes, self.bundle.input_hw) for _, found in parts]
+            for (number, _), (_, found), parsed in zip(batch, parts, self._run(parts, grown)):
+                if found.track_ids is not None:
+                    for person, track_id in zip(parsed, found.track_ids):
+                        person.track_id = int(track_id)
                 people[number] += parsed
         return people
 
-    def _parse_batch(self, parts: list[tuple[NDArray[np.uint8], Detections]]) -> list[list[PersonParsing]]:
-        grown = [crop_boxes(found.boxes, self.bundle.input_hw) for _, found in parts]
+    def _run(
+        self, parts: list[tuple[NDArray[np.uint8], Detections]], grown: list[NDArray[np.float32]]
+    ) -> list[list[Person]]:
+        """One batch of the network, on the GPU as a whole where that is open."""
         if not self.augmentation.is_plain:
-            people = [self._augmented(image, found) for image, found in parts]
-        elif self._device_path is not None:
-            people = self._on_device(self._device_path, parts, grown)
-        else:
-            people = self._on_host(parts, grown)
-        for (_, found), parsed in zip(parts, people):
-            if found.track_ids is not None:
-                for person, track_id in zip(parsed, found.track_ids):
-                    person.track_id = int(track_id)
-        return people
+            return [self._augmented(image, found) for image, found in parts]
+        if self._device_path is not None:
+            return self._on_device(self._device_path, parts, grown)
+        return self._on_host(parts, grown)
 
     def _on_host(
         self, parts: list[tuple[NDArray[np.uint8], Detections]], grown: list[NDArray[np.float32]]
-    ) -> list[list[PersonParsing]]:
+    ) -> list[list[Person]]:
         """Crops and tail on the CPU; one call of the engine."""
         with self.times.stage("crop"):
             crops = [crop_people(image, boxes, self.bundle.input_hw) for (image, _), boxes in zip(parts, grown)]
@@ -198,12 +234,12 @@ class Parser:
 
     def _kernel_tail(
         self, outputs: Outputs, found: Detections, grown: NDArray[np.float32], image_hw: tuple[int, int]
-    ) -> list[PersonParsing]:
+    ) -> list[Person]:
         """Labels and scores at image resolution, from the logits."""
         scored = pixel_score(outputs["logits"], grown, image_hw, self.bundle.threshold)
         return self._people(found, scored, outputs["iou_scores"])
 
-    def _augmented(self, image: NDArray[np.uint8], found: Detections) -> list[PersonParsing]:
+    def _augmented(self, image: NDArray[np.uint8], found: Detections) -> list[Person]:
         """Every view through the network, their mean through the kernel tail."""
         bundle = self.bundle
         views, iou = look(self.engine, image, found, bundle.input_hw, self.augmentation, self.times)
@@ -213,7 +249,7 @@ class Parser:
 
     def _on_device(
         self, path: DevicePath, parts: list[tuple[NDArray[np.uint8], Detections]], grown: list[NDArray[np.float32]]
-    ) -> list[list[PersonParsing]]:
+    ) -> list[list[Person]]:
         """Crop, network and kernel tail on the GPU; the times are of its clock."""
         box_scores = np.concatenate([found.scores for _, found in parts])
         frames = [(image, boxes) for (image, _), boxes in zip(parts, grown)]
@@ -225,7 +261,7 @@ class Parser:
             self._people(found, pixels, rows) for (_, found), pixels, rows in zip(parts, scored, np.split(iou, ends))
         ]
 
-    def _people(self, found: Detections, scored: PixelScores, iou_scores: NDArray) -> list[PersonParsing]:
+    def _people(self, found: Detections, scored: PixelScores, iou_scores: NDArray) -> list[Person]:
         """Pixel scores fused with the detector's and the network's."""
         iou = clamp_iou(iou_scores)
         box = np.clip(found.scores, 0, 1)
@@ -233,7 +269,7 @@ class Parser:
         quality = fuse_quality(box, iou, scored.pixel_scores, weights)
         part_quality = fuse_quality(box[:, None], iou[:, None], scored.part_scores, weights)
         return [
-            PersonParsing(
+            Person(
                 found.boxes[i],
                 float(found.scores[i]),
                 float(iou[i]),
@@ -249,13 +285,13 @@ class Parser:
 
     def _graph_tail(
         self, outputs: Outputs, found: Detections, grown: NDArray[np.float32], image_hw: tuple[int, int]
-    ) -> list[PersonParsing]:
+    ) -> list[Person]:
         """Labels and scores that the graph computed at crop resolution; the labels are pasted nearest."""
         people = []
         for i, box in enumerate(grown):
             labels, roi = paste_labels(outputs["labels"][i], box, image_hw)
             people.append(
-                PersonParsing(
+                Person(
                     found.boxes[i],
                     float(found.scores[i]),
                     float(outputs["iou_scores"][i]),

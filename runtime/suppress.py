@@ -7,7 +7,7 @@ is nobody is this project's own: the parsing network is the second opinion on a 
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.results import PersonParsing
+from qanet.results import Person
 
 MIN_QUALITY = 0.01
 MEAN_IOU_THRESHOLD = 0.6
@@ -15,11 +15,9 @@ MIN_LABELLED_SHARE = 0.01  # of the region: noise, beside anybody who stands in 
 _EXACT_PX = 2**24  # OpenCV counts in float32
 
 
-def parsing_nms(
-    people: list[PersonParsing], num_classes: int, threshold: float = MEAN_IOU_THRESHOLD
-) -> list[PersonParsing]:
+def parsing_nms(people: list[Person], num_classes: int, threshold: float = MEAN_IOU_THRESHOLD) -> list[Person]:
     """People of quality MIN_QUALITY or more of whom something is seen, best first, without the duplicates."""
-    kept: list[tuple[PersonParsing, NDArray[np.int64]]] = []
+    kept: list[tuple[Person, NDArray[np.int64]]] = []
     for person in sorted(people, key=lambda p: -p.quality):
         if not person.quality >= MIN_QUALITY:  # nor NaN
             continue
@@ -31,14 +29,12 @@ def parsing_nms(
     return [person for person, _ in kept]
 
 
-def mean_iou(a: PersonParsing, b: PersonParsing, num_classes: int) -> float:
+def mean_iou(a: Person, b: Person, num_classes: int) -> float:
     """Mean IoU over the foreground classes present in either, over the union of the regions; 0 when none is."""
     return _mean_iou(a, _counts(a.labels, num_classes), b, _counts(b.labels, num_classes))
 
 
-def _agree(
-    a: PersonParsing, total_a: NDArray[np.int64], b: PersonParsing, total_b: NDArray[np.int64], threshold: float
-) -> bool:
+def _agree(a: Person, total_a: NDArray[np.int64], b: Person, total_b: NDArray[np.int64], threshold: float) -> bool:
     """Whether the mean IoU is at least the threshold; pixels are looked at only where the counts leave it open."""
     x0, y0, x1, y1 = _overlap(a, b)
     if x1 <= x0 or y1 <= y0:
@@ -49,7 +45,7 @@ def _agree(
     return _mean_iou(a, total_a, b, total_b) >= threshold
 
 
-def _mean_iou(a: PersonParsing, total_a: NDArray[np.int64], b: PersonParsing, total_b: NDArray[np.int64]) -> float:
+def _mean_iou(a: Person, total_a: NDArray[np.int64], b: Person, total_b: NDArray[np.int64]) -> float:
     x0, y0, x1, y1 = _overlap(a, b)
     if x1 <= x0 or y1 <= y0:
         return 0.0
@@ -64,7 +60,7 @@ def _mean(both: NDArray[np.int64], union: NDArray[np.int64]) -> float:
     return float((both[present] / union[present]).mean()) if present.any() else 0.0
 
 
-def _overlap(a: PersonParsing, b: PersonParsing) -> tuple[int, int, int, int]:
+def _overlap(a: Person, b: Person) -> tuple[int, int, int, int]:
     """xyxy of what the regions share."""
     x0, y0 = max(a.roi[0], b.roi[0]), max(a.roi[1], b.roi[1])
     return x0, y0, min(a.roi[2], b.roi[2]), min(a.roi[3], b.roi[3])
@@ -82,6 +78,6 @@ def _counts(labels: NDArray[np.uint8], num_classes: int, where: NDArray[np.bool_
     return counts[1:, 0].astype(np.int64)
 
 
-def _window(person: PersonParsing, x0: int, y0: int, x1: int, y1: int) -> NDArray[np.uint8]:
+def _window(person: Person, x0: int, y0: int, x1: int, y1: int) -> NDArray[np.uint8]:
     left, top = person.roi[:2]
     return person.labels[y0 - top : y1 - top, x0 - left : x1 - left]

@@ -2,12 +2,17 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# A shell that starts the tests in the background ignores SIGINT for them and for every process that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Opset 18, the contract of a parsing graph. The network is one 4x4 convolution of stride 4: a cell's class is the
 # corner of the colour cube it is nearest to (bit 0 blue, bit 1 green, bit 2 red), so black is background.

@@ -43,7 +43,7 @@ def open_checked(
 def label_share(labels: Any, parser: Parser, sample: Sample) -> float:
     """Share of equal labels inside our people's regions; `labels` are N maps (H, W) of the whole image."""
     equal = total = 0
-    for theirs, person in zip(labels, parser.everybody(sample.image, sample.found)):
+    for theirs, person in zip(labels, parser.every_box([(sample.image, sample.found)])[0]):
         x0, y0, x1, y1 = person.roi
         equal += int((theirs[y0:y1, x0:x1] == person.labels).sum())
         total += person.labels.size

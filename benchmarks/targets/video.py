@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from qanet.benchmarks.harness import Target
 from qanet.benchmarks.targets.variants import Variant
-from qanet.results import ParsingResult
+from qanet.results import People
 from qanet.runtime.detectors.base import Detector
 from qanet.runtime.engines.base import Engine
 from qanet.runtime.parser import Parser
@@ -54,7 +54,7 @@ class PaintedSink:
     ) -> None:
         self._inner.__exit__(kind, error, trace)
 
-    def write(self, frame: Frame, result: ParsingResult) -> None:
+    def write(self, frame: Frame, result: People) -> None:
         """See `Sink.write`."""
         with self._times.stage("paint"):
             painted = _Painted(result.draw())

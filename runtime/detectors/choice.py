@@ -24,11 +24,23 @@ def open_detector(args: argparse.Namespace, score_threshold: float | None = None
         from qanet.runtime.detectors.hog import HogDetector
 
         return HogDetector()
+    return named_detector(args.detector, score_threshold, args.threads)
+
+
+def named_detector(
+    name: str | Path | None, score_threshold: float | None = None, threads: int | None = None
+) -> Detector:
+    """The detector of a bundle's name or of an ONNX file; None names the shipped one.
+
+    Args:
+        score_threshold: detections of a lower score are left out; None: the detector's default.
+        threads: CPU threads; None leaves the choice to the runtime.
+    """
     from qanet.runtime.detectors import person
 
-    if args.detector is None or person.names_a_bundle(args.detector):
+    if name is None or person.names_a_bundle(str(name)):
         least = score_threshold or person.SCORE_THRESHOLD
-        return person.PersonDetector(args.detector or person.DEFAULT, least, threads=args.threads)
+        return person.PersonDetector(str(name) if name else person.DEFAULT, least, threads=threads)
     from qanet.runtime.detectors.onnx import SCORE_THRESHOLD, OnnxDetector
 
-    return OnnxDetector(Path(args.detector), score_threshold or SCORE_THRESHOLD, args.threads)
+    return OnnxDetector(Path(name), score_threshold or SCORE_THRESHOLD, threads)

@@ -56,7 +56,7 @@ class HeadDetector:
         if self.parser is None:
             return _distinct(guess_frames(found.boxes), found.scores, image)
         labels = self.parser.bundle.labels
-        people = self.parser.everybody(image, found)
+        people = self.parser.every_box([(image, found)])[0]
         frames = [frame_of_person(person, labels) for person in people]
         seen = [k for k, where in enumerate(frames) if where is not None]
         boxes = np.array([frames[k] for k in seen], np.float32).reshape(-1, 4)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.labels import LabelSet
-from qanet.results import PersonParsing
+from qanet.results import Person
 from qanet.runtime.faces.framing import MIN_SIDE_PX, frame_of_face, frame_of_head
 
 _FACE = frozenset({"face", "head"})
@@ -27,7 +27,7 @@ def has_heads(labels: LabelSet) -> bool:
     return bool(names & _FACE) or bool(names & _SKIN and names & _HAIR)
 
 
-def frame_of_person(person: PersonParsing, labels: LabelSet) -> NDArray[np.float32] | None:
+def frame_of_person(person: Person, labels: LabelSet) -> NDArray[np.float32] | None:
     """The square around a person's face, (4,) float32 xyxy image pixels; None where no face is seen.
 
     Nobody seen from behind has one: hair alone is no face.

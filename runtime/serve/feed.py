@@ -6,7 +6,7 @@ from collections import deque
 from typing import Any
 
 from qanet.errors import QanetError
-from qanet.results import ParsingResult
+from qanet.results import People
 from qanet.runtime.video.sources.base import Frame, Source
 
 _RATE_OVER_S = 2.0
@@ -29,12 +29,12 @@ class Feed:
         self._changed = threading.Condition()
         self.encoded = 0  # pictures so far: what watching costs
         self._number = self._people = 0
-        self._newest: tuple[Frame, ParsingResult] | None = None
+        self._newest: tuple[Frame, People] | None = None
         self._times: deque[float] = deque()  # when the last frames came
         self._encoding = threading.Lock()
         self._picture: tuple[int, bytes] = (0, b"")
 
-    def publish(self, frame: Frame, result: ParsingResult) -> None:
+    def publish(self, frame: Frame, result: People) -> None:
         """The newest frame; what nobody looked at is forgotten."""
         now = time.monotonic()
         with self._changed:
@@ -121,7 +121,7 @@ class Feed:
         return (self._times[-1] - self._times[0]) / (len(self._times) - 1)
 
 
-def _jpeg(result: ParsingResult, max_width: int) -> bytes:
+def _jpeg(result: People, max_width: int) -> bytes:
     import cv2
 
     ok, data = cv2.imencode(".jpg", result.draw(max_width=max_width), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])

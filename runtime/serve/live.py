@@ -8,7 +8,7 @@ import numpy as np
 
 from qanet import _version
 from qanet.commandline import note
-from qanet.results import ParsingResult
+from qanet.results import People
 from qanet.runtime.serve.address import Address
 from qanet.runtime.serve.feed import Feed
 from qanet.runtime.serve.server import Server
@@ -103,7 +103,7 @@ class PageSink:
         self._feed.end()
         self._page.leave()
 
-    def write(self, frame: Frame, result: ParsingResult) -> None:
+    def write(self, frame: Frame, result: People) -> None:
         """See `Sink.write`."""
         self._feed.publish(frame, result)
 

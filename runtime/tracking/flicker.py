@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.results import ParsingResult
+from qanet.results import People
 from qanet.runtime.tracking.align import Look, fit, overlap, soft_grey, still
 
 _STILL_LEVELS = 8  # of 255: a pixel whose soft grey value changes less shows the same
@@ -22,7 +22,7 @@ class Flicker:
         self._image_hw: tuple[int, int] | None = None
         self.still_px = self.changed_px = 0
 
-    def add(self, result: ParsingResult) -> None:
+    def add(self, result: People) -> None:
         """The next frame. One of another size begins anew."""
         before = self._looks if self._image_hw == result.image_size else {}
         self._looks, self._image_hw = {}, result.image_size

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.results import ParsingResult, PersonParsing
+from qanet.results import People, Person
 from qanet.runtime.tracking.align import Look, fit, overlap, soft_grey, still
 
 _DECAY = 0.95  # of the weight, a frame
@@ -40,7 +40,7 @@ class LabelSmoother:
         self._frame = 0
         self._image_hw: tuple[int, int] | None = None
 
-    def __call__(self, result: ParsingResult) -> ParsingResult:
+    def __call__(self, result: People) -> People:
         """The result with smoothed labels, in place; people without a number are left alone.
 
         The scores stay those of this frame; a part that is held although this frame does not see it keeps its last.
@@ -55,7 +55,7 @@ class LabelSmoother:
         self._held = {k: held for k, held in self._held.items() if self._frame - held.frame <= _MEMORY_FRAMES}
         return result
 
-    def _smooth(self, person: PersonParsing, image: NDArray[np.uint8]) -> None:
+    def _smooth(self, person: Person, image: NDArray[np.uint8]) -> None:
         assert person.track_id is not None
         x0, y0, x1, y1 = person.roi
         votes = np.concatenate([[person.pixel_score], person.part_scores]).astype(np.float32)
@@ -88,7 +88,7 @@ def _vote(
     np.copyto(labels, held, where=stays)
 
 
-def _keep_scores(person: PersonParsing, labels: NDArray[np.uint8], held: _Held) -> None:
+def _keep_scores(person: Person, labels: NDArray[np.uint8], held: _Held) -> None:
     """Scores of exactly the parts that are there after the vote."""
     there = np.bincount(labels.ravel(), minlength=len(person.part_scores) + 1)[1:] > 0
     for name in ("part_scores", "part_quality"):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from qanet.results import ParsingResult
+from qanet.results import People
 from qanet.runtime.carry import CarriedPeople
 from qanet.runtime.detectors.base import Detections
 from qanet.runtime.parser import Parser
@@ -44,7 +44,7 @@ class FrameWork:
             proposed = self._people.propose(found, (frame.image.shape[0], frame.image.shape[1]))
         return self._limited(proposed)
 
-    def finish(self, result: ParsingResult, detected: bool) -> ParsingResult:
+    def finish(self, result: People, detected: bool) -> People:
         """The frame's result, from what was parsed of whom `propose` gave.
 
         Args:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 from qanet.errors import QanetError
-from qanet.results import ParsingResult
+from qanet.results import People
 from qanet.runtime.parser import Parser
 from qanet.runtime.video.frames import MAX_PEOPLE, FrameWork
 from qanet.runtime.video.interrupt import remembered_interrupt
@@ -30,7 +30,7 @@ def run(
     sinks: list[Sink],
     detect_every: int | None = 1,
     carry: bool = True,
-    on_frame: Callable[[Frame, ParsingResult], None] | None = None,
+    on_frame: Callable[[Frame, People], None] | None = None,
     smooth: bool = False,
     max_people: int = MAX_PEOPLE,
 ) -> Summary:
@@ -49,7 +49,7 @@ def run(
 
 
 def run_streams(
-    streams: list[Stream], parser: Parser, on_frame: Callable[[Stream, Frame, ParsingResult], None] | None = None
+    streams: list[Stream], parser: Parser, on_frame: Callable[[Stream, Frame, People], None] | None = None
 ) -> Summary:
     """Parse several sources to the end of the last, or until Ctrl-C; what was parsed by then is kept.
 
@@ -120,7 +120,7 @@ def _has_ended(stream: Stream, alone: bool) -> bool:
 
 
 def _parse(
-    ready: list[Stream], parser: Parser, on_frame: Callable[[Stream, Frame, ParsingResult], None] | None, alone: bool
+    ready: list[Stream], parser: Parser, on_frame: Callable[[Stream, Frame, People], None] | None, alone: bool
 ) -> None:
     """A frame of each of the first streams, as many as a batch has room for; the others wait for the next."""
     together: list[Stream] = []
@@ -138,7 +138,7 @@ def _parse(
         room -= len(found)
         together.append(stream)
         parts.append((frame.image, found))
-    for stream, result in zip(together, parser.parse_together(parts)):
+    for stream, result in zip(together, parser.parse_batch(parts)):
         try:
             frame, result = stream.finish(result)
         except QanetError as error:  # of its sinks

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.labels import LabelSet
-from qanet.results import ParsingResult, PersonParsing
+from qanet.results import People, Person
 from qanet.runtime.video.hidden_area import Area, filled, grown, hide, hulls, overlap, rectangle, widened
 
 BLURS = ("face", "person")
@@ -58,7 +58,7 @@ class Privacy:
         self.blur, self._moving = blur, moving
         self._held: list[tuple[Area, int]] = []  # and for how many more frames
 
-    def __call__(self, result: ParsingResult) -> ParsingResult:
+    def __call__(self, result: People) -> People:
         """The result with an image in which nobody is to be recognised; the given image is not touched."""
         areas = [area for person in result for area in _hidden_areas(person, result.label_set, self.blur)]
         lost = self._lost(areas) if self._moving else []
@@ -80,7 +80,7 @@ class Privacy:
         return kept
 
 
-def _hidden_areas(person: PersonParsing, labels: LabelSet, blur: str) -> list[Area]:
+def _hidden_areas(person: Person, labels: LabelSet, blur: str) -> list[Area]:
     """What of a person is to be hidden, with its margin."""
     if person.labels.size == 0:  # OpenCV bears no empty picture
         person = replace(person, labels=np.zeros((1, 1), np.uint8))
@@ -91,7 +91,7 @@ def _hidden_areas(person: PersonParsing, labels: LabelSet, blur: str) -> list[Ar
     return [replace(area, track_id=person.track_id) for area in areas]
 
 
-def _seen_face(person: PersonParsing, labels: LabelSet) -> list[Area]:
+def _seen_face(person: Person, labels: LabelSet) -> list[Area]:
     """The hulls of all that is a face, or worn on it, grown; empty where nothing has the size of a face."""
     heads = _heads(person, labels)
     face = _table(labels, _FACE if set(labels.classes) & _FACE else _PIECES)[person.labels]
@@ -114,13 +114,13 @@ def _seen_face(person: PersonParsing, labels: LabelSet) -> list[Area]:
     ]
 
 
-def _unseen_face(person: PersonParsing, labels: LabelSet) -> list[Area]:
+def _unseen_face(person: Person, labels: LabelSet) -> list[Area]:
     """Where the head must be: around the hair or the hat; where there is none, the upper end of the box."""
     cell_px = _cell_of(person)
     return [rectangle(np.array(box), cell_px) for box in _heads(person, labels) or [_upper_end(person)]]
 
 
-def _heads(person: PersonParsing, labels: LabelSet) -> list[tuple[int, int, int, int]]:
+def _heads(person: Person, labels: LabelSet) -> list[tuple[int, int, int, int]]:
     """xyxy in the image of the heads that hair and hats of a likely size belong to: one, unless they fall apart."""
     import cv2
 
@@ -138,7 +138,7 @@ def _heads(person: PersonParsing, labels: LabelSet) -> list[tuple[int, int, int,
     return heads
 
 
-def _upper_end(person: PersonParsing) -> tuple[int, int, int, int]:
+def _upper_end(person: Person) -> tuple[int, int, int, int]:
     """xyxy of the end of a box where the head is: as high as the box is wide, hence all of one that is not upright."""
     x0, y0, x1, y1 = person.box.astype(float).tolist()
     y1 = min(y1, y0 + max(_HEAD_SHARE * (y1 - y0), x1 - x0))
@@ -153,7 +153,7 @@ def _table(labels: LabelSet, names: frozenset[str]) -> NDArray[np.bool_]:
     return table
 
 
-def _body(person: PersonParsing) -> Area | None:
+def _body(person: Person) -> Area | None:
     """All pixels of a person and what they enclose, grown; None where there are none."""
     import cv2
 
@@ -165,19 +165,19 @@ def _body(person: PersonParsing) -> Area | None:
     return grown(body, person.roi[:2], margin, _cell_of(person))
 
 
-def _cell_of(person: PersonParsing) -> float:
+def _cell_of(person: Person) -> float:
     """A person's cells: 10 along somebody upright, whose face is one of them; 4 across a close-up."""
     sides = person.box[2:] - person.box[:2]
     return max(float(sides.min()) / _CELLS, float(sides.max()) / 12)
 
 
-def _least_face(person: PersonParsing) -> float:
+def _least_face(person: Person) -> float:
     """How long a face is at least, in pixels."""
     sides = person.box[2:] - person.box[:2]
     return max(_LEAST_OF_LONGER * float(sides.max()), _LEAST_OF_SHORTER * float(sides.min()))
 
 
-def _longest(person: PersonParsing) -> float:
+def _longest(person: Person) -> float:
     return max(float((person.box[2:] - person.box[:2]).max()), 1.0)
 
 

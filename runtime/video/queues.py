@@ -5,7 +5,7 @@ import threading
 import time
 from collections import deque
 
-from qanet.results import ParsingResult
+from qanet.results import People
 from qanet.runtime.timing import StageTimes
 from qanet.runtime.video.sinks.base import Sink, StopRun
 from qanet.runtime.video.sources.base import Frame, Source
@@ -112,7 +112,7 @@ class Writer:
 
     def __init__(self, sinks: list[Sink], times: StageTimes, changed: threading.Condition):
         self._sinks, self._times, self._changed = sinks, times, changed
-        self._waiting: queue.Queue[tuple[Frame, ParsingResult] | None] = queue.Queue(DEPTH)
+        self._waiting: queue.Queue[tuple[Frame, People] | None] = queue.Queue(DEPTH)
         self._error: BaseException | None = None
         self.stopped = False
         self.people: list[int] = []
@@ -144,7 +144,7 @@ class Writer:
         if self._error is not None:
             raise self._error
 
-    def put(self, item: tuple[Frame, ParsingResult]) -> None:
+    def put(self, item: tuple[Frame, People]) -> None:
         """One frame's result; waits while the sinks are behind."""
         self.check()
         self._waiting.put(item)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack
 
-from qanet.results import ParsingResult
+from qanet.results import People
 from qanet.runtime.detectors.base import Detections
 from qanet.runtime.timing import StageTimes
 from qanet.runtime.video.frames import FrameWork
@@ -121,7 +121,7 @@ class Stream:
             self._proposed = self.work.propose(frame, future.result() if future is not None else None)
         return frame, self._proposed
 
-    def finish(self, result: ParsingResult) -> tuple[Frame, ParsingResult]:
+    def finish(self, result: People) -> tuple[Frame, People]:
         """Remember, and hand over for writing, what was parsed in the frame that `propose` gave."""
         assert self._writer is not None and self._since is not None
         frame, future = self._begun.popleft()

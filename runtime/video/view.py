@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qanet.errors import QanetError
 from qanet.labels import LabelSet
-from qanet.results import ParsingResult, PersonParsing
+from qanet.results import People, Person
 from qanet.runtime.video.privacy import Privacy
 from qanet.runtime.video.sinks.base import Sink
 from qanet.runtime.video.sources.base import Frame
@@ -27,13 +27,13 @@ def part_ids(names: tuple[str, ...], labels: LabelSet) -> tuple[int, ...]:
     return tuple(labels.classes.index(name) for name in names)
 
 
-def only_parts(result: ParsingResult, ids: tuple[int, ...]) -> ParsingResult:
+def only_parts(result: People, ids: tuple[int, ...]) -> People:
     """The result without the labels and scores of all other parts; the people and their own scores stay."""
     keep = np.zeros(256, bool)
     keep[list(ids)] = True
     parts = keep[1 : result.label_set.num_classes]
 
-    def of(person: PersonParsing) -> PersonParsing:
+    def of(person: Person) -> Person:
         return replace(
             person,
             labels=np.where(keep[person.labels], person.labels, np.uint8(0)),
@@ -45,7 +45,7 @@ def only_parts(result: ParsingResult, ids: tuple[int, ...]) -> ParsingResult:
 
 
 @dataclass
-class OnPeople(ParsingResult):
+class OnPeople(People):
     """A result that draws on its people's pixels and leaves the background as it is: no boxes, no text, no legend."""
 
     def draw(
@@ -87,7 +87,7 @@ class View:
     ) -> None:
         self._stack.__exit__(kind, error, trace)
 
-    def write(self, frame: Frame, result: ParsingResult) -> None:
+    def write(self, frame: Frame, result: People) -> None:
         """See `Sink.write`."""
         if self._privacy is not None:
             result = self._privacy(result)

@@ -170,7 +170,7 @@ class Scored:
 def whole_labels(parser, sample, change=lambda labels: labels):
     """Our own people's labels on the whole image, changed."""
     maps = []
-    for person in parser.everybody(sample.image, sample.found):
+    for person in parser.every_box([(sample.image, sample.found)])[0]:
         canvas = np.zeros(sample.image.shape[:2], np.uint8)
         x0, y0, x1, y1 = person.roi
         canvas[y0:y1, x0:x1] = change(person.labels)
@@ -224,7 +224,7 @@ def test_the_shipped_networks_pytorch_form_agrees_with_ours():
     assert parse is not None, reason
     scored, quality = parse(image, boxes, found.scores)
     assert label_share(scored.labels, parser, sample) > 0.99
-    assert quality[0] == pytest.approx(parser.everybody(image, found)[0].quality, abs=2e-3)
+    assert quality[0] == pytest.approx(parser.every_box([(image, found)])[0][0].quality, abs=2e-3)
 
 
 def test_a_bundle_without_weights_has_no_pytorch_form(fake_bundle):

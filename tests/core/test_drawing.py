@@ -7,7 +7,7 @@ import pytest
 
 from qanet.drawing import draw_people
 from qanet.labels import CCP13, LABEL_SETS, MHP59, SAFE_COLOURS
-from qanet.results import ParsingResult, PersonParsing
+from qanet.results import People, Person
 
 PAPER = 250
 
@@ -16,9 +16,7 @@ def person(box, quality=0.8, class_id=4, track_id=None):
     x0, y0, x1, y1 = (int(v) for v in box)
     labels = np.full((y1 - y0, x1 - x0), class_id, np.uint8)
     scores = np.full(58, 0.5, np.float32)
-    return PersonParsing(
-        np.array(box, np.float32), 0.9, 0.8, 0.7, quality, scores, scores, labels, (x0, y0, x1, y1), track_id
-    )
+    return Person(np.array(box, np.float32), 0.9, 0.8, 0.7, quality, scores, scores, labels, (x0, y0, x1, y1), track_id)
 
 
 def plates(before, after):
@@ -27,7 +25,7 @@ def plates(before, after):
 
 
 def draw(image, people, label_set=CCP13, **options):
-    result = ParsingResult(image, label_set, people)
+    result = People(image, label_set, people)
     given = {"alpha": 0.5, "boxes": True, "legend": True} | options
     return draw_people(image, result.labels, label_set, result.people, **given)
 

@@ -1,5 +1,6 @@
 """Images of every kind become BGR bytes; files that are no pictures are told apart in one line."""
 
+import io
 import struct
 import zlib
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from qanet.errors import QanetError
-from qanet.images import as_bgr, is_truncated, read_image
+from qanet.images import as_bgr, is_truncated, open_image, read_image
 
 GREY = np.array([[0, 100, 255]], np.uint8)
 
@@ -137,3 +138,65 @@ def test_an_unreadable_file_is_a_clear_error(tmp_path, picture, monkeypatch):
     monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
     with pytest.raises(QanetError, match="a.png cannot be read .got Permission denied"):
         read_image(tmp_path / "a.png")
+
+
+class Tensor:
+    """As much of a torch.Tensor as is asked for."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def detach(self):
+        return self
+
+    cpu = detach
+
+    def numpy(self):
+        return self.array
+
+
+BGR = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+
+
+def test_every_kind_of_picture_is_the_same_frame(tmp_path):
+    path = tmp_path / "p.png"
+    cv2.imwrite(str(path), BGR)
+    rgb = np.ascontiguousarray(BGR[:, :, ::-1])
+    kinds = {
+        "array": (BGR, "auto"),
+        "RGB array": (rgb, "rgb"),
+        "path": (path, "auto"),
+        "name": (str(path), "auto"),
+        "file": (path.open("rb"), "auto"),
+        "bytes in memory": (io.BytesIO(path.read_bytes()), "auto"),
+        "tensor (H, W, 3)": (Tensor(rgb), "auto"),
+        "tensor (3, H, W)": (Tensor(rgb.transpose(2, 0, 1)), "auto"),
+        "float tensor": (Tensor(rgb.transpose(2, 0, 1).astype(np.float32) / 255), "auto"),
+        "BGR tensor": (Tensor(BGR), "bgr"),
+    }
+    for name, (picture, order) in kinds.items():
+        frame = open_image(picture, order)
+        assert np.array_equal(frame, BGR) and frame.flags.c_contiguous, name
+
+
+def test_pil_images_are_turned_as_their_orientation_says():
+    pillow = pytest.importorskip("PIL.Image", reason="Pillow's images are taken too")
+    image = pillow.fromarray(BGR[:, :, ::-1])
+    assert np.array_equal(open_image(image), BGR)
+    buffer, exif = io.BytesIO(), image.getexif()
+    exif[0x0112] = 6  # a quarter turn
+    image.save(buffer, "png", exif=exif)
+    buffer.seek(0)
+    assert np.array_equal(open_image(pillow.open(buffer)), np.rot90(BGR, -1))
+    assert open_image(image.convert("L")).shape == open_image(image.convert("P")).shape == (4, 6, 3)
+
+
+@pytest.mark.parametrize("order", ["RGB", "", "grb"])
+def test_an_unknown_order_is_an_error(order):
+    with pytest.raises(QanetError, match="unknown order of channels .expected auto, bgr or rgb"):
+        open_image(BGR, order)
+
+
+def test_an_empty_file_object_is_an_error_that_names_it():
+    with pytest.raises(QanetError, match="the file is empty"):
+        open_image(io.BytesIO())

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from qanet.errors import QanetError
 from qanet.files import written_aside
-from qanet.results import ParsingResult
+from qanet.results import People
 from qanet.runtime.video.sources.base import Frame
 
 
@@ -24,7 +24,7 @@ class Sink(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def write(self, frame: Frame, result: ParsingResult) -> None:
+    def write(self, frame: Frame, result: People) -> None:
         """One frame's result."""
         ...
 

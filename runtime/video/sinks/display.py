@@ -6,7 +6,7 @@ import re
 import sys
 
 from qanet.errors import QanetError
-from qanet.results import ParsingResult
+from qanet.results import People
 from qanet.runtime.video.sinks.base import StopRun
 from qanet.runtime.video.sources.base import Frame
 
@@ -39,7 +39,7 @@ class Display:
             raise QanetError("no display", expected="a desktop session", got="no DISPLAY is set", next_command=_ELSE)
         return self
 
-    def write(self, frame: Frame, result: ParsingResult) -> None:
+    def write(self, frame: Frame, result: People) -> None:
         """See `Sink.write`."""
         import cv2
 

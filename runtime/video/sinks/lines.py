@@ -3,7 +3,7 @@
 import json
 
 from qanet.errors import QanetError
-from qanet.results import ParsingResult
+from qanet.results import People
 from qanet.runtime.video.sinks.base import FileSink
 from qanet.runtime.video.sources.base import Frame
 
@@ -16,7 +16,7 @@ class JsonLines(FileSink):
         self._file = self._stack.enter_context(self._aside.open("w"))
         return self
 
-    def write(self, frame: Frame, result: ParsingResult) -> None:
+    def write(self, frame: Frame, result: People) -> None:
         """See `Sink.write`."""
         record = {"frame": frame.index, "name": frame.name, **result.to_json()}
         try:

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from qanet.errors import QanetError
 from qanet.files import write_bytes
-from qanet.results import ParsingResult
+from qanet.results import People
 from qanet.runtime.video.sinks.png import indexed_png
 from qanet.runtime.video.sources.base import Frame
 
@@ -13,10 +13,10 @@ from qanet.runtime.video.sources.base import Frame
 class Encode(Protocol):
     """A result as the bytes of a picture file."""
 
-    def __call__(self, result: ParsingResult, suffix: str, /) -> bytes: ...
+    def __call__(self, result: People, suffix: str, /) -> bytes: ...
 
 
-def overlay(result: ParsingResult, suffix: str) -> bytes:
+def overlay(result: People, suffix: str) -> bytes:
     """The image with parts, boxes and scores, in any format of OpenCV's."""
     import cv2
 
@@ -26,7 +26,7 @@ def overlay(result: ParsingResult, suffix: str) -> bytes:
     return data.tobytes()
 
 
-def label_map(result: ParsingResult, suffix: str) -> bytes:
+def label_map(result: People, suffix: str) -> bytes:
     """A PNG whose pixels are class ids, with the label set's colours for its palette."""
     return indexed_png(result.labels, result.label_set.colours_rgb)
 
@@ -53,7 +53,7 @@ class Pictures:
     def __exit__(self, *_: object) -> None:
         return None
 
-    def write(self, frame: Frame, result: ParsingResult) -> None:
+    def write(self, frame: Frame, result: People) -> None:
         """See `Sink.write`."""
         number = f"{frame.index:06d}" if frame.name == str(frame.index) else Path(frame.name).stem
         target = self.path if self.single else self.path / f"{number}.png"

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import IO
 
 from qanet.errors import QanetError
-from qanet.results import ParsingResult
+from qanet.results import People
 from qanet.runtime.video.sources.base import Frame
 
 _STALL_S = 10.0  # a server that takes nothing for so long is lost
@@ -47,7 +47,7 @@ class RtspPush:
             )
         return self
 
-    def write(self, frame: Frame, result: ParsingResult) -> None:
+    def write(self, frame: Frame, result: People) -> None:
         """See `Sink.write`."""
         import cv2
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from qanet.errors import QanetError
 from qanet.files import check_room
 from qanet.images import quiet_opencv
-from qanet.results import ParsingResult
+from qanet.results import People
 from qanet.runtime.video.sinks.base import FileSink
 from qanet.runtime.video.sources.base import Frame
 
@@ -39,7 +39,7 @@ class VideoFileSink(FileSink):
         self._size = (0, 0)
         self._frames = 0
 
-    def write(self, frame: Frame, result: ParsingResult) -> None:
+    def write(self, frame: Frame, result: People) -> None:
         """See `Sink.write`."""
         import cv2
 

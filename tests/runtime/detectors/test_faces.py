@@ -11,7 +11,7 @@ from qanet.__main__ import main
 from qanet.bundle import create
 from qanet.errors import QanetError
 from qanet.labels import CCP13, CELEBAMASK19, CIHP20, PPP7
-from qanet.results import PersonParsing
+from qanet.results import Person
 from qanet.runtime.cli import command
 from qanet.runtime.detectors.base import NOBODY, Detections
 from qanet.runtime.faces.detector import GUESS, FaceDetector, HeadDetector, open_head_detector
@@ -124,7 +124,7 @@ def parsed(labels, names, box=(0, 0, 120, 200), roi_at=(0, 0)):
     x, y = roi_at
     scores = np.zeros(labels.num_classes - 1, np.float32)
     roi = (x, y, x + canvas.shape[1], y + canvas.shape[0])
-    return PersonParsing(np.array(box, np.float32) + [x, y, x, y], 1, 1, 1, 1, scores, scores, canvas, roi)
+    return Person(np.array(box, np.float32) + [x, y, x, y], 1, 1, 1, 1, scores, scores, canvas, roi)
 
 
 CCP_NAMES = {GREEN: "hair", RED: "skin", BLUE: "upper-clothes", YELLOW: "pants"}

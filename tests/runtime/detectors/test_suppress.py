@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from qanet.geometry import pairwise_iou, suppress
-from qanet.results import PersonParsing
+from qanet.results import Person
 from qanet.runtime.detectors.base import clip_boxes
 from qanet.runtime.suppress import MIN_QUALITY, mean_iou, parsing_nms
 
@@ -14,7 +14,7 @@ def person(quality, labels, corner=(0, 0)):
     x, y = corner
     roi = (x, y, x + labels.shape[1], y + labels.shape[0])
     scores = np.zeros(3, np.float32)
-    return PersonParsing(np.array(roi, np.float32), 1.0, 1.0, 1.0, quality, scores, scores, labels, roi)
+    return Person(np.array(roi, np.float32), 1.0, 1.0, 1.0, quality, scores, scores, labels, roi)
 
 
 def test_mean_iou_is_over_the_classes_of_either():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qanet.labels import LABEL_SETS, label_set
-from qanet.results import ParsingResult, PersonParsing
+from qanet.results import People, Person
 from qanet.runtime.video.privacy import HOLD_FRAMES, Privacy
 
 HEIGHT, WIDTH = 240, 200
@@ -36,7 +36,7 @@ def person(labels, box=BOX, track_id=None, **fields):
     """A person whose region is the whole picture."""
     scores = np.full(58, 0.5, np.float32)
     values = {"box": np.array(box, np.float32), "box_score": 0.9, "iou_score": 0.8, "pixel_score": 0.7, "quality": 0.8}
-    return PersonParsing(
+    return Person(
         **values
         | {
             "part_scores": scores,
@@ -70,7 +70,7 @@ def hidden(before, after):
 
 
 def result_of(name, image, *people):
-    return ParsingResult(image, label_set(name), list(people))
+    return People(image, label_set(name), list(people))
 
 
 def test_every_set_of_parts_is_tested():

@@ -9,7 +9,7 @@ import pytest
 from qanet.__main__ import main
 from qanet.errors import QanetError
 from qanet.labels import CCP13, CIHP20
-from qanet.results import ParsingResult, PersonParsing
+from qanet.results import People, Person
 from qanet.runtime.video.privacy import Privacy
 from qanet.runtime.video.sources.base import Frame
 from qanet.runtime.video.view import View, only_parts, part_ids
@@ -38,10 +38,10 @@ def result():
     labels = np.zeros((100, 60), np.uint8)
     labels[10:20, 20:40], labels[20:30, 20:40], labels[30:90, 15:45] = 2, 10, 4
     scores = np.linspace(0.2, 0.9, 12, dtype=np.float32)
-    one = PersonParsing(
+    one = Person(
         np.array([15, 10, 45, 90], np.float32), 0.9, 0.8, 0.7, 0.8, scores, scores / 2, labels, (0, 0, 60, 100), 3
     )
-    return ParsingResult(np.random.default_rng(1).integers(0, 256, (100, 60, 3), np.uint8), CCP13, [one])
+    return People(np.random.default_rng(1).integers(0, 256, (100, 60, 3), np.uint8), CCP13, [one])
 
 
 def test_only_keeps_the_parts_named_in_labels_and_json(result):

@@ -17,7 +17,7 @@ import pytest
 
 from qanet.errors import QanetError
 from qanet.labels import CCP13
-from qanet.results import ParsingResult, PersonParsing
+from qanet.results import People, Person
 from qanet.runtime.serve.address import parse_address
 from qanet.runtime.serve.live import LivePage
 from qanet.runtime.timing import StageTimes
@@ -34,10 +34,10 @@ def result(level=90):
     labels = np.full((80, 40), 4, np.uint8)
     labels[:20] = 2
     scores = np.full(12, 0.5, np.float32)
-    one = PersonParsing(
+    one = Person(
         np.array([20, 20, 60, 100], np.float32), 0.9, 0.8, 0.7, 0.6, scores, scores, labels, (20, 20, 60, 100), 5
     )
-    return ParsingResult(np.full((120, 160, 3), level, np.uint8), CCP13, [one])
+    return People(np.full((120, 160, 3), level, np.uint8), CCP13, [one])
 
 
 @pytest.fixture
@@ -239,7 +239,7 @@ def test_a_stream_ends_with_its_source(make_page):
 def test_clients_who_read_nothing_hold_nobody_up(make_page):
     page, (sink,) = make_page()
     noise = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), np.uint8)
-    big = ParsingResult(noise, CCP13, [])
+    big = People(noise, CCP13, [])
     lazy = []
     for _ in range(4):
         one = socket.create_connection(("127.0.0.1", page.server.port))

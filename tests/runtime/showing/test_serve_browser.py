@@ -9,7 +9,7 @@ import pytest
 from headless_browser import Browser, find_browser
 
 from qanet.labels import CCP13
-from qanet.results import ParsingResult, PersonParsing
+from qanet.results import People, Person
 from qanet.runtime.serve.address import parse_address
 from qanet.runtime.serve.live import LivePage
 from qanet.runtime.timing import StageTimes
@@ -28,7 +28,7 @@ def result(index):
         labels[:30], labels[90:] = 2, 6
         scores = np.full(12, 0.75, np.float32)
         people.append(
-            PersonParsing(
+            Person(
                 np.array([x0, 40, x0 + 60, 160], np.float32),
                 0.9,
                 0.8,
@@ -42,7 +42,7 @@ def result(index):
             )
         )
     level = 40 + 25 * (index % 8)
-    return ParsingResult(np.full((240, 320, 3), level, np.uint8), CCP13, people)
+    return People(np.full((240, 320, 3), level, np.uint8), CCP13, people)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from qanet.labels import CCP13
-from qanet.results import ParsingResult, PersonParsing
+from qanet.results import People, Person
 from qanet.runtime.carry import CarriedPeople, labelled_box
 from qanet.runtime.detectors.base import NOBODY, Detections
 
@@ -21,9 +21,9 @@ def parsed(proposed, trust=0.9):
         x0, y0, x1, y1 = (int(v) for v in box)
         labels, scores = np.full((y1 - y0, x1 - x0), 4, np.uint8), np.zeros(12, np.float32)
         people.append(
-            PersonParsing(box, float(score), trust, trust, trust, scores, scores, labels, (x0, y0, x1, y1), int(track))
+            Person(box, float(score), trust, trust, trust, scores, scores, labels, (x0, y0, x1, y1), int(track))
         )
-    return ParsingResult(np.zeros((200, 200, 3), np.uint8), CCP13, people)
+    return People(np.zeros((200, 200, 3), np.uint8), CCP13, people)
 
 
 def test_a_walker_keeps_the_identity():
@@ -140,7 +140,7 @@ def test_an_empty_scene_starts_and_stays_empty():
 
 def person_with(labels, roi):
     scores = np.zeros(12, np.float32)
-    return PersonParsing(np.zeros(4, np.float32), 1, 1, 1, 1, scores, scores, labels, roi)
+    return Person(np.zeros(4, np.float32), 1, 1, 1, 1, scores, scores, labels, roi)
 
 
 def test_the_labelled_box_leaves_specks_out():

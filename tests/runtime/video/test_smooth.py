@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from qanet.labels import CCP13
-from qanet.results import ParsingResult, PersonParsing
+from qanet.results import People, Person
 from qanet.runtime.tracking.flicker import Flicker
 from qanet.runtime.tracking.smooth import LabelSmoother
 
@@ -31,8 +31,8 @@ def parsed(image, labels, roi=ROI, track=1, score=0.9, box=None):
     there = np.bincount(part.ravel(), minlength=13)[1:] > 0
     scores = np.where(there, score, 0).astype(np.float32)
     box = np.array(box or roi, np.float32)
-    person = PersonParsing(box, 0.9, score, score, score, scores, scores.copy(), part, roi, track)
-    return ParsingResult(image, CCP13, [person])
+    person = Person(box, 0.9, score, score, score, scores, scores.copy(), part, roi, track)
+    return People(image, CCP13, [person])
 
 
 def spoiled(labels, frame, share=0.1):

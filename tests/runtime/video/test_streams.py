@@ -149,7 +149,7 @@ def test_people_of_several_images_are_parsed_as_those_of_each(parser, people):
     images = [people(0), people(1)[:, :81], np.zeros((20, 30, 3), np.uint8)]
     found = [parser.detector.detect(image) for image in images]
     found[0] = found[0].take(np.tile(np.arange(len(found[0])), 10))  # 20 people: more than a batch
-    together = parser.parse_together(list(zip(images, found)))
+    together = parser.parse_batch(list(zip(images, found)))
     assert parser.engine.sizes[0] == 16 and len(together[2]) == 0
     for image, some, result in zip(images, found, together):
         assert np.array_equal(result.labels, parser.parse(image, some).labels)

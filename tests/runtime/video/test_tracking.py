@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from qanet.labels import CCP13
-from qanet.results import ParsingResult, PersonParsing
+from qanet.results import People, Person
 from qanet.runtime.carry import CarriedPeople
 from qanet.runtime.detectors.base import NOBODY, Detections
 from qanet.runtime.tracking.assignment import assign
@@ -90,13 +90,11 @@ def play(scene, frames, detect_every=1, carry=True):
             labels = np.full((y1 - y0, x1 - x0), 4 if overlap > 0.3 else 0, np.uint8)
             trust, scores = (0.9 if overlap > 0.3 else 0.2), np.zeros(12, np.float32)
             people.append(
-                PersonParsing(
-                    box, float(score), trust, trust, trust, scores, scores, labels, (x0, y0, x1, y1), int(track)
-                )
+                Person(box, float(score), trust, trust, trust, scores, scores, labels, (x0, y0, x1, y1), int(track))
             )
             if overlap > 0.3:
                 seen.setdefault(name, {})[frame] = int(track)
-        carried.update(ParsingResult(image, CCP13, people))
+        carried.update(People(image, CCP13, people))
     return seen
 
 
