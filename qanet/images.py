@@ -73,19 +73,18 @@ def decode_image(data: bytes, name: str = "the file") -> NDArray[np.uint8]:
     """
     import cv2
 
-    path = name
     if not data:
-        raise QanetError(f"{path} is empty", expected="a picture", got="0 bytes")
+        raise QanetError(f"{name} is empty", expected="a picture", got="0 bytes")
     if is_truncated(data):
-        raise QanetError(f"{path} is truncated", expected="a picture with its end marker", got=f"{len(data)} bytes")
+        raise QanetError(f"{name} is truncated", expected="a picture with its end marker", got=f"{len(data)} bytes")
     try:
         with quiet_opencv():  # the colour flag turns the picture as its EXIF orientation says
             image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     except cv2.error as error:
-        raise QanetError(f"{path} cannot be decoded", got=str(error).strip().splitlines()[-1]) from error
+        raise QanetError(f"{name} cannot be decoded", got=str(error).strip().splitlines()[-1]) from error
     if image is None:
         raise QanetError(
-            f"{path} cannot be decoded",
+            f"{name} cannot be decoded",
             expected=f"a picture ({', '.join(s[1:] for s in IMAGE_SUFFIXES)})",
             got=f"{len(data)} bytes that start with {data[:4]!r}",
         )

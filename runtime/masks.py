@@ -18,7 +18,7 @@ from qanet.coco.evaluation import MaskTruth, ap_title
 from qanet.coco.results import Result, write_results
 from qanet.commandline import command_parser, emit, note, table
 from qanet.datasets.annotations import read_detections
-from qanet.datasets.decoding import decode_image, require_size
+from qanet.datasets.decoding import decode_photo, require_size
 from qanet.errors import QanetError
 from qanet.geometry import check_boxes, crop_boxes
 from qanet.labels import PERSON1
@@ -135,7 +135,7 @@ def mask_images(
     for image in images:
         if image["id"] not in boxes:
             continue
-        pixels = decode_image(folder / file_name(image))
+        pixels = decode_photo(folder / file_name(image))
         require_size(
             f"{folder / file_name(image)} and its annotation", (image["height"], image["width"]), pixels.shape[:2]
         )

@@ -17,7 +17,7 @@ from qanet.coco.annotations import (
     segmentation_mask,
     usable_people,
 )
-from qanet.datasets.decoding import decode_image, require_size
+from qanet.datasets.decoding import decode_photo, require_size
 from qanet.datasets.records import AnnotatedImage, DataSet, Sample
 from qanet.errors import QanetError
 from qanet.labels import PERSON1
@@ -108,7 +108,7 @@ class CocoPeople(DataSet):
         return int(self._images[index]["height"]), int(self._images[index]["width"])
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
-        image = decode_image(self.image_path(index))
+        image = decode_photo(self.image_path(index))
         require_size(f"{self.image_path(index)} and its annotation", self._hw(index), image.shape[:2])
         return image
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.datasets import open_dataset
-from qanet.datasets.decoding import decode_image
+from qanet.datasets.decoding import decode_photo
 from qanet.datasets.official import IMAGES, OfficialFolder, clipped
 from qanet.datasets.photo_folder import PhotoFolder
 from qanet.datasets.records import person_box
@@ -102,7 +102,7 @@ def check_dataset(
 
 def _look_at_photo(data: PhotoFolder, index: int) -> Findings:
     found = Findings(data.label_set.num_classes, images=1)
-    image = found.attempt(decode_image, data.photo_path(data.names[index]))
+    image = found.attempt(decode_photo, data.photo_path(data.names[index]))
     labels = found.attempt(data.labels, index, None if image is None else image.shape[:2])
     if labels is not None:
         found.count(labels)
@@ -115,7 +115,7 @@ def _look_at_photo(data: PhotoFolder, index: int) -> Findings:
 def _look_at_scene(data: OfficialFolder, index: int) -> Findings:
     record = data.records[index]
     found = Findings(data.label_set.num_classes, images=1, people=len(record.people))
-    image = found.attempt(lambda: decode_image(data.folder / IMAGES / record.file_name))
+    image = found.attempt(lambda: decode_photo(data.folder / IMAGES / record.file_name))
     maps = found.attempt(lambda: data.maps(index))
     parts = found.attempt(lambda: data.parts(index))
     if image is not None and record.hw not in (None, image.shape[:2]):

@@ -18,7 +18,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _GREY, _PALETTE = 0, 3  # colour types
 
 
-def decode_image(path: Path) -> NDArray[np.uint8]:
+def decode_photo(path: Path) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 BGR of a JPEG or PNG file.
 
     Raises:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.datasets.decoding import decode_ids, decode_image, require_size, translate_ids
+from qanet.datasets.decoding import decode_ids, decode_photo, require_size, translate_ids
 from qanet.datasets.records import AnnotatedImage, DataSet, Sample, person_box
 from qanet.errors import QanetError
 from qanet.labels import LabelSet
@@ -68,7 +68,7 @@ class PhotoFolder(DataSet):
 
     def __getitem__(self, index: int) -> Sample:
         name = self.names[index]
-        image = decode_image(self.photo_path(name))
+        image = decode_photo(self.photo_path(name))
         labels = self.labels(index, image.shape[:2])
         return Sample(name, image, labels, person_box(labels))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.datasets.decoding import decode_image
+from qanet.datasets.decoding import decode_photo
 from qanet.errors import QanetError
 from qanet.images import IMAGE_SUFFIXES
 
@@ -30,7 +30,7 @@ class Scenery:
         """(H, W, 3) uint8 BGR: a random part of a random photograph, mirrored half of the time."""
         import cv2
 
-        image = decode_image(self.files[int(rng.integers(len(self.files)))])
+        image = decode_photo(self.files[int(rng.integers(len(self.files)))])
         height, width = image.shape[:2]
         share = rng.uniform(0.35, 1.0)
         rows = max(8, int(share * min(height, width * hw[0] / hw[1])))

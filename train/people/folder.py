@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.datasets import AnnotatedImage, DataSet, Sample
-from qanet.datasets.decoding import decode_ids, decode_image, require_size
+from qanet.datasets.decoding import decode_ids, decode_photo, require_size
 from qanet.errors import QanetError
 from qanet.files import write_text
 from qanet.labels import IGNORE, LabelSet
@@ -72,7 +72,7 @@ class PeopleFolder(DataSet):
 
     def __getitem__(self, index: int) -> Sample:
         person = self.people[index]
-        image = decode_image(Path(person.photo))
+        image = decode_photo(Path(person.photo))
         labels = self.labels(index)
         require_size(f"{person.name}: photograph and label", image.shape[:2], labels.shape)
         return Sample(person.name, image, labels, np.array(person.box_xyxy, np.float32))
