@@ -10,7 +10,7 @@ from qanet.commandline import command_parser
 from qanet.datasets import DATA_FORMATS
 from qanet.errors import QanetError
 from qanet.metrics import PROTOCOLS
-from qanet.runtime.engines.select import DEVICES
+from qanet.runtime.backends.select import DEVICES
 from qanet.runtime.parser import TAILS
 
 MLPERF_SCENARIOS = ("SingleStream", "Offline")

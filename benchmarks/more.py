@@ -28,8 +28,8 @@ from qanet.benchmarks.targets.variants import Variant
 from qanet.benchmarks.targets.video import PipelineTarget
 from qanet.commandline import note
 from qanet.export.size import graph_size
+from qanet.runtime.backends.base import Engine
 from qanet.runtime.detectors.choice import open_detector
-from qanet.runtime.engines.base import Engine
 from qanet.runtime.parser import Parser
 from qanet.runtime.video.sources.open import open_source
 

@@ -19,9 +19,9 @@ from qanet.commandline import command_parser, emit, note, table
 from qanet.errors import QanetError
 from qanet.labels import PERSON_BOX1
 from qanet.runtime.answers.ask import answers_missing
-from qanet.runtime.answers.judge import TOLERANCES
 from qanet.runtime.answers.known import renew_answers
-from qanet.runtime.answers.reference import exact_outputs
+from qanet.runtime.answers.verdicts import TOLERANCES
+from qanet.runtime.backends.onnxruntime import exact_outputs
 from qanet.runtime.crops import people_crops
 from qanet.runtime.evaluate import open_accuracy
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from qanet.calib.blocks import block_of
-from qanet.cpu_precision import openvino_core, openvino_hint
 from qanet.errors import QanetError
+from qanet.runtime.backends.openvino import openvino_core, openvino_hint
 
 _WARM_UP = 3
 

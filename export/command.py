@@ -14,9 +14,9 @@ from qanet.commandline import command_parser, emit, note
 from qanet.errors import QanetError
 from qanet.labels import PERSON_BOX1
 from qanet.quality import QAM_WEIGHTS
-from qanet.runtime.answers.judge import TOLERANCES
 from qanet.runtime.answers.known import renew_answers
-from qanet.runtime.answers.reference import exact_outputs
+from qanet.runtime.answers.verdicts import TOLERANCES
+from qanet.runtime.backends.onnxruntime import exact_outputs
 
 if TYPE_CHECKING:
     from qanet.train.networks.parser import ParsingNetwork

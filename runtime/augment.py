@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from qanet.errors import QanetError
 from qanet.geometry import CROP_SCALE, crop_boxes
 from qanet.quality import MULTI_SCALE, PixelScores, View, average_views, check_scales
+from qanet.runtime.backends.base import Engine
 from qanet.runtime.detectors.base import Detections
-from qanet.runtime.engines.base import Engine
 from qanet.runtime.pixel_score import pixel_score
 from qanet.runtime.resample import crop_people
 from qanet.runtime.timing import StageTimes

@@ -16,10 +16,10 @@ from qanet.errors import QanetError
 from qanet.labels import LabelSet
 from qanet.metrics import ParsingEvaluator, Prediction
 from qanet.results import PersonParsing
+from qanet.runtime.backends.base import KERNEL_TAIL_OUTPUTS, Engine, Outputs
+from qanet.runtime.backends.openvino import engine_from_graph
 from qanet.runtime.crops import format_of
 from qanet.runtime.detectors.base import Detections
-from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS, Engine, Outputs
-from qanet.runtime.engines.openvino import engine_from_graph
 from qanet.runtime.parser import Parser
 
 TagsOf = Callable[[AnnotatedImage], NDArray[np.intp]]

@@ -24,7 +24,7 @@ from qanet.geometry import check_boxes, crop_boxes
 from qanet.labels import PERSON1
 from qanet.quality import clamp_iou, fuse_quality, mask_score
 from qanet.rle import encode
-from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS, Engine
+from qanet.runtime.backends.base import KERNEL_TAIL_OUTPUTS, Engine
 from qanet.runtime.resample import crop_people
 
 MAX_BATCH = 16
@@ -167,7 +167,7 @@ def detected_boxes(path: Path, document: Document) -> dict[Any, Boxes]:
 
 def main(argv: Sequence[str]) -> int:
     """Entry point."""
-    from qanet.runtime.engines.select import open_engine
+    from qanet.runtime.backends.select import open_engine
 
     parser = command_parser("masks", "Instance masks of people as COCO results, scored by QAM, and their AP.")
     parser.add_argument("model", metavar="NAME.qanet", help="a bundle of the mask task")

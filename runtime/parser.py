@@ -15,10 +15,10 @@ from qanet.labels import CELEBAMASK19, PERSON1, PERSON_BOX1
 from qanet.quality import PixelScores, clamp_iou, fuse_quality
 from qanet.results import ParsingResult, PersonParsing
 from qanet.runtime.augment import PLAIN, Augmentation, check_augmentation, look, score_people
+from qanet.runtime.backends.base import GRAPH_TAIL_OUTPUTS, KERNEL_TAIL_OUTPUTS, Engine, Outputs
 from qanet.runtime.batches import batches
 from qanet.runtime.cuda.device_path import DevicePath, open_device_path
 from qanet.runtime.detectors.base import Detections, Detector
-from qanet.runtime.engines.base import GRAPH_TAIL_OUTPUTS, KERNEL_TAIL_OUTPUTS, Engine, Outputs
 from qanet.runtime.paste import paste_labels
 from qanet.runtime.pixel_score import pixel_score
 from qanet.runtime.resample import crop_people
@@ -55,7 +55,7 @@ def load(
     Raises:
         QanetError: the bundle, the device or the precision is not to be had.
     """
-    from qanet.runtime.engines.select import open_engine
+    from qanet.runtime.backends.select import open_engine
 
     if tail not in TAILS:
         raise QanetError("unknown tail", expected=f"one of {', '.join(TAILS)}", got=tail)

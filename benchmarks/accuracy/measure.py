@@ -10,7 +10,7 @@ from qanet.benchmarks.accuracy.intervals import ResampledEvaluator
 from qanet.benchmarks.targets.variants import Variant
 from qanet.datasets import DataSet, default_split, open_dataset
 from qanet.labels import LabelSet
-from qanet.runtime.engines.base import Engine
+from qanet.runtime.backends.base import Engine
 from qanet.runtime.evaluate import evaluate, is_synthetic, plain
 from qanet.runtime.parser import Parser
 

@@ -12,7 +12,7 @@ from qanet.benchmarks.targets.samples import SampleSet
 from qanet.benchmarks.targets.timed import batches, run_tail
 from qanet.benchmarks.targets.variants import Variant
 from qanet.runtime import resample
-from qanet.runtime.engines.base import Engine
+from qanet.runtime.backends.base import Engine
 
 Crop = Callable[[NDArray[np.uint8], NDArray[np.float32], tuple[int, int]], NDArray[np.uint8]]
 _CROPS: tuple[tuple[str, Crop], ...] = (("crop", resample.crop_people), ("crop by OpenCV", geometry.crop_people))

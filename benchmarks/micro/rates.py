@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from qanet.cpu_precision import openvino_core, openvino_hint
+from qanet.runtime.backends.openvino import openvino_core, openvino_hint
 
 _COPIED = 64 << 20  # bytes: beyond any cache
 _SIDE = 1024  # of the matrix product

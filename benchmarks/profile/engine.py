@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from qanet.benchmarks.profile.openvino import profile_openvino
 from qanet.benchmarks.profile.tensorrt import profile_tensorrt
 from qanet.benchmarks.targets.variants import Variant
-from qanet.runtime.engines.base import Engine
-from qanet.runtime.engines.tensorrt_choice import MODULES
+from qanet.runtime.backends.base import Engine
+from qanet.runtime.backends.tensorrt.choice import MODULES
 
 
 def profile_engine(

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from qanet.benchmarks.profile.blocks import Layer, block_of, describe_profile
 from qanet.benchmarks.targets.variants import Variant
-from qanet.cpu_precision import openvino_core
+from qanet.runtime.backends.openvino import openvino_core
 
 _TYPES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": "int8"}
 _WARM_UP = 3
@@ -28,8 +28,8 @@ def profile_openvino(
         See `describe_profile`.
     """
 
-    from qanet.runtime.engines.openvino import bundle_hint, select_outputs
-    from qanet.runtime.engines.select import graphs_of
+    from qanet.runtime.backends.openvino import bundle_hint, select_outputs
+    from qanet.runtime.backends.select import graphs_of
 
     core = openvino_core()
     model = select_outputs(

@@ -13,8 +13,8 @@ from typing import Any
 from qanet.benchmarks.targets.variants import Variant
 from qanet.benchmarks.targets.video import STRETCH, PaintedSink, Stretch
 from qanet.files import write_text
+from qanet.runtime.backends.base import Engine
 from qanet.runtime.detectors.base import Detector
-from qanet.runtime.engines.base import Engine
 from qanet.runtime.parser import Parser
 from qanet.runtime.timing import StageTimes
 from qanet.runtime.video import pipeline

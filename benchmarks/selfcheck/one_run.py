@@ -22,8 +22,8 @@ from qanet.benchmarks.targets.variants import list_variants
 from qanet.bundle import Bundle, open_bundle
 from qanet.commandline import run_module
 from qanet.errors import QanetError
-from qanet.runtime.engines.base import Engine
-from qanet.runtime.engines.select import open_engine
+from qanet.runtime.backends.base import Engine
+from qanet.runtime.backends.select import open_engine
 
 _TIMEOUT_S = 600
 _CELL = 16  # pixels of the same colour in the made-up crop

@@ -17,9 +17,9 @@ from qanet.benchmarks import harness
 from qanet.benchmarks.compare.bootstrap import interval_of, percentile_statistic
 from qanet.benchmarks.statistics import summarize
 from qanet.bundle import Bundle
-from qanet.cpu_precision import openvino_core
 from qanet.errors import QanetError
-from qanet.runtime.engines.base import Engine
+from qanet.runtime.backends.base import Engine
+from qanet.runtime.backends.openvino import openvino_core
 
 AGREEMENT = 0.02  # greatest difference of the medians, a fraction
 _TRTEXEC = Path("/usr/src/tensorrt/bin/trtexec")  # where NVIDIA's packages put it
@@ -62,8 +62,8 @@ def write_openvino_graph(bundle: Bundle, engine: Engine, file: Path) -> None:
     """
     import openvino
 
-    from qanet.runtime.engines.openvino import select_outputs
-    from qanet.runtime.engines.select import graphs_of
+    from qanet.runtime.backends.openvino import select_outputs
+    from qanet.runtime.backends.select import graphs_of
 
     model = select_outputs(
         openvino_core().read_model(bundle.graph(graphs_of(bundle, engine.precision)[0])), engine.outputs

@@ -14,8 +14,8 @@ from qanet.benchmarks.soak.verdict import Limits, judge
 from qanet.commandline import CommandParser, command_parser, emit, note, run_module
 from qanet.errors import QanetError
 from qanet.files import write_text
+from qanet.runtime.backends.select import DEVICES
 from qanet.runtime.detectors.choice import open_detector
-from qanet.runtime.engines.select import DEVICES
 from qanet.runtime.parser import Parser, load
 from qanet.runtime.tracking.tracker import BYTE_SCORE
 from qanet.runtime.video import pipeline

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from qanet.bundle import Bundle
 from qanet.quality import clamp_iou, fuse_quality
-from qanet.runtime.engines.base import Engine
+from qanet.runtime.backends.base import Engine
 from qanet.runtime.parser import MAX_BATCH
 from qanet.runtime.pixel_score import pixel_score
 

@@ -14,8 +14,8 @@ from qanet.benchmarks.targets.execution import describe_execution, precision_ref
 from qanet.benchmarks.targets.variants import Variant
 from qanet.bundle import Bundle
 from qanet.errors import QanetError
-from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS, Engine
-from qanet.runtime.engines.select import WrongAnswers, open_engine
+from qanet.runtime.backends.base import KERNEL_TAIL_OUTPUTS, Engine
+from qanet.runtime.backends.select import WrongAnswers, open_engine
 
 FLOOR = 0.9  # least share of label pixels that agree with FP32
 ORACLE_CROPS = 2

@@ -5,8 +5,8 @@ from collections import Counter
 from typing import Any
 
 from qanet.bundle import Bundle
-from qanet.cpu_precision import cpu_signature, openvino_core
-from qanet.runtime.engines.base import Engine, graph_name
+from qanet.runtime.backends.base import Engine, graph_name
+from qanet.runtime.backends.openvino import cpu_signature, openvino_core
 
 NARROW_SHARE = 0.5  # least share of the matrix products that an INT8 engine computes in INT8
 _TYPES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": "int8"}

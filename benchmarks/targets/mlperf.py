@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.errors import QanetError
-from qanet.runtime.engines.base import Engine
+from qanet.runtime.backends.base import Engine
 from qanet.runtime.parser import MAX_BATCH
 
 SCENARIOS = ("SingleStream", "Offline")

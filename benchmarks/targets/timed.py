@@ -14,7 +14,7 @@ from qanet.benchmarks.targets.samples import Sample, SampleSet
 from qanet.benchmarks.targets.variants import Variant
 from qanet.bundle import Bundle
 from qanet.quality import clamp_iou, fuse_quality
-from qanet.runtime.engines.base import Engine, Outputs
+from qanet.runtime.backends.base import Engine, Outputs
 from qanet.runtime.parser import MAX_BATCH, Parser
 from qanet.runtime.pixel_score import pixel_score
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from qanet.bundle import OPTIONAL_PRECISIONS, PRECISIONS, Bundle
 from qanet.errors import QanetError
-from qanet.runtime.engines.base import GRAPH_TAIL_OUTPUTS, KERNEL_TAIL_OUTPUTS
-from qanet.runtime.engines.select import has_cuda
+from qanet.runtime.backends.base import GRAPH_TAIL_OUTPUTS, KERNEL_TAIL_OUTPUTS
+from qanet.runtime.backends.select import has_cuda
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def without_lacking(variants: Sequence[Variant]) -> tuple[list[Variant], list[st
     Raises:
         QanetError: none is left.
     """
-    from qanet.cpu_precision import floating_point, openvino_core
+    from qanet.runtime.backends.openvino import floating_point, openvino_core
 
     kept, sentences = [], []
     for variant in variants:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from qanet.benchmarks.harness import Target
 from qanet.benchmarks.targets.variants import Variant
 from qanet.results import ParsingResult
+from qanet.runtime.backends.base import Engine
 from qanet.runtime.detectors.base import Detector
-from qanet.runtime.engines.base import Engine
 from qanet.runtime.parser import Parser
 from qanet.runtime.timing import StageTimes
 from qanet.runtime.video import pipeline

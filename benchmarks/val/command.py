@@ -18,7 +18,7 @@ from qanet.cpu import cpu_features
 from qanet.datasets import DATA_FORMATS, default_split, open_dataset, read_detections
 from qanet.errors import QanetError
 from qanet.metrics import PROTOCOLS
-from qanet.runtime.engines.base import graph_name
+from qanet.runtime.backends.base import graph_name
 from qanet.runtime.evaluate import choose_tags, evaluate, is_synthetic, plain
 from qanet.runtime.parser import load
 

@@ -15,11 +15,10 @@ from qanet.errors import QanetError
 from qanet.export.building.entry import engine_entry
 from qanet.export.engines.built import BuiltEngine
 from qanet.runtime.answers.ask import answer, answers_missing, run_in_fp32
-from qanet.runtime.answers.judge import TOLERANCES
 from qanet.runtime.answers.known import renew_answers
-from qanet.runtime.answers.reference import exact_outputs
-from qanet.runtime.answers.verdicts import Verdict
-from qanet.runtime.engines.select import Choice, WrongAnswers, has_cuda
+from qanet.runtime.answers.verdicts import TOLERANCES, Verdict
+from qanet.runtime.backends.onnxruntime import exact_outputs
+from qanet.runtime.backends.select import Choice, WrongAnswers, has_cuda
 
 
 def complete_answers(bundle: Bundle, graphs: Sequence[str], say: Callable[[str], None]) -> None:
@@ -71,7 +70,7 @@ def runs_here(targets: Sequence[str], stripped: bool) -> bool:
 
 
 def _ask_openvino(bundle: Bundle, built: BuiltEngine, precision: str, graph: str) -> Verdict | None:
-    from qanet.runtime.engines.openvino import engine_from_file
+    from qanet.runtime.backends.openvino import engine_from_file
 
     try:
         engine = engine_from_file(built.data, precision, built.options["INFERENCE_PRECISION_HINT"], graph=graph)
@@ -81,7 +80,7 @@ def _ask_openvino(bundle: Bundle, built: BuiltEngine, precision: str, graph: str
 
 
 def _ask_tensorrt(bundle: Bundle, built: BuiltEngine, precision: str) -> Verdict | None:
-    from qanet.runtime.engines.tensorrt import engine_from_bundle
+    from qanet.runtime.backends.tensorrt.engine import engine_from_bundle
 
     with tempfile.TemporaryDirectory() as folder:
         scratch = alone(Path(folder), bundle, built, precision)

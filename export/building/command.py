@@ -21,7 +21,7 @@ from qanet.export.graphs.typed_set import write_typed_graph
 from qanet.files import write_bytes
 from qanet.labels import PERSON_BOX1
 from qanet.locking import locked
-from qanet.runtime.engines.select import WrongAnswers
+from qanet.runtime.backends.select import WrongAnswers
 
 
 def keep_engines(bundle: Bundle, engines: Sequence[BuiltEngine], order: Order) -> list[dict[str, Any]]:

@@ -22,8 +22,8 @@ from qanet.export.engines.census import Census, check_delivered
 from qanet.export.engines.openvino import KERNEL_TAIL, deliverable
 from qanet.export.engines.tensorrt_options import Options
 from qanet.export.graphs.typed_set import graph_file, largest_activations
-from qanet.runtime.answers.judge import Difference
-from qanet.runtime.engines.select import WrongAnswers, open_engine
+from qanet.runtime.answers.verdicts import Difference
+from qanet.runtime.backends.select import WrongAnswers, open_engine
 
 _VERIFIED_CROPS = 2
 

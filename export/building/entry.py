@@ -3,8 +3,8 @@
 from typing import Any
 
 from qanet.bundle import NO_VNNI, safe_name
-from qanet.cpu_precision import cpu_signature, openvino_core
 from qanet.export.engines.built import BuiltEngine
+from qanet.runtime.backends.openvino import cpu_signature, openvino_core
 
 _SUFFIX = {"openvino": "blob", "tensorrt": "plan", "tensorrt-rtx": "plan"}
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from qanet.cpu_precision import float_rest_hints, openvino_core
 from qanet.errors import QanetError
 from qanet.export.building.verify import drawn_crops
 from qanet.export.engines.source_graph import load_graph
+from qanet.runtime.backends.openvino import float_rest_hints, openvino_core
 
 _MARGIN = 0.02  # by so much BF16 must be faster: FP32 is the more exact, and two builds should not differ by noise
 _WARM_UP, _LEAST_ROUNDS, _MOST_ROUNDS, _SECONDS = 2, 9, 60, 3.0

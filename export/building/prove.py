@@ -16,10 +16,10 @@ from qanet.labels import PERSON_BOX1
 from qanet.runtime.answers.ask import ask, made_answers
 from qanet.runtime.answers.known import pictures, stored_answers
 from qanet.runtime.answers.verdicts import Verdict, asked_anew
+from qanet.runtime.backends.base import KERNEL_TAIL_OUTPUTS, Engine, graph_name
+from qanet.runtime.backends.select import Choice, has_cuda, is_measured_here, open_choice, open_engine
+from qanet.runtime.backends.tensorrt.choice import MODULES as TENSORRT_MODULES
 from qanet.runtime.detectors.person import OUTPUTS as DETECTOR_OUTPUTS
-from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS, Engine, graph_name
-from qanet.runtime.engines.select import Choice, has_cuda, is_measured_here, open_choice, open_engine
-from qanet.runtime.engines.tensorrt_choice import MODULES as TENSORRT_MODULES
 
 Row = dict[str, object]
 

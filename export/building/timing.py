@@ -9,9 +9,9 @@ from qanet.errors import QanetError
 from qanet.export.building.float_rest import samples_in_turns
 from qanet.runtime.answers.ask import answer
 from qanet.runtime.answers.known import pictures
-from qanet.runtime.engines.base import Engine
-from qanet.runtime.engines.openvino import entries_of_this_cpu
-from qanet.runtime.engines.select import Choice, open_choice
+from qanet.runtime.backends.base import Engine
+from qanet.runtime.backends.openvino import entries_of_this_cpu
+from qanet.runtime.backends.select import Choice, open_choice
 
 _GAIN = 0.02
 

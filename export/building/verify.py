@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from qanet.errors import QanetError
 from qanet.export.engines.multiply_adds import COMPUTES
-from qanet.runtime.answers.judge import TOLERANCES, Difference, compare, relative_rms
-from qanet.runtime.answers.reference import exact_outputs
+from qanet.runtime.answers.verdicts import TOLERANCES, Difference, compare, relative_rms
+from qanet.runtime.backends.onnxruntime import exact_outputs
 
 Arrays = Mapping[str, NDArray[Any]]
 Run = Callable[[NDArray[np.uint8], NDArray[np.float32], tuple[str, ...]], Arrays]

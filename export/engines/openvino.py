@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from qanet.cpu_precision import floating_point, openvino_core, openvino_hint
 from qanet.errors import QanetError
 from qanet.export.engines.built import BuiltEngine, Report
 from qanet.export.engines.census import EngineLayer, take_census
 from qanet.export.engines.multiply_adds import compute_nodes
 from qanet.export.engines.source_graph import load_graph
+from qanet.runtime.backends.openvino import floating_point, openvino_core, openvino_hint
 
 KERNEL_TAIL = ("logits", "iou_scores")  # outputs of an engine whose tail is a kernel
 _DEVICE = "CPU"
@@ -28,7 +28,7 @@ def deliverable(precision: str, outputs: Sequence[str] | None = KERNEL_TAIL) -> 
 
     Args:
         precision: of the graph: "fp32", "fp16", "bf16" or "int8".
-        outputs: kept by the engine, None for all; see `qanet.cpu_precision` for why they matter.
+        outputs: kept by the engine, None for all; see `qanet.runtime.backends.openvino` for why they matter.
 
     Returns:
         The same, or "bf16", "fp16" or "fp32" for a 16-bit type that this CPU does not have.

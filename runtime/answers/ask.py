@@ -12,7 +12,6 @@ import numpy as np
 from qanet.bundle import NO_VNNI, Bundle
 from qanet.errors import QanetError, QanetWarning
 from qanet.files import write_bytes
-from qanet.runtime.answers.judge import COARSER, TOLERANCES, compare, label_agreement, relative_rms
 from qanet.runtime.answers.known import (
     KnownAnswers,
     Outputs,
@@ -22,8 +21,20 @@ from qanet.runtime.answers.known import (
     source_of,
     stored_answers,
 )
-from qanet.runtime.answers.verdicts import Verdict, cache_folder, read_own, recall, remember, verdict_key
-from qanet.runtime.engines.base import Engine, Origin
+from qanet.runtime.answers.verdicts import (
+    COARSER,
+    TOLERANCES,
+    Verdict,
+    cache_folder,
+    compare,
+    label_agreement,
+    read_own,
+    recall,
+    relative_rms,
+    remember,
+    verdict_key,
+)
+from qanet.runtime.backends.base import Engine, Origin
 
 _NARROW = ("int8", NO_VNNI, "fp8")
 
@@ -174,7 +185,7 @@ def made_answers(bundle: Bundle, run: Callable[..., Outputs] | None = None) -> K
 
 def run_in_fp32(graph: bytes, crops: np.ndarray, box_scores: np.ndarray) -> Outputs:
     """All outputs of a graph on this CPU in FP32: by OpenVINO, which every installation has."""
-    from qanet.runtime.engines.openvino import engine_from_graph
+    from qanet.runtime.backends.openvino import engine_from_graph
 
     engine = engine_from_graph(graph, "fp32")
     return {name: np.array(values) for name, values in engine.run(crops, box_scores).items()}

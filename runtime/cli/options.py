@@ -4,8 +4,8 @@ import argparse
 import re
 
 from qanet.commandline import command_parser
+from qanet.runtime.backends.select import DEVICES
 from qanet.runtime.cli.showing import add_show_options
-from qanet.runtime.engines.select import DEVICES
 from qanet.runtime.faces.options import add_face_options
 from qanet.runtime.parser import TAILS
 from qanet.runtime.video.decoders.choice import NAMES

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.cpu_precision import openvino_core
 from qanet.errors import QanetError
+from qanet.runtime.backends.openvino import openvino_core
 
 if TYPE_CHECKING:
     import openvino

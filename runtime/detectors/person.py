@@ -39,7 +39,7 @@ class PersonDetector:
         precision: str = "auto",
         threads: int | None = None,
     ):
-        from qanet.runtime.engines.select import open_engine
+        from qanet.runtime.backends.select import open_engine
 
         bundle = open_bundle(name_or_path)
         if not detects(bundle):

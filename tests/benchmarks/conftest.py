@@ -8,7 +8,7 @@ import pytest
 from benchmark_documents import small_document, with_everything
 
 from qanet.bundle import Bundle, create
-from qanet.runtime.engines.base import Outputs
+from qanet.runtime.backends.base import Outputs
 
 CROP_HW = (16, 12)
 CLASSES = 13

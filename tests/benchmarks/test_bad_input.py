@@ -9,8 +9,7 @@ from qanet.benchmarks import command, harness
 from qanet.benchmarks.harness import WarmUp
 from qanet.benchmarks.output.document import read_document
 from qanet.bundle import open_bundle
-from qanet.cpu_precision import cpu_signature, openvino_core
-from qanet.runtime.engines.openvino import version
+from qanet.runtime.backends.openvino import cpu_signature, openvino_core, version
 from qanet.runtime.parser import Parser
 
 pytest.importorskip("openvino", reason="the tiny bundle's engine runs on OpenVINO")
@@ -142,7 +141,7 @@ def test_an_engine_of_another_machine_is_not_loaded_nor_its_census_told(
             imported.append(bytes(data))
             raise RuntimeError("not a compiled model")
 
-    monkeypatch.setattr("qanet.runtime.engines.openvino.openvino_core", Core)
+    monkeypatch.setattr("qanet.runtime.backends.openvino.openvino_core", Core)
     code, document = benchmark()
     assert code == 0 and imported == ([b"machine code"] if loads else [])
     assert by_kind(document)["engine"]["status"] == "measured"

@@ -55,8 +55,8 @@ def test_a_sweep_has_a_point_for_each_size(fake_engine, fake_bundle):
 
 def test_the_pipeline_is_timed_from_file_to_file(shared_tiny_bundle, make_clip, boxes_file):
     pytest.importorskip("openvino")
+    from qanet.runtime.backends.select import open_engine
     from qanet.runtime.detectors.fixed import BoxesFile
-    from qanet.runtime.engines.select import open_engine
     from qanet.runtime.video.sources.open import open_source
 
     (variant,) = list_variants([open_bundle(shared_tiny_bundle)], ["fp32"], ["kernel"], ["cpu"])
@@ -212,7 +212,7 @@ def test_a_baseline_that_cannot_be_opened_has_a_reason(fake_engine, fake_bundle,
 def test_the_shipped_networks_pytorch_form_agrees_with_ours():
     pytest.importorskip("torch", reason="the baseline runs in PyTorch")
     pytest.importorskip("openvino")
-    from qanet.runtime.engines.select import open_engine
+    from qanet.runtime.backends.select import open_engine
 
     bundle = open_bundle("ccp13-lite0")
     parser = Parser(bundle, open_engine(bundle, "cpu", "fp32", ("logits", "iou_scores"), 1))

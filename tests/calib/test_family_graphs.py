@@ -6,7 +6,7 @@ import pytest
 from qanet.calib.calibrate import calibrate
 from qanet.calib.graph import load_model
 from qanet.calib.quantize import NARROW_TYPES, insert_qdq, int8_of_this_cpu, write_quantised
-from qanet.cpu_precision import openvino_core
+from qanet.runtime.backends.openvino import openvino_core
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")

@@ -8,8 +8,8 @@ from qanet.bundle import NO_VNNI
 from qanet.calib.calibrate import calibrate
 from qanet.calib.quantize import NARROW_TYPES, SMALLEST_SCALE, insert_qdq, quantise_weight, write_quantised
 from qanet.calib.scales import Range
-from qanet.cpu_precision import openvino_core
 from qanet.errors import QanetError
+from qanet.runtime.backends.openvino import openvino_core
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")

@@ -9,7 +9,7 @@ from qanet.bundle import SHIPPED, open_bundle
 from qanet.datasets import PhotoFolder
 from qanet.export.command import bundle_of_checkpoint
 from qanet.geometry import crop_boxes, crop_people
-from qanet.runtime.engines import onnxruntime, openvino
+from qanet.runtime.backends import onnxruntime, openvino
 
 NAME = "ccp13-lite0"
 

@@ -36,9 +36,9 @@ import qanet
 from qanet import quality
 from qanet.geometry import crop_people
 from qanet.images import read_image
-from qanet.runtime.answers.judge import relative_rms
 from qanet.runtime.answers.known import PICTURES
-from qanet.runtime.answers.reference import exact_outputs
+from qanet.runtime.answers.verdicts import relative_rms
+from qanet.runtime.backends.onnxruntime import exact_outputs
 from qanet.runtime.native import library
 
 pytestmark = pytest.mark.slow

@@ -9,10 +9,9 @@ from int8_bundle import KERNEL_TAIL, make_int8_bundle, product_types
 
 from qanet.__main__ import main as qanet
 from qanet.bundle import open_bundle
-from qanet.cpu_precision import float_rest_hints, openvino_core, openvino_hint
-from qanet.runtime.engines import openvino
-from qanet.runtime.engines.openvino import bundle_hint
-from qanet.runtime.engines.select import open_engine
+from qanet.runtime.backends import openvino
+from qanet.runtime.backends.openvino import bundle_hint, float_rest_hints, openvino_core, openvino_hint
+from qanet.runtime.backends.select import open_engine
 
 DEFAULT = openvino_hint(openvino_core(), "int8")
 ALL = ("logits", "iou_scores", "quality")

@@ -177,7 +177,7 @@ def test_options_that_cannot_be_had_are_named(shared_tiny_bundle, options, messa
 
 
 def test_a_gpu_that_is_not_there_is_told(shared_tiny_bundle, monkeypatch):
-    monkeypatch.setattr("qanet.runtime.engines.select.has_cuda", lambda: False)
+    monkeypatch.setattr("qanet.runtime.backends.select.has_cuda", lambda: False)
     with pytest.raises(QanetError, match="no GPU to run on .*; next: qanet doctor"):
         qanet.load(shared_tiny_bundle, device="cuda")
     assert qanet.load(shared_tiny_bundle, device="auto", threads=1).engine.runtime == "openvino"

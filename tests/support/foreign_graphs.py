@@ -11,10 +11,10 @@ from onnx import numpy_helper
 from qanet.bundle import NO_VNNI, create, open_bundle
 from qanet.calib.quantize import insert_qdq
 from qanet.calib.scales import load_scales
-from qanet.runtime.answers.judge import TOLERANCES
 from qanet.runtime.answers.known import renew_answers
-from qanet.runtime.answers.reference import exact_outputs
-from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS
+from qanet.runtime.answers.verdicts import TOLERANCES
+from qanet.runtime.backends.base import KERNEL_TAIL_OUTPUTS
+from qanet.runtime.backends.onnxruntime import exact_outputs
 
 HEIGHT, WIDTH = 128, 96  # a ninth of the pixels that the network was trained with: an emulated machine has 1 s for them
 

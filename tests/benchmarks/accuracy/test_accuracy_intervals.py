@@ -83,7 +83,7 @@ def test_every_variant_is_measured_on_a_data_folder(shared_tiny_bundle, tmp_path
     import cv2
 
     from qanet.bundle import open_bundle
-    from qanet.runtime.engines.select import open_engine
+    from qanet.runtime.backends.select import open_engine
 
     bundle = open_bundle(shared_tiny_bundle)
     for name, colour in (("a", (255, 0, 0)), ("b", (0, 255, 0)), ("c", (0, 0, 255))):

@@ -70,7 +70,7 @@ def test_what_was_not_built_as_asked_is_refused(precision, shares, products, wor
 def test_an_open_engine_tells_what_its_products_run_in(shared_tiny_bundle):
     pytest.importorskip("openvino")
     from qanet.bundle import open_bundle
-    from qanet.runtime.engines.select import open_engine
+    from qanet.runtime.backends.select import open_engine
 
     engine = open_engine(open_bundle(shared_tiny_bundle), "cpu", "fp32", ("logits", "iou_scores"), 1)
     assert count_products(engine) == {"fp32": 1}

@@ -11,8 +11,8 @@ from qanet.benchmarks.selfcheck import program
 from qanet.benchmarks.selfcheck.one_run import open_target
 from qanet.benchmarks.selfcheck.program import compare_with_program, read_median_ms, trtexec_command
 from qanet.bundle import open_bundle
-from qanet.cpu_precision import openvino_core
 from qanet.errors import QanetError
+from qanet.runtime.backends.openvino import openvino_core
 
 APP = """[ INFO ] Count:            350 iterations
 [ INFO ] Duration:         2004.46 ms

@@ -14,7 +14,7 @@ from qanet.export.building import command, timing
 from qanet.export.building import engine as building
 from qanet.runtime.answers import ask as asking
 from qanet.runtime.answers.known import FILE, stored_answers
-from qanet.runtime.engines import openvino
+from qanet.runtime.backends import openvino
 
 INT8 = int8_of_this_cpu()
 

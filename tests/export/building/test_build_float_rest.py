@@ -12,10 +12,10 @@ from int8_bundle import KERNEL_TAIL, make_int8_bundle
 
 from qanet.__main__ import main as qanet
 from qanet.bundle import open_bundle
-from qanet.cpu_precision import float_rest_hints, openvino_core
 from qanet.errors import QanetError
 from qanet.export.building import float_rest as build_float_rest
 from qanet.export.building.float_rest import choose_float_rest, samples_in_turns, time_graph
+from qanet.runtime.backends.openvino import float_rest_hints, openvino_core
 
 needs_bf16 = pytest.mark.skipif(not float_rest_hints(openvino_core()), reason="this CPU has no BF16 in hardware")
 FP32_FASTER, BF16_FASTER = {"bf16": [7.4, 7.5, 7.3], "f32": [6.8, 6.7, 6.9]}, {"bf16": [5.0], "f32": [6.0]}

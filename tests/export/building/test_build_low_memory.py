@@ -11,7 +11,7 @@ from qanet.__main__ import main as qanet
 from qanet.bundle import open_bundle
 from qanet.export.building.command import main as build_main
 from qanet.export.engines import child, tensorrt, tensorrt_library, timing_cache
-from qanet.runtime.engines.tensorrt_choice import batches_of, choose_plans
+from qanet.runtime.backends.tensorrt.choice import batches_of, choose_plans
 
 KERNEL_TAIL = ("logits", "iou_scores")
 

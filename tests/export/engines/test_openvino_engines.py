@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from engine_graphs import CLASSES, HEIGHT, WIDTH
 
-from qanet.cpu_precision import openvino_core
 from qanet.errors import QanetError
 from qanet.export.engines import openvino
 from qanet.export.engines.census import check_delivered
+from qanet.runtime.backends.openvino import openvino_core
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])

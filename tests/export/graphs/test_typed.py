@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from rtx_small import RtxNetwork
 
-from qanet.cpu_precision import openvino_core
 from qanet.errors import QanetError
 from qanet.export.graphs.typed import BF16_OPSET, FP16_BOUND, beyond_fp16, largest_of_scales, to_bf16, to_fp16
+from qanet.runtime.backends.openvino import openvino_core
 
 onnx = pytest.importorskip("onnx")
 CROPS = np.random.default_rng(2).integers(0, 256, (3, 16, 12, 3)).astype(np.uint8)

@@ -14,13 +14,13 @@ from qanet.bundle import NO_VNNI, open_bundle
 from qanet.calib.quantize import requantised_without_vnni
 from qanet.errors import QanetError, QanetWarning
 from qanet.runtime.answers import verdicts
-from qanet.runtime.answers.judge import TOLERANCES
 from qanet.runtime.answers.known import KnownAnswers, pictures, reduced, renew_answers
-from qanet.runtime.answers.reference import exact_outputs
+from qanet.runtime.answers.verdicts import TOLERANCES
+from qanet.runtime.backends import openvino, select
+from qanet.runtime.backends.base import KERNEL_TAIL_OUTPUTS
+from qanet.runtime.backends.onnxruntime import exact_outputs
+from qanet.runtime.backends.select import WrongAnswers, open_engine
 from qanet.runtime.cuda import device_path, proof
-from qanet.runtime.engines import openvino, select
-from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS
-from qanet.runtime.engines.select import WrongAnswers, open_engine
 from qanet.runtime.parser import Parser
 
 onnx = pytest.importorskip("onnx")
@@ -122,7 +122,7 @@ def test_without_a_record_auto_takes_int8_only_where_the_cpu_has_dot_products(an
 
 @pytest.mark.parametrize("ms, expected", [((5.0, 4.0), "int8"), ((4.0, 5.0), "fp32"), ((5.0, 4.95), "fp32")])
 def test_auto_goes_by_what_build_measured(answering, monkeypatch, ms, expected):
-    from qanet.cpu_precision import cpu_signature, openvino_core
+    from qanet.runtime.backends.openvino import cpu_signature, openvino_core
 
     with_int8(answering)
     monkeypatch.setattr(select, "has_dot_products", lambda: expected != "int8")  # the record is asked first
@@ -241,7 +241,7 @@ def test_kernels_that_answer_wrongly_leave_the_tail_to_the_cpu(kernels, tmp_path
 
 
 def package_engine(made):
-    from qanet.runtime.engines.tensorrt import engine_from_bundle
+    from qanet.runtime.backends.tensorrt.engine import engine_from_bundle
 
     return engine_from_bundle(made, "fp16", KERNEL_TAIL)
 

@@ -10,11 +10,11 @@ from toy_engines import ALL_OUTPUTS, HEIGHT, KERNEL_TAIL, STATIC, WIDTH, make_bu
 from qanet import quality
 from qanet.errors import QanetError, QanetWarning
 from qanet.runtime import resample
+from qanet.runtime.backends.tensorrt.engine import engine_from_bundle
 from qanet.runtime.cuda.crop import queue_crops
 from qanet.runtime.cuda.device_path import DevicePath, open_device_path
 from qanet.runtime.cuda.tensor import fetch
 from qanet.runtime.detectors.base import Detections
-from qanet.runtime.engines.tensorrt import engine_from_bundle
 from qanet.runtime.parser import Parser
 
 SIZE = (30, 40)

@@ -7,10 +7,10 @@ from toy_plans import make_bundle_apart, watch_runs
 
 from qanet.errors import QanetError
 from qanet.runtime import resample
+from qanet.runtime.backends.tensorrt.engine import engine_from_bundle
 from qanet.runtime.cuda.device_path import DeviceEngine, open_device_path
 from qanet.runtime.cuda.stream import Event
 from qanet.runtime.detectors.base import Detections
-from qanet.runtime.engines.tensorrt import engine_from_bundle
 from qanet.runtime.parser import Parser
 
 SIZE = (30, 40)

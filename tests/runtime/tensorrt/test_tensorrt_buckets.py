@@ -8,7 +8,7 @@ from toy_engines import ALL_OUTPUTS, KERNEL_TAIL, make_bundle, network, people
 from toy_plans import BUCKETS, make_bundle_apart, plan_file, spec_of, watch_runs
 
 from qanet.errors import QanetError
-from qanet.runtime.engines.tensorrt import engine_from_bundle
+from qanet.runtime.backends.tensorrt.engine import engine_from_bundle
 
 pytestmark = pytest.mark.filterwarnings("ignore:no CUDA graph:RuntimeWarning")
 

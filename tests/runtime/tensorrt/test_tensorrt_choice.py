@@ -7,8 +7,8 @@ from fake_tensorrt import tensorrt_module
 from toy_engines import ALL_OUTPUTS, KERNEL_TAIL, make_bundle
 
 from qanet.errors import QanetError
-from qanet.runtime.engines import select
-from qanet.runtime.engines.tensorrt import engine_from_bundle
+from qanet.runtime.backends import select
+from qanet.runtime.backends.tensorrt.engine import engine_from_bundle
 
 
 @pytest.mark.parametrize(

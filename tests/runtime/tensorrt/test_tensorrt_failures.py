@@ -6,7 +6,7 @@ import pytest
 from toy_engines import HEIGHT, KERNEL_TAIL, STATIC, WIDTH, make_bundle, people
 
 from qanet.errors import QanetError
-from qanet.runtime.engines.tensorrt import engine_from_bundle
+from qanet.runtime.backends.tensorrt.engine import engine_from_bundle
 
 
 @pytest.mark.parametrize(

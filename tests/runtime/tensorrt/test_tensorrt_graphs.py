@@ -11,9 +11,9 @@ from toy_engines import ALL_OUTPUTS, DYNAMIC, HEIGHT, KERNEL_TAIL, STATIC, WIDTH
 
 from qanet.errors import QanetError
 from qanet.runtime import resample
+from qanet.runtime.backends.tensorrt.engine import engine_from_bundle
 from qanet.runtime.cuda.crop import queue_crops
 from qanet.runtime.cuda.tensor import fetch
-from qanet.runtime.engines.tensorrt import engine_from_bundle
 
 COUNTS = (1, 3, 2, 4, 3, 1, 8, 7, 2, 5, 1, 3)  # in buckets of 1, 2, 4 and 8: each more than twice
 

@@ -9,7 +9,7 @@ from fake_tensorrt import INFORMATION, LAYERS_MS
 from toy_engines import DYNAMIC, KERNEL_TAIL, STATIC, make_bundle, network, people
 
 from qanet.errors import QanetError
-from qanet.runtime.engines.tensorrt import engine_from_bundle
+from qanet.runtime.backends.tensorrt.engine import engine_from_bundle
 
 
 class Heard(Counter):

@@ -9,8 +9,8 @@ from toy_engines import KERNEL_TAIL, people
 from toy_plans import make_bundle_apart
 
 from qanet.benchmarks.profile.tensorrt import layer_precisions, profile_tensorrt
-from qanet.runtime.engines.tensorrt import engine_from_bundle
-from qanet.runtime.engines.tensorrt_layers import merge_information
+from qanet.runtime.backends.tensorrt.engine import engine_from_bundle
+from qanet.runtime.backends.tensorrt.plan import merge_information
 
 
 @pytest.fixture

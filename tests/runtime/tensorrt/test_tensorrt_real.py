@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from toy_engines import HEIGHT, KERNEL_TAIL, WIDTH, make_bundle, people
 
-from qanet.runtime.engines import select
-from qanet.runtime.engines.tensorrt import engine_from_bundle
+from qanet.runtime.backends import select
+from qanet.runtime.backends.tensorrt.engine import engine_from_bundle
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("tensorrt_rtx"), reason="tensorrt_rtx is not installed")

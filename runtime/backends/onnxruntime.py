@@ -1,6 +1,8 @@
 """ONNX Runtime on the CPU: another opinion, and an engine where OpenVINO is not to be had."""
 
-from typing import TYPE_CHECKING
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +10,7 @@ from numpy.typing import NDArray
 from qanet.bundle import Bundle
 from qanet.errors import QanetError
 from qanet.files import sha256_bytes
-from qanet.runtime.engines.base import Origin, Outputs
+from qanet.runtime.backends.base import Origin, Outputs
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -61,3 +63,38 @@ def engine_from_bundle(
 
     engine.origin = Origin(graph or precision, sha256_bytes(data), onnxruntime.__version__, "CPUExecutionProvider")
     return engine
+
+
+def exact_outputs(
+    graph: bytes, crops: NDArray[np.uint8], box_scores: NDArray[np.float32], outputs: tuple[str, ...] | None = None
+) -> dict[str, NDArray[Any]]:
+    """Outputs of a graph by name, every node computed by itself.
+
+    Args:
+        graph: ONNX file contents.
+        crops: (N, H, W, 3) uint8 BGR.
+        box_scores: (N,) float32; left out where the graph does not take them.
+        outputs: those wanted; None for all.
+    Raises:
+        QanetError: ONNX Runtime is not installed, or cannot run the graph.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise QanetError(
+            "ONNX Runtime is not installed, so there is nothing to compare with", next_command="pip install onnxruntime"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    with tempfile.TemporaryDirectory() as folder:  # a file, so that no data beside the working folder is opened
+        path = Path(folder) / "reference.onnx"
+        path.write_bytes(graph)
+        try:
+            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime has an exception of its own for each of its statuses
+            raise QanetError("ONNX Runtime cannot run the graph", got=str(error)[-300:]) from error
+    feed = {"crops": crops, "box_scores": box_scores}
+    kept = {value.name: feed[value.name] for value in session.get_inputs()}
+    names = outputs or tuple(value.name for value in session.get_outputs())
+    return dict(zip(names, session.run(list(names), kept)))

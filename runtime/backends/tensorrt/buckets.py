@@ -18,12 +18,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from qanet.errors import QanetError
+from qanet.runtime.backends.base import Outputs
+from qanet.runtime.backends.tensorrt.plan import layer_profiler, merge_information
+from qanet.runtime.backends.tensorrt.session import Session
 from qanet.runtime.cuda.context import Gpu
 from qanet.runtime.cuda.lane import Lane
 from qanet.runtime.cuda.tensor import DeviceArray
-from qanet.runtime.engines.base import Outputs
-from qanet.runtime.engines.tensorrt_layers import layer_profiler, merge_information
-from qanet.runtime.engines.tensorrt_session import Session
 
 Batches = tuple[tuple[int, int], ...]  # (least, most) rows of each profile
 

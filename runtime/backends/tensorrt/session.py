@@ -12,11 +12,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from qanet.errors import QanetError
+from qanet.runtime.backends.base import Outputs
+from qanet.runtime.backends.tensorrt.plan import Plan, Profile
 from qanet.runtime.cuda.graph import Replay
 from qanet.runtime.cuda.lane import Lane
 from qanet.runtime.cuda.tensor import DeviceArray, Tensor
-from qanet.runtime.engines.base import Outputs
-from qanet.runtime.engines.tensorrt_plan import Plan, Profile
 
 
 class Session:

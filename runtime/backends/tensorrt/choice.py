@@ -12,7 +12,7 @@ from typing import Any
 
 from qanet.bundle import Bundle
 from qanet.errors import QanetError
-from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS
+from qanet.runtime.backends.base import KERNEL_TAIL_OUTPUTS
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}  # runtime -> Python module; the first is preferred
 HOST_CODE = "engine_host_code_allowed"  # option of a version-compatible engine, and the property that admits it

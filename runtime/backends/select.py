@@ -15,8 +15,8 @@ from qanet.cpu import has_dot_products, sums_saturate
 from qanet.errors import QanetError, QanetWarning
 from qanet.runtime.answers.ask import answer
 from qanet.runtime.answers.verdicts import Verdict
-from qanet.runtime.engines.base import Engine
-from qanet.runtime.engines.tensorrt_choice import MODULES as TENSORRT_MODULES
+from qanet.runtime.backends.base import Engine
+from qanet.runtime.backends.tensorrt.choice import MODULES as TENSORRT_MODULES
 
 DEVICES = ("auto", "cpu", "cuda", "onnxruntime")
 COARSEST = 0.2  # relative RMS of the logits against FP32's, beyond which `auto` does not take a precision
@@ -108,17 +108,17 @@ def open_choice(bundle: Bundle, choice: Choice, outputs: tuple[str, ...], thread
             raise QanetError(
                 "no GPU to run on", expected="an NVIDIA driver, TensorRT and PyCUDA", next_command="qanet doctor"
             )
-        from qanet.runtime.engines.tensorrt import engine_from_bundle
+        from qanet.runtime.backends.tensorrt.engine import engine_from_bundle
 
         return engine_from_bundle(bundle, choice.precision, outputs)
-    from qanet.runtime.engines.openvino import check_type
+    from qanet.runtime.backends.openvino import check_type
 
     check_type(choice.precision)
     if choice.device == "onnxruntime":
-        from qanet.runtime.engines import onnxruntime
+        from qanet.runtime.backends import onnxruntime
 
         return onnxruntime.engine_from_bundle(bundle, choice.precision, outputs, threads, choice.graph)
-    from qanet.runtime.engines import openvino
+    from qanet.runtime.backends import openvino
 
     return openvino.engine_from_bundle(bundle, choice.precision, outputs, threads, choice.graph)
 
@@ -185,14 +185,13 @@ def _on_cpu(bundle: Bundle, where: str, outputs: tuple[str, ...]) -> list[Choice
 def _measured_on_cpu(bundle: Bundle, where: str, outputs: tuple[str, ...]) -> dict[str, float]:
     if where != "cpu" or not bundle.manifest.get("timings"):
         return {}
-    from qanet.cpu_precision import cpu_signature, openvino_core
-    from qanet.runtime.engines.openvino import version
+    from qanet.runtime.backends.openvino import cpu_signature, openvino_core, version
 
     return recorded_ms(bundle, "openvino", version(), cpu_signature(openvino_core()), outputs)
 
 
 def _has_16_bits(where: str) -> bool:
-    from qanet.cpu_precision import floating_point, openvino_core
+    from qanet.runtime.backends.openvino import floating_point, openvino_core
 
     return where == "cpu" and floating_point(openvino_core(), "fp16") != "fp32"
 

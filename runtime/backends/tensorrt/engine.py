@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from qanet.bundle import Bundle
 from qanet.errors import QanetError
 from qanet.files import sha256_bytes
+from qanet.runtime.backends.base import Origin, Outputs
+from qanet.runtime.backends.tensorrt.buckets import Buckets, PlanFile
+from qanet.runtime.backends.tensorrt.choice import HOST_CODE, batches_of, choose_plans, needs_host_code
 from qanet.runtime.cuda.closing import Closing
 from qanet.runtime.cuda.context import open_gpu
 from qanet.runtime.cuda.lane import Lane
 from qanet.runtime.cuda.tensor import DeviceArray
-from qanet.runtime.engines.base import Origin, Outputs
-from qanet.runtime.engines.tensorrt_buckets import Buckets, PlanFile
-from qanet.runtime.engines.tensorrt_choice import HOST_CODE, batches_of, choose_plans, needs_host_code
 
 
 class TensorRtEngine(Closing):

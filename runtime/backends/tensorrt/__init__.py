@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT-RTX: choice of the plans, plans with their memory, buckets of them, and the engine."""
