@@ -1,1 +1,1 @@
-"""One file is one runtime: each turns a graph or an engine file into something with `run`."""
+"""Backends: one module per inference runtime. `select` chooses one; each turns a graph or file into an `Engine`."""

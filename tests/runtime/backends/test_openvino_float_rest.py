@@ -5,18 +5,31 @@ import json
 import numpy as np
 import pytest
 from engine_graphs import HEIGHT, WIDTH
-from int8_bundle import KERNEL_TAIL, make_int8_bundle, product_types
+from int8_bundle import KERNEL_TAIL, make_int8_bundle
 
 from qanet.__main__ import main as qanet
 from qanet.bundle import open_bundle
 from qanet.runtime.backends import openvino
-from qanet.runtime.backends.openvino import bundle_hint, float_rest_hints, openvino_core, openvino_hint
+from qanet.runtime.backends.openvino import (
+    PRODUCTS,
+    TYPE_NAMES,
+    bundle_hint,
+    executed_layers,
+    float_rest_hints,
+    openvino_core,
+    openvino_hint,
+)
 from qanet.runtime.backends.select import open_engine
 
 DEFAULT = openvino_hint(openvino_core(), "int8")
 ALL = ("logits", "iou_scores", "quality")
 needs_choice = pytest.mark.skipif(not float_rest_hints(openvino_core()), reason="this CPU has no BF16 in hardware")
 CHOICES = ["f32", pytest.param("bf16", marks=needs_choice)]
+
+
+def product_types(engine):
+    """Types of the layers that multiply, from the graph that the engine executes."""
+    return {layer.precision for layer in executed_layers(engine.compiled) if layer.kind in PRODUCTS}
 
 
 @pytest.fixture
@@ -60,7 +73,7 @@ def test_a_built_file_is_opened_with_what_was_chosen(built, imports, rest):
     imports.hints.clear()  # a build opens what it built, to ask and to time it
     engine = open_engine(bundle, "cpu", "int8", KERNEL_TAIL)
     assert imports.hints == [rest] and engine.floating_point == rest
-    assert product_types(engine) == {"u8", rest}
+    assert product_types(engine) == {"int8", TYPE_NAMES[rest]}
     outputs = engine.run(np.zeros((2, HEIGHT, WIDTH, 3), np.uint8), np.ones(2))
     assert outputs["iou_scores"].shape == (2,)
 
@@ -71,7 +84,11 @@ def test_a_file_that_is_refused_is_compiled_anew_with_what_was_chosen(built, imp
     imports.hints.clear()
     imports.refuse = True
     engine = open_engine(bundle, "cpu", "int8", KERNEL_TAIL)
-    assert imports.hints == [rest] and engine.floating_point == rest and product_types(engine) == {"u8", rest}
+    assert (
+        imports.hints == [rest]
+        and engine.floating_point == rest
+        and product_types(engine) == {"int8", TYPE_NAMES[rest]}
+    )
 
 
 @pytest.mark.parametrize("rest", CHOICES)
@@ -86,7 +103,7 @@ def test_other_outputs_are_compiled_with_what_was_chosen_for_these(built, import
 def test_a_file_compiled_for_one_type_runs_in_the_type_of_the_record(built):
     bundle = built("bf16")
     bundle.engines[0]["hint"] = "f32"
-    assert product_types(open_engine(bundle, "cpu", "int8", KERNEL_TAIL)) == {"u8", "f32"}
+    assert product_types(open_engine(bundle, "cpu", "int8", KERNEL_TAIL)) == {"int8", "fp32"}
 
 
 @pytest.mark.parametrize(
