@@ -39,7 +39,7 @@ class BuildLibrary(build_ext):
     """A plain C library for ctypes: no Python headers, no module to import, hence a name that is not a module's."""
 
     def get_ext_filename(self, fullname: str) -> str:
-        return str(Path(*fullname.split(".")[:-1]) / "libqanet_native.so.1")  # runtime/native/library.py looks for it
+        return str(Path(*fullname.split(".")[:-1]) / "libqanet_native.so.1")  # qanet.runtime.native loads it
 
 
 class AnyPythonWheel(bdist_wheel):

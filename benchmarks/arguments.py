@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--video", metavar="CLIP", help="the whole pipeline over a clip instead: rate, CPU, memory")
     people = parser.add_mutually_exclusive_group()
     people.add_argument(
-        "--detector", metavar="NAME", help="a bundle, an ONNX file of a known form, hog; default: person-lite0"
+        "--detector", metavar="NAME", help="a bundle or an ONNX file of a known form; default: person-lite0"
     )
     people.add_argument("--boxes", metavar="JSON", help="boxes from a file instead of a detector")
     people.add_argument("--whole-image", action="store_true", help="one person who fills the image")

@@ -26,7 +26,7 @@ from qanet.benchmarks.video.command import run_video
 from qanet.bundle import Bundle, open_bundle
 from qanet.commandline import note
 from qanet.errors import QanetError
-from qanet.runtime.detectors.choice import open_detector
+from qanet.runtime.detectors.open import open_detector
 from qanet.runtime.parser import Parser
 from qanet.runtime.video.sources.open import open_source
 
@@ -106,7 +106,12 @@ def _add_baselines(
 
 def _samples(args: argparse.Namespace, bundles: Sequence[Bundle]) -> dict[str, SampleSet]:
     """By model, the input's people; the frames and boxes are the same for all."""
-    first = collect(open_source(args.input), open_detector(args), bundles[0].input_hw, args.frames)
+    first = collect(
+        open_source(args.input),
+        open_detector(args.detector, boxes=args.boxes, whole_image=args.whole_image, threads=args.threads),
+        bundles[0].input_hw,
+        args.frames,
+    )
     note(f"{first.people} people in {len(first.samples)} of {first.frames} frames")
     names = model_names(bundles)
     return {

@@ -29,7 +29,7 @@ from qanet.benchmarks.targets.video import PipelineTarget
 from qanet.commandline import note
 from qanet.export.size import graph_size
 from qanet.runtime.backends.base import Engine
-from qanet.runtime.detectors.choice import open_detector
+from qanet.runtime.detectors.open import open_detector
 from qanet.runtime.parser import Parser
 from qanet.runtime.video.sources.open import open_source
 
@@ -91,7 +91,17 @@ class Passes:
 
     def _pipeline(self, parts: dict[str, Any], sessions: dict[str, harness.Session]) -> None:
         calls = [
-            PipelineTarget(v, self.engines[v.label], open_detector(self.args), open_source(self.args.input))
+            PipelineTarget(
+                v,
+                self.engines[v.label],
+                open_detector(
+                    self.args.detector,
+                    boxes=self.args.boxes,
+                    whole_image=self.args.whole_image,
+                    threads=self.args.threads,
+                ),
+                open_source(self.args.input),
+            )
             for v in self.variants
         ]
         targets = [anchor_target(), *(call.target() for call in calls)]
@@ -155,7 +165,14 @@ class Passes:
         }
         last = self.variants[-1]
         source = open_source(self.args.input)
-        events = trace_pipeline(last, self.engines[last.label], open_detector(self.args), source)
+        events = trace_pipeline(
+            last,
+            self.engines[last.label],
+            open_detector(
+                self.args.detector, boxes=self.args.boxes, whole_image=self.args.whole_image, threads=self.args.threads
+            ),
+            source,
+        )
         path = Path(self.args.output) / "trace.json"
         write_trace(path, events)
         parts["trace"] = {"file": path.name, "variant": last.label, "events": len(events)}

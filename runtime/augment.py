@@ -17,8 +17,7 @@ from qanet.geometry import CROP_SCALE, crop_boxes
 from qanet.quality import MULTI_SCALE, PixelScores, View, average_views, check_scales
 from qanet.runtime.backends.base import Engine
 from qanet.runtime.detectors.base import Detections
-from qanet.runtime.pixel_score import pixel_score
-from qanet.runtime.resample import crop_people
+from qanet.runtime.kernels import Kernels
 from qanet.runtime.timing import StageTimes
 
 __all__ = ["MULTI_SCALE", "PLAIN", "Augmentation", "check_augmentation", "look", "score_people"]
@@ -71,6 +70,7 @@ def check_augmentation(flip: bool, scales: Sequence[float], tail: str = "kernel"
 
 def look(
     engine: Engine,
+    kernels: Kernels,
     image: NDArray[np.uint8],
     found: Detections,
     input_hw: tuple[int, int],
@@ -89,7 +89,7 @@ def look(
     """
     boxes = [crop_boxes(found.boxes, input_hw, CROP_SCALE * scale) for scale in augmentation.scales]
     with times.stage("crop"):
-        batches = [crop_people(image, where, input_hw) for where in boxes]
+        batches = [kernels.crop_people(image, where, input_hw) for where in boxes]
         if augmentation.flip:
             batches = [np.concatenate([crops, crops[:, :, ::-1]]) for crops in batches]
     box_scores = np.tile(found.scores, 1 + augmentation.flip)
@@ -104,12 +104,16 @@ def look(
 
 
 def score_people(
-    views: Sequence[View], image_hw: tuple[int, int], threshold: float, flip_pairs: Sequence[tuple[int, int]]
+    kernels: Kernels,
+    views: Sequence[View],
+    image_hw: tuple[int, int],
+    threshold: float,
+    flip_pairs: Sequence[tuple[int, int]],
 ) -> PixelScores:
     """Labels and pixel scores of the views of `look`; the fastest back-end where all share one box."""
     if any(not np.array_equal(view.boxes, views[0].boxes) for view in views):
         return average_views(views, image_hw, threshold, flip_pairs)
     mirrored = next((view.logits for view in views if view.mirrored), None)
-    return pixel_score(
+    return kernels.pixel_score(
         views[0].logits, views[0].boxes, image_hw, threshold, flipped_logits=mirrored, flip_pairs=flip_pairs
     )

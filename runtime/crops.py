@@ -12,7 +12,7 @@ from qanet.datasets.layout import LAYOUTS
 from qanet.errors import QanetError
 from qanet.geometry import crop_boxes
 from qanet.runtime.detectors.base import Detector
-from qanet.runtime.resample import crop_people, letterboxed
+from qanet.runtime.kernels import choose_kernels
 from qanet.runtime.video.sources.open import open_source
 
 
@@ -70,19 +70,20 @@ def format_of(data: Path) -> str | None:
 
 
 def _of_data_set(data: DataSet, crop_hw: tuple[int, int], limit: int) -> Iterator[NDArray[np.uint8]]:
+    kernels = choose_kernels()
     for index in np.unique(np.linspace(0, len(data) - 1, min(limit, len(data))).round().astype(int)):
         sample = data[int(index)]
-        yield crop_people(sample.image, crop_boxes(sample.box[None], crop_hw), crop_hw)
+        yield kernels.crop_people(sample.image, crop_boxes(sample.box[None], crop_hw), crop_hw)
 
 
 def _of_frames(
     data: Path, crop_hw: tuple[int, int], limit: int, detector: Detector | None
 ) -> Iterator[NDArray[np.uint8]]:
     if detector is None:
-        from qanet.runtime.detectors.person import PersonDetector
+        from qanet.runtime.detectors.open import PersonDetector
 
         detector = PersonDetector()
-    source = open_source(str(data))
+    kernels, source = choose_kernels(), open_source(str(data))
     step = max(1, source.expected_frames // limit)
     given = 0
     for frame in source:
@@ -90,7 +91,7 @@ def _of_frames(
             continue
         found = detector.detect(frame.image, frame.index)
         if len(found):
-            crops = crop_people(frame.image, crop_boxes(found.boxes, crop_hw), crop_hw)[: limit - given]
+            crops = kernels.crop_people(frame.image, crop_boxes(found.boxes, crop_hw), crop_hw)[: limit - given]
             given += len(crops)
             yield crops
         if given >= limit:
@@ -105,8 +106,8 @@ def _of_frames(
 
 
 def _whole_images(data: Path, input_hw: tuple[int, int], limit: int) -> Iterator[NDArray[np.uint8]]:
-    source = open_source(str(data))
+    kernels, source = choose_kernels(), open_source(str(data))
     chosen = set(np.unique(np.linspace(0, source.expected_frames - 1, limit).round().astype(int)).tolist())
     for frame in source:
         if frame.index in chosen or source.expected_frames <= 0:
-            yield letterboxed(frame.image, input_hw)[0][None]
+            yield kernels.letterboxed(frame.image, input_hw)[0][None]

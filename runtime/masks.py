@@ -25,7 +25,7 @@ from qanet.labels import PERSON1
 from qanet.quality import clamp_iou, fuse_quality, mask_score
 from qanet.rle import encode
 from qanet.runtime.backends.base import KERNEL_TAIL_OUTPUTS, Engine
-from qanet.runtime.resample import crop_people
+from qanet.runtime.kernels import choose_kernels
 
 MAX_BATCH = 16
 
@@ -62,6 +62,7 @@ class MaskParser:
                 next_command="qanet parse, or qanet export a checkpoint of person-mask-lite0",
             )
         self.bundle, self.engine, self.flip = bundle, engine, flip
+        self.kernels = choose_kernels()
 
     def __call__(
         self, image: NDArray[np.uint8], boxes: NDArray[np.float32], box_scores: NDArray[np.float32] | None = None
@@ -87,7 +88,7 @@ class MaskParser:
         self, image: NDArray[np.uint8], boxes: NDArray[np.float32], box_scores: NDArray[np.float32]
     ) -> list[PersonMask]:
         grown = crop_boxes(boxes, self.bundle.input_hw)
-        crops = crop_people(image, grown, self.bundle.input_hw)
+        crops = self.kernels.crop_people(image, grown, self.bundle.input_hw)
         plain = self.engine.run(crops, box_scores)
         iou, mirrored = clamp_iou(plain["iou_scores"]), None
         if self.flip:

@@ -19,9 +19,8 @@ from qanet.runtime.backends.base import GRAPH_TAIL_OUTPUTS, KERNEL_TAIL_OUTPUTS,
 from qanet.runtime.batches import batches
 from qanet.runtime.cuda.device_path import DevicePath, open_device_path
 from qanet.runtime.detectors.base import Detections, Detector
+from qanet.runtime.kernels import choose_kernels
 from qanet.runtime.paste import paste_labels
-from qanet.runtime.pixel_score import pixel_score
-from qanet.runtime.resample import crop_people
 from qanet.runtime.suppress import parsing_nms
 from qanet.runtime.timing import StageTimes
 
@@ -94,6 +93,7 @@ class Parser:
         self.augmentation = augmentation
         self.detector = detector
         self.times = StageTimes()
+        self.kernels = choose_kernels()
         self._tail: Callable[..., list[PersonParsing]] = self._kernel_tail if tail == "kernel" else self._graph_tail
         self._device_path = open_device_path(engine) if tail == "kernel" and augmentation.is_plain else None
 
@@ -128,13 +128,13 @@ class Parser:
     def detect(self, image: NDArray[np.uint8], frame: int | str = 0) -> Detections:
         """The people of a BGR image, by the parser's detector."""
         if self.detector is None:
-            from qanet.runtime.detectors.person import PersonDetector
+            from qanet.runtime.detectors.open import PersonDetector
 
             self.detector = PersonDetector()
             if self.bundle.labels == CELEBAMASK19:
-                from qanet.runtime.faces.detector import open_head_detector
+                from qanet.runtime.faces.detector import HEAD_MODEL, HeadDetector
 
-                self.detector = open_head_detector(self.detector)
+                self.detector = HeadDetector(self.detector, load(HEAD_MODEL))
         with self.times.stage("detect"):
             return self.detector.detect(image, frame)
 
@@ -183,7 +183,9 @@ class Parser:
     ) -> list[list[PersonParsing]]:
         """Crops and tail on the CPU; one call of the engine."""
         with self.times.stage("crop"):
-            crops = [crop_people(image, boxes, self.bundle.input_hw) for (image, _), boxes in zip(parts, grown)]
+            crops = [
+                self.kernels.crop_people(image, boxes, self.bundle.input_hw) for (image, _), boxes in zip(parts, grown)
+            ]
             batch = crops[0] if len(crops) == 1 else np.concatenate(crops)
         with self.times.stage("engine"):
             outputs = self.engine.run(batch, np.concatenate([found.scores for _, found in parts]))
@@ -200,15 +202,15 @@ class Parser:
         self, outputs: Outputs, found: Detections, grown: NDArray[np.float32], image_hw: tuple[int, int]
     ) -> list[PersonParsing]:
         """Labels and scores at image resolution, from the logits."""
-        scored = pixel_score(outputs["logits"], grown, image_hw, self.bundle.threshold)
+        scored = self.kernels.pixel_score(outputs["logits"], grown, image_hw, self.bundle.threshold)
         return self._people(found, scored, outputs["iou_scores"])
 
     def _augmented(self, image: NDArray[np.uint8], found: Detections) -> list[PersonParsing]:
         """Every view through the network, their mean through the kernel tail."""
         bundle = self.bundle
-        views, iou = look(self.engine, image, found, bundle.input_hw, self.augmentation, self.times)
+        views, iou = look(self.engine, self.kernels, image, found, bundle.input_hw, self.augmentation, self.times)
         with self.times.stage("tail"):
-            scored = score_people(views, image.shape[:2], bundle.threshold, bundle.labels.flip_pairs)
+            scored = score_people(self.kernels, views, image.shape[:2], bundle.threshold, bundle.labels.flip_pairs)
             return self._people(found, scored, iou)
 
     def _on_device(

@@ -16,8 +16,7 @@ from qanet.bundle import PRECISIONS, open_bundle
 from qanet.commandline import CommandParser, emit, note, run_module
 from qanet.errors import QanetError
 from qanet.runtime.detectors.base import Detector
-from qanet.runtime.detectors.onnx import OnnxDetector
-from qanet.runtime.detectors.person import SCORE_THRESHOLD, PersonDetector, names_a_bundle
+from qanet.runtime.detectors.open import SCORE_THRESHOLD, OnnxDetector, PersonDetector, names_a_bundle
 from qanet.runtime.video.sources.open import open_source
 
 _LEAST_SCORE = 0.05  # of the boxes that thresholds are searched among
@@ -56,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _arguments() -> argparse.ArgumentParser:
     parser = CommandParser(prog="python -m qanet.benchmarks.detection", description=__doc__.split("\n")[0])
-    parser.add_argument("detector", metavar="DETECTOR", help="a bundle, an ONNX detector, or hog")
+    parser.add_argument("detector", metavar="DETECTOR", help="a bundle or an ONNX detector")
     parser.add_argument("--video", required=True)
     parser.add_argument("--teacher", required=True, metavar="ONNX")
     parser.add_argument("--from", dest="start", type=float, default=0.0, metavar="SHARE", help="0.667: the last third")
@@ -75,10 +74,6 @@ def _arguments() -> argparse.ArgumentParser:
 
 
 def _detector(args: argparse.Namespace) -> Detector:
-    if args.detector == "hog":
-        from qanet.runtime.detectors.hog import HogDetector
-
-        return HogDetector()
     if names_a_bundle(args.detector):
         return PersonDetector(args.detector, _LEAST_SCORE, "cpu", args.precision, args.threads)
     return OnnxDetector(Path(args.detector), _LEAST_SCORE, args.threads)

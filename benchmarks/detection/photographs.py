@@ -23,8 +23,7 @@ from qanet.errors import QanetError
 from qanet.images import read_image
 from qanet.metrics.detection import DetectedImage, at_threshold, average_precision, bootstrapped_precisions
 from qanet.runtime.detectors.base import Detector
-from qanet.runtime.detectors.onnx import OnnxDetector
-from qanet.runtime.detectors.person import SCORE_THRESHOLD, PersonDetector, names_a_bundle
+from qanet.runtime.detectors.open import SCORE_THRESHOLD, OnnxDetector, PersonDetector, names_a_bundle
 
 LEAST_SCORE = 0.03  # of the boxes that are ranked
 _INTERVAL = (2.5, 97.5)  # percentiles

@@ -18,7 +18,7 @@ from qanet.bundle import OPTIONAL_PRECISIONS, PRECISIONS, open_bundle
 from qanet.commandline import CommandParser, command_parser, note, run_module
 from qanet.errors import QanetError
 from qanet.files import write_text
-from qanet.runtime.detectors.choice import open_detector
+from qanet.runtime.detectors.open import open_detector
 from qanet.runtime.parser import TAILS
 from qanet.runtime.video.sources.open import open_source
 
@@ -30,7 +30,7 @@ def _arguments() -> CommandParser:
     parser.add_argument("--input", required=True, metavar="URI", help="a video, an image, or a folder of images")
     people = parser.add_mutually_exclusive_group()
     people.add_argument(
-        "--detector", metavar="NAME", help="a bundle, an ONNX file of a known form, hog; default: person-lite0"
+        "--detector", metavar="NAME", help="a bundle or an ONNX file of a known form; default: person-lite0"
     )
     people.add_argument("--boxes", metavar="JSON", help="boxes from a file instead of a detector")
     people.add_argument("--whole-image", action="store_true", help="one person who fills the image")
@@ -55,7 +55,12 @@ def main(argv: Sequence[str]) -> int:
             raise QanetError(f"bad --{name}", expected="1 or more", got=getattr(args, name))
     bundles = [open_bundle(name) for name in args.models]
     facts = machine.describe()
-    people = collect(open_source(args.input), open_detector(args), bundles[0].input_hw, args.frames)
+    people = collect(
+        open_source(args.input),
+        open_detector(args.detector, boxes=args.boxes, whole_image=args.whole_image, threads=args.threads),
+        bundles[0].input_hw,
+        args.frames,
+    )
     document: dict[str, Any] = {
         "kind": "qanet families",
         "machine": facts,

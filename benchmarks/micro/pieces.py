@@ -11,11 +11,14 @@ from qanet.benchmarks.micro.table import Piece
 from qanet.benchmarks.targets.samples import SampleSet
 from qanet.benchmarks.targets.timed import batches, run_tail
 from qanet.benchmarks.targets.variants import Variant
-from qanet.runtime import resample
 from qanet.runtime.backends.base import Engine
+from qanet.runtime.kernels import choose_kernels
 
 Crop = Callable[[NDArray[np.uint8], NDArray[np.float32], tuple[int, int]], NDArray[np.uint8]]
-_CROPS: tuple[tuple[str, Crop], ...] = (("crop", resample.crop_people), ("crop by OpenCV", geometry.crop_people))
+_CROPS: tuple[tuple[str, Crop], ...] = (
+    ("crop", choose_kernels().crop_people),
+    ("crop by OpenCV", geometry.crop_people),
+)
 
 
 def plan_pieces(

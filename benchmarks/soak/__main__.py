@@ -15,7 +15,7 @@ from qanet.commandline import CommandParser, command_parser, emit, note, run_mod
 from qanet.errors import QanetError
 from qanet.files import write_text
 from qanet.runtime.backends.select import DEVICES
-from qanet.runtime.detectors.choice import open_detector
+from qanet.runtime.detectors.open import open_detector
 from qanet.runtime.parser import Parser, load
 from qanet.runtime.tracking.tracker import BYTE_SCORE
 from qanet.runtime.video import pipeline
@@ -63,7 +63,17 @@ def main(argv: Sequence[str]) -> int:
     args = _arguments().parse_args(argv)
     _check(args)
     parser = load(
-        args.model, args.device, args.precision, detector=open_detector(args, BYTE_SCORE), threads=args.threads
+        args.model,
+        args.device,
+        args.precision,
+        detector=open_detector(
+            args.detector,
+            boxes=args.boxes,
+            whole_image=args.whole_image,
+            threads=args.threads,
+            score_threshold=BYTE_SCORE,
+        ),
+        threads=args.threads,
     )
     _run(args, parser, min(_WARM_UP_FRAMES, args.frames), None)
     before = read_process(0)

@@ -10,8 +10,7 @@ from qanet import quality
 from qanet.benchmarks.tail.cases import Case
 from qanet.errors import QanetError
 from qanet.quality import PixelScores
-from qanet.runtime.pixel_score import BACKENDS
-from qanet.runtime.pixel_score import pixel_score as tail
+from qanet.runtime.kernels import BACKENDS, choose_kernels
 
 BASELINE = "torch"  # PyTorch, as the official code computes it; needs the export extra
 LABELS_MAY_DIFFER = 1e-5  # share of a region's pixels: ties that rounding decides
@@ -24,7 +23,7 @@ class Form:
 
     Attributes:
         name: "numpy", "native", ...; "baseline".
-        backend: of `qanet.runtime.pixel_score`; "" for a function of its own.
+        backend: of `qanet.runtime.kernels`; "" for a function of its own.
         target: BASELINE, or "module:function" of another function, imported when it is first called.
     """
 
@@ -35,7 +34,7 @@ class Form:
     def __call__(self, arguments: dict[str, Any]) -> PixelScores:
         """Labels and scores for the keyword arguments of a case."""
         if self.backend:
-            return tail(**arguments, backend=self.backend)
+            return choose_kernels(self.backend).pixel_score(**arguments)
         if self.target == BASELINE:
             from qanet.export.baseline.tail import pixel_score
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from qanet.bundle import Bundle
 from qanet.quality import clamp_iou, fuse_quality
 from qanet.runtime.backends.base import Engine
+from qanet.runtime.kernels import choose_kernels
 from qanet.runtime.parser import MAX_BATCH
-from qanet.runtime.pixel_score import pixel_score
 
 SCORES = ("quality", "iou", "pixel")
 
@@ -46,7 +46,7 @@ def parse_crops(
         if not all(np.isfinite(outputs[name]).all() for name in ("logits", "iou_scores")):
             return CropParsing(np.zeros(crops.shape[:3], np.uint8), {}, finite=False)
         whole = np.tile(np.array([0, 0, width, height], np.float32), (len(outputs["logits"]), 1))
-        scored = pixel_score(outputs["logits"], whole, (height, width), bundle.threshold)
+        scored = choose_kernels().pixel_score(outputs["logits"], whole, (height, width), bundle.threshold)
         labels += scored.labels
         iou.append(clamp_iou(outputs["iou_scores"]))
         pixel.append(scored.pixel_scores)

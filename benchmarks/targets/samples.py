@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from qanet.errors import QanetError
 from qanet.geometry import crop_boxes
 from qanet.runtime.detectors.base import Detections, Detector
-from qanet.runtime.resample import crop_people
+from qanet.runtime.kernels import choose_kernels
 from qanet.runtime.video.sources.base import Frame, Source
 
 _LARGEST_STEP = 30  # a long video is not decoded to its end for the sake of a few frames
@@ -74,7 +74,7 @@ def collect(source: Source, detector: Detector, crop_hw: tuple[int, int], limit:
         gathered.frames += 1
         if len(found):
             grown = crop_boxes(found.boxes, crop_hw)
-            crops = crop_people(frame.image, grown, crop_hw)
+            crops = choose_kernels().crop_people(frame.image, grown, crop_hw)
             gathered.samples.append(Sample(frame.name, frame.image, found, grown, crops))
     gathered.warnings += source.warnings
     if not gathered.samples:
@@ -92,7 +92,7 @@ def recrop(samples: SampleSet, crop_hw: tuple[int, int]) -> SampleSet:
     again = []
     for sample in samples.samples:
         grown = crop_boxes(sample.found.boxes, crop_hw)
-        crops = crop_people(sample.image, grown, crop_hw)
+        crops = choose_kernels().crop_people(sample.image, grown, crop_hw)
         again.append(Sample(sample.name, sample.image, sample.found, grown, crops))
     return replace(samples, samples=again)
 

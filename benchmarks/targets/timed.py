@@ -15,8 +15,8 @@ from qanet.benchmarks.targets.variants import Variant
 from qanet.bundle import Bundle
 from qanet.quality import clamp_iou, fuse_quality
 from qanet.runtime.backends.base import Engine, Outputs
+from qanet.runtime.kernels import choose_kernels
 from qanet.runtime.parser import MAX_BATCH, Parser
-from qanet.runtime.pixel_score import pixel_score
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.float32]]  # crops (B, H, W, 3) uint8, box scores (B,) float32
 
@@ -106,7 +106,7 @@ def tail_target(variant: Variant, engine: Engine, samples: SampleSet) -> Target:
 
 def run_tail(bundle: Bundle, sample: Sample, outputs: Outputs) -> None:
     """What follows the engine, for a frame's people: labels and pixel scores, then the fusion."""
-    scored = pixel_score(outputs["logits"], sample.grown, sample.image.shape[:2], bundle.threshold)
+    scored = choose_kernels().pixel_score(outputs["logits"], sample.grown, sample.image.shape[:2], bundle.threshold)
     iou, box = clamp_iou(outputs["iou_scores"]), np.clip(sample.found.scores, 0, 1)
     fuse_quality(box, iou, scored.pixel_scores, bundle.qam_weights)
     fuse_quality(box[:, None], iou[:, None], scored.part_scores, bundle.qam_weights)

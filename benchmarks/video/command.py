@@ -11,7 +11,7 @@ from qanet.benchmarks.video.measure import Run, figures, run_once, warm_up
 from qanet.benchmarks.video.networks import NetworkClock, start_other_pools
 from qanet.commandline import emit, note, table
 from qanet.errors import QanetError
-from qanet.runtime.detectors.choice import open_detector
+from qanet.runtime.detectors.open import open_detector
 from qanet.runtime.parser import Parser, load
 from qanet.runtime.tracking.tracker import BYTE_SCORE
 from qanet.runtime.video.sources.open import open_source
@@ -32,7 +32,13 @@ def run_video(args: argparse.Namespace) -> int:
     opened: list[Parser] = []
 
     def open_networks() -> None:
-        detector = open_detector(args, BYTE_SCORE if carry else None)
+        detector = open_detector(
+            args.detector,
+            boxes=args.boxes,
+            whole_image=args.whole_image,
+            threads=args.threads,
+            score_threshold=BYTE_SCORE if carry else None,
+        )
         opened.append(load(model, device, precision, tail, detector, args.threads))
         warm_up(opened[0], first)
 

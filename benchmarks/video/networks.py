@@ -22,11 +22,13 @@ def start_other_pools() -> None:
     """Let OpenCV and the tail make their threads."""
     import cv2
 
-    from qanet.runtime.pixel_score import pixel_score
+    from qanet.runtime.kernels import choose_kernels
 
     image = np.zeros((_SIDE_PX, _SIDE_PX, 3), np.uint8)
     cv2.resize(cv2.warpAffine(image, np.eye(2, 3), (_SIDE_PX, _SIDE_PX)), None, fx=0.5, fy=0.5)
-    pixel_score(np.zeros((1, 13, 128, 128), np.float32), [[0, 0, _SIDE_PX, _SIDE_PX]], (_SIDE_PX, _SIDE_PX))
+    choose_kernels().pixel_score(
+        np.zeros((1, 13, 128, 128), np.float32), [[0, 0, _SIDE_PX, _SIDE_PX]], (_SIDE_PX, _SIDE_PX)
+    )
 
 
 class NetworkClock:

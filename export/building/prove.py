@@ -19,7 +19,7 @@ from qanet.runtime.answers.verdicts import Verdict, asked_anew
 from qanet.runtime.backends.base import KERNEL_TAIL_OUTPUTS, Engine, graph_name
 from qanet.runtime.backends.select import Choice, has_cuda, is_measured_here, open_choice, open_engine
 from qanet.runtime.backends.tensorrt.choice import MODULES as TENSORRT_MODULES
-from qanet.runtime.detectors.person import OUTPUTS as DETECTOR_OUTPUTS
+from qanet.runtime.detectors.open import OUTPUTS as DETECTOR_OUTPUTS
 
 Row = dict[str, object]
 

@@ -11,7 +11,6 @@ from qanet.runtime.cli.options import arguments
 from qanet.runtime.cli.places import Place, check_overwrites, places
 from qanet.runtime.cli.showing import live_page, viewed
 from qanet.runtime.detectors.base import Detector
-from qanet.runtime.detectors.choice import open_detector
 from qanet.runtime.faces.options import choose_model, detector_for
 from qanet.runtime.parser import Parser, load
 from qanet.runtime.serve.live import LivePage
@@ -37,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     check_overwrites(settled, [args.boxes, args.detector])
     carry = not (args.no_carry or args.boxes or args.whole_image)
     least_score = BYTE_SCORE if moving and (carry or args.smooth) else None
-    detector = detector_for(bundle, args, lambda: open_detector(args, least_score), least_score)
+    detector = detector_for(bundle, args, least_score)
     live = live_page(args, sources)
     sinks = [_sinks(args, place, source, live) for place, source in zip(settled, sources)]
     parser = load(
@@ -85,9 +84,7 @@ def _detect_every(args: argparse.Namespace, carry: bool) -> int | None:
     """Frames between detections; None adapts them."""
     if not carry or (args.blur and args.detect_every is None):  # who has just come is hidden at once
         return 1
-    if args.detect_every is None:  # HOG misses people so often that every frame of it would be a surprise
-        return 3 if args.detector == "hog" else None
-    return None if args.detect_every == "auto" else max(1, args.detect_every)
+    return None if args.detect_every in (None, "auto") else max(1, args.detect_every)
 
 
 def _warn(args: argparse.Namespace, settled: list[Place], summary: Summary, detector: Detector) -> None:

@@ -37,7 +37,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("more", metavar="OUTPUT_URI", nargs="*", default=[], help="where the overlay goes: see below")
     parser.add_argument("--model", default="ccp13-lite0", help="bundle: a shipped name or a NAME.qanet folder")
     people = parser.add_mutually_exclusive_group()
-    people.add_argument("--detector", metavar="NAME", help="a bundle, an ONNX file of a known form, hog; person-lite0")
+    people.add_argument("--detector", metavar="NAME", help="a bundle or an ONNX file of a known form; person-lite0")
     people.add_argument("--boxes", metavar="JSON", help="boxes from a file instead of a detector")
     people.add_argument("--whole-image", action="store_true", help="one person who fills the image")
     add_face_options(parser)

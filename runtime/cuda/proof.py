@@ -6,14 +6,14 @@ from functools import cache
 import numpy as np
 
 from qanet import geometry, quality
-from qanet.runtime import resample
+from qanet.runtime import kernels as resample
+from qanet.runtime import native as library
 from qanet.runtime.answers.verdicts import Verdict, recall, remember, verdict_key
 from qanet.runtime.cuda.build import KERNELS
 from qanet.runtime.cuda.crop import queue_crops
 from qanet.runtime.cuda.lane import Lane
 from qanet.runtime.cuda.tail import score_people
 from qanet.runtime.cuda.tensor import Tensor, fetch
-from qanet.runtime.native import library
 
 _IMAGE_HW, _CROP_HW, _MAP_HW, _CLASSES = (90, 120), (64, 48), (16, 12), 7
 _EXACT, _OPENCV = 1.0, 3.0  # limits of a crop's pixel, in grey levels: against the C++ crops, and against OpenCV's

@@ -146,7 +146,7 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     if not 0 < args.score <= 1 or args.longest < 32:
         raise QanetError("bad --score or --longest", expected="0..1, 32 or more", got=(args.score, args.longest))
-    from qanet.runtime.detectors.onnx import OnnxDetector
+    from qanet.runtime.detectors.open import OnnxDetector
 
     teacher = OnnxDetector(Path(args.detector), args.score, args.threads)
     done = label(args.source, teacher, args.output, args.frames, nobody=args.nobody, longest_px=args.longest)

@@ -23,7 +23,7 @@ from qanet.files import sha256_bytes, write_text
 from qanet.images import IMAGE_SUFFIXES, read_image
 from qanet.runtime.detectors.base import Detections
 from qanet.runtime.detectors.graph import compile_graph, letterbox, read_graph
-from qanet.runtime.detectors.onnx import OnnxDetector
+from qanet.runtime.detectors.open import OnnxDetector
 
 LEAST_SCORE = 0.08  # of a look's box
 KINDS = ("labelled", "unlabelled")  # of the folder's sources

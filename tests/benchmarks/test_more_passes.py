@@ -56,7 +56,7 @@ def test_a_sweep_has_a_point_for_each_size(fake_engine, fake_bundle):
 def test_the_pipeline_is_timed_from_file_to_file(shared_tiny_bundle, make_clip, boxes_file):
     pytest.importorskip("openvino")
     from qanet.runtime.backends.select import open_engine
-    from qanet.runtime.detectors.fixed import BoxesFile
+    from qanet.runtime.detectors.base import BoxesFile
     from qanet.runtime.video.sources.open import open_source
 
     (variant,) = list_variants([open_bundle(shared_tiny_bundle)], ["fp32"], ["kernel"], ["cpu"])

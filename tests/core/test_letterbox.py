@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from qanet import letterbox
-from qanet.runtime import resample
+from qanet.runtime.kernels import choose_kernels
 
 
-@pytest.fixture(params=[letterbox.letterboxed, resample.letterboxed], ids=["definition", "runtime"])
+@pytest.fixture(params=[letterbox.letterboxed, choose_kernels().letterboxed], ids=["definition", "runtime"])
 def letterboxed(request):
     return request.param
 

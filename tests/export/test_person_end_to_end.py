@@ -16,7 +16,7 @@ from qanet.bundle import open_bundle
 from qanet.errors import QanetError
 from qanet.export.command import bundle_of_checkpoint
 from qanet.export.release import release
-from qanet.runtime.detectors.person import PersonDetector
+from qanet.runtime.detectors.open import PersonDetector
 from qanet.train.detection.validate import detect
 from qanet.train.recipe import Recipe
 from qanet.train.recipes import RECIPES

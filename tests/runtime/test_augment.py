@@ -10,8 +10,8 @@ from qanet.errors import QanetError
 from qanet.geometry import crop_boxes
 from qanet.quality import View, average_views, fuse_quality, pixel_score
 from qanet.runtime.augment import MULTI_SCALE, Augmentation, check_augmentation
+from qanet.runtime.kernels import choose_kernels
 from qanet.runtime.parser import MAX_BATCH, Parser
-from qanet.runtime.resample import crop_people
 from qanet.runtime.suppress import MIN_QUALITY
 
 
@@ -38,7 +38,7 @@ def views_by_hand(image, boxes, scales, flip):
     for scale in scales:
         where = crop_boxes(boxes, CROP_HW, 1.25 * scale)
         for mirrored in (False, True)[: 1 + flip]:
-            crops = crop_people(image, where, CROP_HW)[:, :, :: -1 if mirrored else 1]
+            crops = choose_kernels().crop_people(image, where, CROP_HW)[:, :, :: -1 if mirrored else 1]
             runs = [FlipEngine().run(np.ascontiguousarray(crop[None]), [1.0]) for crop in crops]
             views.append(View(np.concatenate([run["logits"] for run in runs]), where, mirrored))
             iou.append(np.concatenate([run["iou_scores"] for run in runs]))

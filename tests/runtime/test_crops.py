@@ -7,8 +7,7 @@ from official_sets import write_official
 
 from qanet.errors import QanetError
 from qanet.runtime.crops import format_of, people_crops
-from qanet.runtime.detectors.base import NOBODY
-from qanet.runtime.detectors.fixed import WholeImage
+from qanet.runtime.detectors.base import NOBODY, WholeImage
 
 
 class Nobody:

@@ -6,8 +6,7 @@ import pytest
 import qanet
 from qanet.errors import QanetError
 from qanet.quality import fuse_quality
-from qanet.runtime.detectors.base import Detections
-from qanet.runtime.detectors.fixed import WholeImage
+from qanet.runtime.detectors.base import Detections, WholeImage
 from qanet.runtime.parser import MAX_BATCH
 from qanet.runtime.paste import paste_labels
 

@@ -5,7 +5,7 @@ from types import ModuleType
 import numpy as np
 
 from qanet import quality
-from qanet.runtime import resample
+from qanet.runtime.kernels import choose_kernels
 
 SCORES = ("pixel_score_f32", "pixel_score_f16", "pixel_score_fast_f32", "pixel_score_fast_f16")
 IMAGES = {
@@ -98,7 +98,7 @@ def _crop(machine, image, stride, height, width, boxes, crop_height, crop_width,
     assert stride == width * 3 and max_samples == 8
     frame = machine.at(image, np.uint8, (height, width, 3))
     where = machine.at(boxes, np.float32, (machine.grid[2], 4))
-    made = resample.crop_people(frame, where, (crop_height, crop_width))
+    made = choose_kernels().crop_people(frame, where, (crop_height, crop_width))
     machine.at(crops, np.uint8, made.shape)[:] = made
     if mirrored:
         machine.at(mirrored, np.uint8, made.shape)[:] = made[:, :, ::-1]

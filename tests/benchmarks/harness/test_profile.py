@@ -139,7 +139,7 @@ def test_stage_times_remember_their_thread_and_when():
 def test_the_pipelines_threads_are_in_the_trace(shared_tiny_bundle, make_clip, boxes_file):
     pytest.importorskip("openvino")
     from qanet.runtime.backends.select import open_engine
-    from qanet.runtime.detectors.fixed import BoxesFile
+    from qanet.runtime.detectors.base import BoxesFile
     from qanet.runtime.video.sources.open import open_source
 
     (variant,) = list_variants([open_bundle(shared_tiny_bundle)], ["fp32"], ["kernel"], ["cpu"])

@@ -9,12 +9,12 @@ from toy_engines import ALL_OUTPUTS, HEIGHT, KERNEL_TAIL, STATIC, WIDTH, make_bu
 
 from qanet import quality
 from qanet.errors import QanetError, QanetWarning
-from qanet.runtime import resample
 from qanet.runtime.backends.tensorrt.engine import engine_from_bundle
 from qanet.runtime.cuda.crop import queue_crops
 from qanet.runtime.cuda.device_path import DevicePath, open_device_path
 from qanet.runtime.cuda.tensor import fetch
 from qanet.runtime.detectors.base import Detections
+from qanet.runtime.kernels import choose_kernels
 from qanet.runtime.parser import Parser
 
 SIZE = (30, 40)
@@ -46,7 +46,7 @@ def test_the_outputs_of_an_engine_stay_on_the_gpu(scoring, tmp_path, half):
             with engine.run_on_device(count, SCORES[:count], fill) as outputs:
                 assert scoring.calls["dtoh"] == before[0] and len(scoring.launches) == before[1] + 1
                 got = {name: fetch(engine.lane, outputs[name]) for name in KERNEL_TAIL}
-            crops = resample.crop_people(IMAGE, boxes, (HEIGHT, WIDTH))
+            crops = choose_kernels().crop_people(IMAGE, boxes, (HEIGHT, WIDTH))
             expected = network(crops, SCORES[:count])
             for name in KERNEL_TAIL:
                 assert outputs[name].dtype == (np.float16 if half else np.float32)
@@ -63,7 +63,7 @@ def test_other_inputs_go_up_and_the_padding_of_a_bucket_is_zero(scoring, tmp_pat
             found = fetch(engine.lane, outputs["quality"])
             crops = engine._buckets._plans[0].session._tensors["crops"].first(4)
             assert not fetch(engine.lane, crops)[3].any()
-        crops = resample.crop_people(IMAGE, BOXES[:3], (HEIGHT, WIDTH))
+        crops = choose_kernels().crop_people(IMAGE, BOXES[:3], (HEIGHT, WIDTH))
         np.testing.assert_allclose(found, network(crops, SCORES[:3])["quality"], rtol=1e-6)
 
 
@@ -96,7 +96,7 @@ def test_the_path_gives_the_scores_of_the_reference(scoring, tmp_path):
         path.run(IMAGE, BOXES[:2], SCORES[:2], 0.2)
         assert allocated == scoring.calls["mem_alloc"] + scoring.calls["pagelocked_empty"]
         assert list(times) == ["crop", "engine", "tail"] and min(times.values()) > 0
-    expected = network(resample.crop_people(IMAGE, BOXES[:5], (HEIGHT, WIDTH)), SCORES[:5])
+    expected = network(choose_kernels().crop_people(IMAGE, BOXES[:5], (HEIGHT, WIDTH)), SCORES[:5])
     reference = quality.pixel_score(expected["logits"], BOXES[:5], SIZE)
     np.testing.assert_allclose(scored.pixel_scores, reference.pixel_scores, atol=1e-6)
     np.testing.assert_allclose(scored.part_scores, reference.part_scores, atol=1e-6)

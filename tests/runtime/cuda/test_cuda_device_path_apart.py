@@ -6,11 +6,11 @@ from toy_engines import HEIGHT, KERNEL_TAIL, WIDTH, make_bundle, network
 from toy_plans import make_bundle_apart, watch_runs
 
 from qanet.errors import QanetError
-from qanet.runtime import resample
 from qanet.runtime.backends.tensorrt.engine import engine_from_bundle
 from qanet.runtime.cuda.device_path import DeviceEngine, open_device_path
 from qanet.runtime.cuda.stream import Event
 from qanet.runtime.detectors.base import Detections
+from qanet.runtime.kernels import choose_kernels
 from qanet.runtime.parser import Parser
 
 SIZE = (30, 40)
@@ -34,7 +34,7 @@ def test_each_batch_takes_the_plan_of_its_size(scoring, tmp_path, monkeypatch):
         path = open_device_path(engine)
         for count, bucket in ((1, 1), (3, 4), (2, 2), (4, 4)):
             scored, iou, _ = path.run(IMAGE, BOXES[:count], SCORES[:count], 0.2)
-            expected = network(resample.crop_people(IMAGE, BOXES[:count], (HEIGHT, WIDTH)), SCORES[:count])
+            expected = network(choose_kernels().crop_people(IMAGE, BOXES[:count], (HEIGHT, WIDTH)), SCORES[:count])
             np.testing.assert_allclose(iou, expected["iou_scores"], rtol=1e-6)
             assert len(scored.labels) == count and runs.pop() == (bucket, bucket) and not runs
         with pytest.raises(QanetError, match="1 to 4 crops, got 5"):

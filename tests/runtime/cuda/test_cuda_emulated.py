@@ -9,13 +9,13 @@ from golden_cases import assert_golden, read_case
 
 from qanet import quality
 from qanet.errors import QanetError
-from qanet.runtime import resample
+from qanet.runtime import native
 from qanet.runtime.cuda.crop import crop_people
 from qanet.runtime.cuda.lane import shared_lane
 from qanet.runtime.cuda.paint import paint_people
 from qanet.runtime.cuda.tail import pixel_score, score_people
 from qanet.runtime.cuda.tensor import Tensor
-from qanet.runtime.native import library
+from qanet.runtime.kernels import choose_kernels
 
 _SCALARS = {"i": np.int32, "q": np.int64, "f": np.float32}
 
@@ -89,9 +89,9 @@ def test_crops_and_the_painted_frame_through_the_kernels_source(emulated):
     size, rng = (61, 83), np.random.default_rng(8)
     boxes = np.array([[3, 4, 40, 57], [-90, -90, -50, -50], [30, -5, 99, 50]], np.float32)
     image = rng.integers(0, 256, (*size, 3), np.uint8)
-    got, reference = crop_people(image, boxes, (37, 29)), resample.crop_people(image, boxes, (37, 29))
+    got, reference = crop_people(image, boxes, (37, 29)), choose_kernels().crop_people(image, boxes, (37, 29))
     off = np.abs(got.astype(int) - reference)
-    assert off.max() <= (1 if library.available() else 8) and off.mean() < 1  # OpenCV's weights are 1/32 of a pixel
+    assert off.max() <= (1 if native.available() else 8) and off.mean() < 1  # OpenCV's weights are 1/32 of a pixel
     logits = rng.normal(0, 3, (3, 7, 9, 8)).astype(np.float32)
     lane = shared_lane()
     with lane.active("testing"), Tensor(lane, "test.logits", logits.shape, np.float32) as tensor:

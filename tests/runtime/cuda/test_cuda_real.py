@@ -9,7 +9,7 @@ from golden_cases import PIXEL_SCORE_CASES, assert_golden, read_case
 
 from qanet import quality
 from qanet.errors import QanetError
-from qanet.runtime import resample
+from qanet.runtime import native
 from qanet.runtime.cuda.context import open_gpu
 from qanet.runtime.cuda.crop import crop_people
 from qanet.runtime.cuda.graph import Replay, bindings
@@ -17,7 +17,7 @@ from qanet.runtime.cuda.lane import Lane, close_shared_lanes, shared_lane
 from qanet.runtime.cuda.paint import paint_people
 from qanet.runtime.cuda.tail import pixel_score, score_people
 from qanet.runtime.cuda.tensor import Tensor
-from qanet.runtime.native import library
+from qanet.runtime.kernels import choose_kernels
 
 SIZE, BOXES = (240, 320), np.array([[10, 20, 150, 230], [-400, 0, -300, 50], [100, -30, 330, 260]], np.float32)
 
@@ -87,8 +87,8 @@ def test_crops_and_the_painted_frame_equal_the_reference(gpu):
     rng = np.random.default_rng(1)
     image = rng.integers(0, 256, (*SIZE, 3), np.uint8)
     crops = crop_people(image, BOXES, (64, 48))
-    off = np.abs(crops.astype(int) - resample.crop_people(image, BOXES, (64, 48)))
-    assert off.max() <= (1 if library.available() else 8) and off.mean() < 1  # OpenCV's weights are 1/32 of a pixel
+    off = np.abs(crops.astype(int) - choose_kernels().crop_people(image, BOXES, (64, 48)))
+    assert off.max() <= (1 if native.available() else 8) and off.mean() < 1  # OpenCV's weights are 1/32 of a pixel
     logits = rng.normal(0, 4, (3, 13, 16, 12)).astype(np.float32)
     lane = shared_lane()
     with lane.active("testing"), Tensor(lane, "test.logits", logits.shape, np.float32) as tensor:

@@ -12,8 +12,7 @@ import pytest
 
 from qanet.errors import QanetError
 from qanet.runtime.batches import batches
-from qanet.runtime.detectors.base import Detections
-from qanet.runtime.detectors.fixed import WholeImage
+from qanet.runtime.detectors.base import Detections, WholeImage
 from qanet.runtime.parser import Parser
 from qanet.runtime.video.frames import FrameWork
 from qanet.runtime.video.pipeline import run, run_streams

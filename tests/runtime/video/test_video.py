@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from qanet.errors import QanetError
-from qanet.runtime.detectors.base import Detections
-from qanet.runtime.detectors.fixed import WholeImage
+from qanet.runtime.detectors.base import Detections, WholeImage
 from qanet.runtime.parser import Parser
 from qanet.runtime.timing import StageTimes
 from qanet.runtime.video.pipeline import run

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from qanet.errors import QanetError
-from qanet.runtime.detectors.base import NOBODY, Detections
-from qanet.runtime.detectors.fixed import BoxesFile, WholeImage
+from qanet.runtime.detectors.base import NOBODY, BoxesFile, Detections, WholeImage
 from qanet.runtime.parser import Parser
 from qanet.runtime.video import pipeline
 from qanet.runtime.video import summary as summaries

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qanet.errors import QanetError
-from qanet.runtime.detectors.fixed import WholeImage
+from qanet.runtime.detectors.base import WholeImage
 from qanet.runtime.parser import Parser
 from qanet.runtime.video.pipeline import run
 from qanet.runtime.video.sources import live

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from qanet import geometry
 from qanet.errors import QanetError
 from qanet.geometry import crop_boxes
-from qanet.runtime import resample
-from qanet.runtime.native import crop, library
+from qanet.runtime import native
+from qanet.runtime.kernels import choose_kernels
 
-built = pytest.mark.skipif(not library.available(), reason="the native library is not built: it needs a C++17 compiler")
-LANES = library.lanes() if library.available() else ()
+built = pytest.mark.skipif(not native.available(), reason="the native library is not built: it needs a C++17 compiler")
+LANES = native.lanes() if native.available() else ()
 
 
 def axis_weights(low, high, crop, size):
@@ -53,7 +53,7 @@ def noise(height, width, seed=0):
 )
 def test_any_box(image_hw, crop_hw, corner, size, lanes, threads):
     image, box = noise(*image_hw), np.array([*corner, corner[0] + size[0], corner[1] + size[1]], np.float32)
-    got = crop.crop_people(image, box[None], crop_hw, threads=threads, vector_lanes=lanes)[0]
+    got = native.crop_people(image, box[None], crop_hw, threads=threads, vector_lanes=lanes)[0]
     assert np.abs(got - exact(image, box, crop_hw)).max() <= 0.5 + 1e-3
 
 
@@ -66,7 +66,7 @@ def test_people_of_all_sizes_beside_opencv(lanes, height_px):
     boxes = crop_boxes(
         [[30 + 90 * k, 20.25, 30 + 90 * k + 0.4 * height_px, 20.25 + height_px] for k in range(5)], (128, 96)
     )
-    got = crop.crop_people(image, boxes, (128, 96), vector_lanes=lanes).astype(int)
+    got = native.crop_people(image, boxes, (128, 96), vector_lanes=lanes).astype(int)
     off = np.abs(got - geometry.crop_people(image, boxes, (128, 96)))
     assert off.max() <= 9 and off.mean() < 1  # 255 / 32 of a coordinate, and a rounding
     for mine, box in zip(got, boxes):
@@ -77,7 +77,7 @@ def test_people_of_all_sizes_beside_opencv(lanes, height_px):
 def test_any_number_of_threads_gives_the_same_bits():
     image = noise(500, 700)
     boxes = crop_boxes([[20, 10, 180, 480], [300, 100, 420, 330], [-40, -40, 60, 90]], (512, 384))
-    one, three = (crop.crop_people(image, boxes, (512, 384), threads=n) for n in (1, 3))
+    one, three = (native.crop_people(image, boxes, (512, 384), threads=n) for n in (1, 3))
     assert np.array_equal(one, three)
 
 
@@ -86,16 +86,16 @@ def test_rows_apart_columns_apart_and_mirrored_images():
     wide = noise(50, 120)
     box = np.array([[3, 4, 40, 47.5]], np.float32)
     for view in (wide[:, 10:70], wide[::2], wide[:, ::-1], wide[::-1], wide[:, :, ::-1]):
-        assert np.array_equal(crop.crop_people(view, box, (30, 20)), crop.crop_people(view.copy(), box, (30, 20)))
+        assert np.array_equal(native.crop_people(view, box, (30, 20)), native.crop_people(view.copy(), box, (30, 20)))
 
 
 @built
 def test_outside_is_black_and_nobody_is_no_crop():
     image = np.full((20, 30, 3), 255, np.uint8)
     boxes = np.array([[100, 0, 110, 20], [0, 100, 30, 110], [-1e6, -1e6, -9e5, -9e5]], np.float32)
-    assert not crop.crop_people(image, boxes, (8, 6)).any()
-    assert crop.crop_people(image, np.zeros((0, 4), np.float32), (8, 6)).shape == (0, 8, 6, 3)
-    assert (crop.crop_people(image, np.array([[0, 0, 30, 20]], np.float32), (20, 30)) == 255).all()
+    assert not native.crop_people(image, boxes, (8, 6)).any()
+    assert native.crop_people(image, np.zeros((0, 4), np.float32), (8, 6)).shape == (0, 8, 6, 3)
+    assert (native.crop_people(image, np.array([[0, 0, 30, 20]], np.float32), (20, 30)) == 255).all()
 
 
 @built
@@ -110,16 +110,18 @@ def test_outside_is_black_and_nobody_is_no_crop():
 )
 def test_what_does_not_fit_is_told(image, boxes, lanes, message):
     with pytest.raises(QanetError, match=message):
-        crop.crop_people(image, np.array(boxes, np.float32), (8, 6), vector_lanes=lanes)
+        native.crop_people(image, np.array(boxes, np.float32), (8, 6), vector_lanes=lanes)
 
 
 def test_without_the_library_crops_are_opencvs(monkeypatch):
     image, boxes = noise(40, 30), np.array([[2, 3, 20, 31]], np.float32)
-    monkeypatch.setattr(library, "available", lambda: False)
-    assert np.array_equal(resample.crop_people(image, boxes, (16, 12)), geometry.crop_people(image, boxes, (16, 12)))
+    monkeypatch.setattr(native, "available", lambda: False)
+    assert np.array_equal(
+        choose_kernels().crop_people(image, boxes, (16, 12)), geometry.crop_people(image, boxes, (16, 12))
+    )
 
 
 @built
 def test_with_the_library_crops_are_its(monkeypatch):
-    monkeypatch.setattr(crop, "crop_people", lambda *arguments: "native")
-    assert resample.crop_people(noise(4, 4), np.array([[0, 0, 3, 3]], np.float32), (4, 4)) == "native"
+    monkeypatch.setattr(native, "crop_people", lambda *arguments: "native")
+    assert choose_kernels().crop_people(noise(4, 4), np.array([[0, 0, 3, 3]], np.float32), (4, 4)) == "native"
