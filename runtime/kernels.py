@@ -146,9 +146,9 @@ def choose_kernels(name: str | None = None) -> Kernels:
         native.required()
         return NativeKernels()
     if name == "cuda":
-        from qanet.runtime.cuda.device import open_gpu
+        from qanet.runtime.cuda.device import open_device
 
-        open_gpu()
+        open_device()
         return CudaKernels()
     raise QanetError("unknown back-end", expected=f"one of {', '.join(BACKENDS)}", got=name)
 

@@ -16,12 +16,9 @@ from qanet.benchmarks.statistics import summarize
 from qanet.benchmarks.tail.cases import Case, all_cases
 from qanet.benchmarks.tail.forms import difference
 from qanet.geometry import crop_boxes, crop_people
-from qanet.quality import PixelScores
 from qanet.runtime.cuda.crop import crop_launch
-from qanet.runtime.cuda.kernel import Launch
-from qanet.runtime.cuda.lane import Lane, shared_lane
+from qanet.runtime.cuda.gpu_context import GpuContext, Launch, Tensor, shared_context
 from qanet.runtime.cuda.tail import score_people
-from qanet.runtime.cuda.tensor import Tensor
 
 CROP_HW = (384, 288)
 _CROPS_MAY_DIFFER = 8  # grey levels on noise: OpenCV rounds its weights to 1/32 of a pixel
@@ -30,61 +27,65 @@ _IN_A_ROW = 20
 
 def measure(repeats: int = 50, copy_mib: int = 256) -> dict[str, Any]:
     """Everything on the first GPU: the copy's bytes a second, and a row a case and form."""
-    lane = shared_lane()
+    gpu = shared_context()
     cases = [case for case in all_cases() if case.group == "people" and not case.is_smooth]
     with (
-        lane.active("measuring"),
-        Tensor(lane, "check.a", (copy_mib << 20,), np.uint8, has_host=False) as a,
-        Tensor(lane, "check.b", (copy_mib << 20,), np.uint8, has_host=False) as b,
+        gpu.active("measuring"),
+        Tensor(gpu, "check.a", (copy_mib << 20,), np.uint8, has_host=False) as a,
+        Tensor(gpu, "check.b", (copy_mib << 20,), np.uint8, has_host=False) as b,
     ):
-        stream = lane.stream.driver_stream
+        stream = gpu.stream.driver_stream
 
         def copy() -> None:
-            lane.gpu.driver.memcpy_dtod_async(b.address, a.address, copy_mib << 20, stream)
+            gpu.device.driver.memcpy_dtod_async(b.address, a.address, copy_mib << 20, stream)
 
-        bandwidth = 2 * (copy_mib << 20) / (min(_times(lane, copy, 10)) * 1e-3)
+        bandwidth = 2 * (copy_mib << 20) / (min(_times(gpu, copy, 10)) * 1e-3)
 
         def flush() -> None:
-            lane.gpu.driver.memset_d8_async(a.address, 1, copy_mib << 20, stream)
+            gpu.device.driver.memset_d8_async(a.address, 1, copy_mib << 20, stream)
 
         rows = []
         for case in cases:
-            for mode in ("exact", "fast"):
-                for kind in (np.float32, np.float16):
-                    rows.append(_tail_row(lane, case, mode, np.dtype(kind), bandwidth, flush, repeats))
-            rows.append(_crop_row(lane, case, bandwidth, flush, repeats))
+            for kind in (np.float32, np.float16):
+                rows.append(_tail_row(gpu, case, np.dtype(kind), bandwidth, flush, repeats))
+            rows.append(_crop_row(gpu, case, bandwidth, flush, repeats))
     for case in cases:
         _compare_with_torch(case, rows, repeats)
     return {"copy_bytes_per_second": bandwidth, "rows": rows}
 
 
 def _times(
-    lane: Lane, queue: Callable[[], None], repeats: int, before: Callable[[], None] | None = None
+    gpu: GpuContext, queue: Callable[[], None], repeats: int, before: Callable[[], None] | None = None
 ) -> list[float]:
     """Milliseconds on the GPU's clock of what `queue` queues; three more at first, for nothing."""
     samples = []
     for _ in range(repeats + 3):
         if before is not None:
             before()
-        with lane.stream.timed() as timing:
+        with gpu.stream.timed() as timing:
             queue()
         samples.append(timing.elapsed_ms)
     return samples[3:]
 
 
 def _figures(
-    lane: Lane, launches: Sequence[Launch], floor_bytes: int, bandwidth: float, flush: Callable[[], None], repeats: int
+    gpu: GpuContext,
+    launches: Sequence[Launch],
+    floor_bytes: int,
+    bandwidth: float,
+    flush: Callable[[], None],
+    repeats: int,
 ) -> dict[str, Any]:
     def once() -> None:
         for launch in launches:
-            lane.launch(launch)
+            gpu.launch(launch)
 
     def many() -> None:
         for _ in range(_IN_A_ROW):
             once()
 
-    cold = summarize(_times(lane, once, repeats, flush))
-    warm = summarize([sample / _IN_A_ROW for sample in _times(lane, many, max(repeats // 5, 3))])
+    cold = summarize(_times(gpu, once, repeats, flush))
+    warm = summarize([sample / _IN_A_ROW for sample in _times(gpu, many, max(repeats // 5, 3))])
     floor_ms = floor_bytes / bandwidth * 1e3
     return {
         "cold_ms": cold,
@@ -97,38 +98,31 @@ def _figures(
 
 
 def _tail_row(
-    lane: Lane, case: Case, mode: str, dtype: np.dtype, bandwidth: float, flush: Callable[[], None], repeats: int
+    gpu: GpuContext, case: Case, dtype: np.dtype, bandwidth: float, flush: Callable[[], None], repeats: int
 ) -> dict[str, Any]:
     """One form of the tail on one case; not timed where its answer is not the reference's."""
     arguments = case.arguments()
     logits = arguments["logits"].astype(dtype)
-    row: dict[str, Any] = {"case": case.name, "kernel": f"tail {mode} {dtype.name}", "status": "ok", "reason": None}
+    row: dict[str, Any] = {"case": case.name, "kernel": f"tail {dtype.name}", "status": "ok", "reason": None}
     expected = quality.pixel_score(logits, arguments["boxes"], case.image_hw)
-    with Tensor(lane, "check.logits", logits.shape, dtype) as tensor:
+    with Tensor(gpu, "check.logits", logits.shape, dtype) as tensor:
         tensor.upload(logits)
-        with score_people(lane, tensor.first(len(logits)), arguments["boxes"], case.image_hw, mode=mode) as scored:
-            wrong = _difference(scored.download(), expected, mode)
+        with score_people(gpu, tensor.first(len(logits)), arguments["boxes"], case.image_hw) as scored:
+            wrong = difference(scored.download(), expected)
             if wrong is not None:
                 return row | {"status": "refused", "reason": wrong}
             floor_bytes = logits.nbytes + scored.regions.nbytes
-            return row | _figures(lane, scored.launches, floor_bytes, bandwidth, flush, repeats)
+            return row | _figures(gpu, scored.launches, floor_bytes, bandwidth, flush, repeats)
 
 
-def _difference(got: PixelScores, expected: PixelScores, mode: str) -> str | None:
-    if mode == "exact":
-        return difference(got, expected)
-    shares = [float(np.mean(mine != theirs)) for mine, theirs in zip(got.labels, expected.labels) if theirs.size]
-    return f"{max(shares):.1%} of the labels differ" if max(shares, default=0) > 0.1 else None
-
-
-def _crop_row(lane: Lane, case: Case, bandwidth: float, flush: Callable[[], None], repeats: int) -> dict[str, Any]:
+def _crop_row(gpu: GpuContext, case: Case, bandwidth: float, flush: Callable[[], None], repeats: int) -> dict[str, Any]:
     row: dict[str, Any] = {"case": case.name, "kernel": "crop", "status": "ok", "reason": None}
     image = np.random.default_rng(0).integers(0, 256, (*case.image_hw, 3), np.uint8)
     boxes = crop_boxes(np.array(case.boxes, np.float32), CROP_HW)
     shape = (len(boxes), *CROP_HW, 3)
     with ExitStack() as held:
         frame, where, crops = (
-            held.enter_context(Tensor(lane, f"check.{name}", sizes, kind))
+            held.enter_context(Tensor(gpu, f"check.{name}", sizes, kind))
             for name, sizes, kind in (
                 ("frame", image.shape, np.uint8),
                 ("boxes", boxes.shape, np.float32),
@@ -138,16 +132,16 @@ def _crop_row(lane: Lane, case: Case, bandwidth: float, flush: Callable[[], None
         frame.upload(image)
         where.upload(boxes)
         launch = crop_launch(frame.first(len(image)), where.address, crops.first(len(boxes)))
-        lane.launch(launch)
+        gpu.launch(launch)
         crops.download(len(boxes))
-        lane.stream.synchronize()
+        gpu.stream.synchronize()
         off = np.abs(crops.rows(len(boxes)).astype(int) - crop_people(image, boxes, CROP_HW))
         if off.max() > _CROPS_MAY_DIFFER:
             return row | {"status": "refused", "reason": f"crops differ by {off.max()} grey levels"}
         limits = np.array([*case.image_hw[::-1], *case.image_hw[::-1]])
         x0, y0, x1, y1 = np.clip(boxes, 0, limits).T
         read = 3 * int(((x1 - x0) * (y1 - y0)).sum())
-        return row | _figures(lane, [launch], read + crops.first(len(boxes)).nbytes, bandwidth, flush, repeats)
+        return row | _figures(gpu, [launch], read + crops.first(len(boxes)).nbytes, bandwidth, flush, repeats)
 
 
 def _compare_with_torch(case: Case, rows: list[dict[str, Any]], repeats: int) -> None:

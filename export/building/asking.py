@@ -64,9 +64,9 @@ def runs_here(targets: Sequence[str], stripped: bool) -> bool:
     """Whether an engine for these GPUs is for that of this machine, and has its weights."""
     if stripped or not has_cuda():
         return False
-    from qanet.runtime.cuda.context import open_gpu
+    from qanet.runtime.cuda.device import open_device
 
-    return open_gpu().target in targets
+    return open_device().target in targets
 
 
 def _ask_openvino(bundle: Bundle, built: BuiltEngine, precision: str, graph: str) -> Verdict | None:

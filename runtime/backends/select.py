@@ -202,9 +202,9 @@ def _on_gpu(bundle: Bundle, built: list[str], outputs: tuple[str, ...]) -> list[
     order = sorted(dict.fromkeys(built), key=lambda name: ranks.get(name, len(ranks)))
     if not bundle.manifest.get("timings"):
         return order
-    from qanet.runtime.cuda.context import open_gpu
+    from qanet.runtime.cuda.device import open_device
 
-    identity = open_gpu().identity
+    identity = open_device().identity
     for record in bundle.manifest["timings"]:
         if record.get("runtime") in TENSORRT_MODULES and record.get("device") == identity:
             least_ms = recorded_ms(bundle, record["runtime"], record["version"], identity, outputs)

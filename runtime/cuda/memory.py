@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from qanet.errors import QanetError
-from qanet.runtime.cuda.context import Gpu
-from qanet.runtime.cuda.stream import Event, Stream
+from qanet.runtime.cuda.device import Device, Event, Stream
 
 _ALIGNMENT = 256  # bytes; sizes are rounded up to it, so that a need that grows by a pixel does not allocate anew
 
@@ -85,8 +84,8 @@ class Pool:
         counts: "allocated", "freed", "reused", and "waited" (on the host or in a stream), for tests and reports.
     """
 
-    def __init__(self, gpu: Gpu):
-        self._gpu = gpu
+    def __init__(self, device: Device):
+        self._device = device
         self._slots: dict[tuple[str, bool], _Slot] = {}
         self._lock = threading.RLock()
         self._is_closed = False
@@ -115,7 +114,7 @@ class Pool:
                 raise QanetError("the memory pool is closed", expected="an open pool", next_command="open another")
             slot = self._slots.get((name, is_pinned))
             if slot is None:
-                slot = self._slots[name, is_pinned] = _Slot(Event(self._gpu))
+                slot = self._slots[name, is_pinned] = _Slot(Event(self._device))
             if slot.is_taken:
                 raise QanetError(
                     f"the buffer {name} is in use",
@@ -146,13 +145,13 @@ class Pool:
         with self._lock:
             slot.is_taken = False
             if slot.memory is not None and slot.stream is not None and slot.event is not None:
-                with suppress(self._gpu.driver.Error):  # a stream that failed: `wait` asks the stream, which tells
+                with suppress(self._device.driver.Error):  # a stream that failed: `wait` asks the stream, which tells
                     slot.stream.record(slot.event)
                     slot.is_recorded = True
 
     def _allocate(self, slot: _Slot, nbytes: int, is_pinned: bool) -> None:
         size = max(-(-nbytes // _ALIGNMENT), 1) * _ALIGNMENT
-        driver = self._gpu.driver
+        driver = self._device.driver
         slot.memory = driver.pagelocked_empty((size,), np.dtype(np.uint8)) if is_pinned else driver.mem_alloc(size)
         slot.capacity_bytes, slot.is_zeroed = size, False
         self.counts["allocated"] += 1
@@ -172,7 +171,7 @@ class Pool:
             slots, self._slots = list(self._slots.values()), {}
             if not slots:
                 return
-            with self._gpu.active("giving memory back"), ExitStack() as steps:  # each step whatever another raises
+            with self._device.active("giving memory back"), ExitStack() as steps:  # each step whatever another raises
                 for slot in slots:
                     steps.callback(self._retire, slot)
                 for stream in {id(slot.stream): slot.stream for slot in slots if slot.stream}.values():

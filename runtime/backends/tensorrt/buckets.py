@@ -1,7 +1,7 @@
 """The plans of one precision, and which of them a batch runs on: the one whose bucket is the smallest that fits it.
 
-Most builds make one plan with all its buckets inside; a build for little memory makes one for each. Plans share a lane:
-they run one after the other anyway, and the kernels around them need one stream.
+Most builds make one plan with all its buckets inside; a build for little memory makes one for each. Plans share a GPU
+context: they run one after the other anyway, and the kernels around them need one stream.
 
 A plan is opened when the first batch comes that it is for, and stays open. Each holds the network's weights once more,
 and scratch memory and buffers of its own: with all open, a machine of little memory would hold the network as often as
@@ -21,9 +21,8 @@ from qanet.errors import QanetError
 from qanet.runtime.backends.base import Outputs
 from qanet.runtime.backends.tensorrt.plan import layer_profiler, merge_information
 from qanet.runtime.backends.tensorrt.session import Session
-from qanet.runtime.cuda.context import Gpu
-from qanet.runtime.cuda.lane import Lane
-from qanet.runtime.cuda.tensor import DeviceArray
+from qanet.runtime.cuda.device import Device
+from qanet.runtime.cuda.gpu_context import DeviceArray, GpuContext
 
 Batches = tuple[tuple[int, int], ...]  # (least, most) rows of each profile
 
@@ -57,7 +56,7 @@ class Buckets:
         wanted: outputs to bring back to the host; None for all. The others stay on the GPU.
 
     Attributes:
-        lane: the stream and memory of the engine, for kernels before and after it.
+        gpu: the stream and memory of the engine, for kernels before and after it.
         outputs: names of the outputs that `run` returns.
         max_batch: the most rows of a run.
 
@@ -68,7 +67,7 @@ class Buckets:
     def __init__(
         self,
         library: Any,
-        gpu: Gpu,
+        device: Device,
         plans: Sequence[PlanFile],
         host_code: bool,
         row_shape: tuple[int, ...],
@@ -78,13 +77,13 @@ class Buckets:
         self._host_code, self._row_shape, self._wanted = host_code, row_shape, wanted
         self._profiler: Any = None
         data = self._plans[0].read()  # a file that was changed is told before anything is opened
-        self.lane = Lane(gpu, "the engine")
-        with self.lane.active("loading the engine"):
+        self.gpu = GpuContext(device, "the engine")
+        with self.gpu.active("loading the engine"):
             try:
                 first = self._open(self._plans[0], data)
             except BaseException:
-                with suppress(gpu.driver.Error, QanetError):  # the first error is the one to tell
-                    self.lane.close()
+                with suppress(device.driver.Error, QanetError):  # the first error is the one to tell
+                    self.gpu.close()
                 raise
         self.outputs = first.outputs
         if len(self._plans) == 1:
@@ -97,7 +96,7 @@ class Buckets:
         Raises:
             QanetError: as opening does, or the engine is closed.
         """
-        with self.lane.active(f"preparing for a batch of {count}"):
+        with self.gpu.active(f"preparing for a batch of {count}"):
             self._session_for(count)
 
     def run(self, feed: dict[str, NDArray], count: int) -> Outputs:
@@ -108,16 +107,16 @@ class Buckets:
         Raises:
             QanetError: released before, or a step failed; nothing of the batch is in flight any more.
         """
-        with self.lane.active(f"running a batch of {count}"):
+        with self.gpu.active(f"running a batch of {count}"):
             return self._session_for(count).run(feed, count)
 
     @contextmanager
     def run_on_device(
-        self, feed: dict[str, NDArray], count: int, write_crops: Callable[[Lane, DeviceArray], None]
+        self, feed: dict[str, NDArray], count: int, write_crops: Callable[[GpuContext, DeviceArray], None]
     ) -> Iterator[dict[str, DeviceArray]]:
         """One batch that stays on the GPU: see `Session.run_on_device`."""
         with (
-            self.lane.active(f"running a batch of {count}"),
+            self.gpu.active(f"running a batch of {count}"),
             self._session_for(count).run_on_device(feed, count, write_crops) as outputs,
         ):
             yield outputs
@@ -133,7 +132,7 @@ class Buckets:
         Raises:
             QanetError: as `run`.
         """
-        with self.lane.active("profiling the engine"):
+        with self.gpu.active("profiling the engine"):
             self._profiler = layer_profiler(self._library, report)
             try:
                 for session in self._sessions():
@@ -161,8 +160,8 @@ class Buckets:
 
     def release(self) -> None:
         """Wait for the stream, then give everything back."""
-        with self.lane.turn, self.lane.gpu.active("closing the engine"), ExitStack() as steps:  # last to first
-            steps.callback(self.lane.close)
+        with self.gpu.turn, self.gpu.device.active("closing the engine"), ExitStack() as steps:  # last to first
+            steps.callback(self.gpu.close)
             for session in self._sessions():
                 steps.callback(session.free)
 
@@ -183,7 +182,7 @@ class Buckets:
     def _open(self, plan: PlanFile, data: bytes) -> Session:
         batches = plan.batches if len(self._plans) > 1 else None
         name = "the engine" if batches is None else f"the engine for batches up to {max(high for _, high in batches)}"
-        session = Session(self._library, self.lane, data, self._host_code, self._row_shape, self._wanted, name)
+        session = Session(self._library, self.gpu, data, self._host_code, self._row_shape, self._wanted, name)
         if batches is not None and session.batches != batches:
             session.free()
             raise QanetError(

@@ -14,10 +14,8 @@ from qanet.files import sha256_bytes
 from qanet.runtime.backends.base import Origin, Outputs
 from qanet.runtime.backends.tensorrt.buckets import Buckets, PlanFile
 from qanet.runtime.backends.tensorrt.choice import HOST_CODE, batches_of, choose_plans, needs_host_code
-from qanet.runtime.cuda.closing import Closing
-from qanet.runtime.cuda.context import open_gpu
-from qanet.runtime.cuda.lane import Lane
-from qanet.runtime.cuda.tensor import DeviceArray
+from qanet.runtime.cuda.device import open_device
+from qanet.runtime.cuda.gpu_context import Closing, DeviceArray, GpuContext
 
 
 class TensorRtEngine(Closing):
@@ -89,9 +87,9 @@ class TensorRtEngine(Closing):
         return self._buckets.open_batches
 
     @property
-    def lane(self) -> Lane:
+    def gpu(self) -> GpuContext:
         """The stream and memory of the engine, which kernels before and after it share."""
-        return self._buckets.lane
+        return self._buckets.gpu
 
     def prepare(self, count: int) -> None:
         """Open what a batch of `count` crops runs on, which the first such batch would else wait for.
@@ -104,19 +102,19 @@ class TensorRtEngine(Closing):
 
     @contextmanager
     def run_on_device(
-        self, count: int, box_scores: NDArray[np.float32], write_crops: Callable[[Lane, DeviceArray], None]
+        self, count: int, box_scores: NDArray[np.float32], write_crops: Callable[[GpuContext, DeviceArray], None]
     ) -> Iterator[dict[str, DeviceArray]]:
         """One batch whose crops come from a kernel and whose outputs stay on the GPU: nothing goes to the host.
 
         ```python
         with engine.run_on_device(len(boxes), scores, partial(queue_crops, image=frame, boxes=boxes)) as outputs:
-            scored = score_people(engine.lane, outputs["logits"], boxes, frame.shape[:2])
+            scored = score_people(engine.gpu, outputs["logits"], boxes, frame.shape[:2])
         ```
 
         Args:
             count: crops, 1 to max_batch.
             box_scores: (count,) float32; an engine cut to logits and IoU has no use for them.
-            write_crops: given the lane and the (count, H, W, 3) uint8 crops on the GPU, queues what writes them.
+            write_crops: given the GPU context and the (count, H, W, 3) uint8 crops on the GPU, queues what writes them.
         Yields:
             The engine's outputs by name, in its own type; valid inside the block, which is this thread's turn.
         Raises:
@@ -167,7 +165,7 @@ def engine_from_bundle(
     precision: str,
     outputs: tuple[str, ...] | None = None,
     *,
-    gpu: int = 0,
+    index: int = 0,
     allow_host_code: bool = False,
 ) -> TensorRtEngine:
     """Load the bundle's engine for this GPU and the installed TensorRT, all its plans where it has one a bucket.
@@ -176,14 +174,14 @@ def engine_from_bundle(
         bundle: an opened bundle.
         precision: "fp32", "fp16" or "int8".
         outputs: outputs `run` returns; None for all. Those the engine has beside them stay on the GPU.
-        gpu: index among the GPUs that CUDA_VISIBLE_DEVICES leaves.
+        index: of the GPU among those that CUDA_VISIBLE_DEVICES leaves.
         allow_host_code: load a version-compatible engine, which runs machine code out of its file: for a bundle from
             someone you trust.
     Raises:
         QanetError: no GPU, no TensorRT, no engine that fits (nothing was deserialised then), a file that was changed,
             or an engine that TensorRT refuses.
     """
-    device = open_gpu(gpu)
+    device = open_device(index)
     library, entries = choose_plans(bundle, precision, outputs, device.target)
     host_code = needs_host_code(entries[0])
     if host_code and not allow_host_code:

@@ -12,7 +12,7 @@ import numpy as np
 
 from qanet.errors import QanetError
 from qanet.runtime.backends.tensorrt.choice import HOST_CODE, LibraryLog, library_log
-from qanet.runtime.cuda.lane import Lane
+from qanet.runtime.cuda.gpu_context import GpuContext
 
 _INPUT_TYPES = {"crops": np.uint8, "box_scores": np.float32}
 
@@ -28,11 +28,11 @@ class Profile:
 
 
 class Plan:
-    """Opened whole or not at all; every method wants the lane to be active.
+    """Opened whole or not at all; call every method inside `gpu.active`.
 
     Args:
         library: the module tensorrt or tensorrt_rtx.
-        lane: whose GPU and stream.
+        gpu: the context whose stream is used.
         data: the engine file's bytes.
         host_code: admit an engine that brings machine code of its own.
         row_shape: (H, W, 3) of a crop.
@@ -45,8 +45,8 @@ class Plan:
         QanetError: the library refuses the engine, or it does not take such crops.
     """
 
-    def __init__(self, library: Any, lane: Lane, data: bytes, host_code: bool, row_shape: tuple[int, ...]):
-        self._trt, self._lane = library, lane
+    def __init__(self, library: Any, gpu: GpuContext, data: bytes, host_code: bool, row_shape: tuple[int, ...]):
+        self._trt, self._gpu = library, gpu
         self._log: LibraryLog = library_log(library)
         self._runtime: Any = None
         self._engine: Any = None
@@ -56,7 +56,7 @@ class Plan:
             self.inputs, self.outputs = self._names()
             self._open_profiles(row_shape)
         except BaseException:
-            lane.settle()
+            gpu.settle()
             self.drop()
             raise
 
@@ -98,13 +98,13 @@ class Plan:
             self._require(bound, mark, f"TensorRT does not take the address of {name}")
 
     def enqueue(self, profile: Profile) -> None:
-        """Queue the network on the lane's stream, for the batch that the profile is set to.
+        """Queue the network on the stream, for the batch that the profile is set to.
 
         Raises:
             QanetError: TensorRT refuses.
         """
         mark = self._log.mark()
-        done = profile.context.execute_async_v3(self._lane.stream.handle)
+        done = profile.context.execute_async_v3(self._gpu.stream.handle)
         self._require(done, mark, f"the engine cannot be executed on {' and '.join(self.inputs)} of {profile.batch}")
 
     def type_of(self, name: str) -> Any:
@@ -127,7 +127,7 @@ class Plan:
     def is_capturable(self, profile: Profile) -> bool:
         """TensorRT-RTX tells, since it may compile kernels while it runs; TensorRT always is."""
         asked = getattr(profile.context, "is_stream_capturable", None)
-        return asked is None or bool(asked(self._lane.stream.handle))
+        return asked is None or bool(asked(self._gpu.stream.handle))
 
     def information(self) -> str | None:
         """What the engine's inspector tells of the layers, as JSON; None where it tells nothing."""
@@ -189,9 +189,9 @@ class Plan:
             profile = Profile(self._engine.create_execution_context(strategy), low[0], high[0])
             self.profiles.append(profile)
             self._require(profile.context is not None, mark, f"no execution context for batches up to {high[0]}")
-            chosen = profile.context.set_optimization_profile_async(index, self._lane.stream.handle)
+            chosen = profile.context.set_optimization_profile_async(index, self._gpu.stream.handle)
             self._require(chosen, mark, f"optimisation profile {index}, for batches up to {high[0]}, cannot be chosen")
-        self._lane.stream.synchronize()
+        self._gpu.stream.synchronize()
         for profile in self.profiles:
             self.set_batch(profile, profile.high)
 

@@ -14,22 +14,21 @@ from numpy.typing import NDArray
 from qanet.errors import QanetError
 from qanet.runtime.backends.base import Outputs
 from qanet.runtime.backends.tensorrt.plan import Plan, Profile
+from qanet.runtime.cuda.gpu_context import DeviceArray, GpuContext, Tensor
 from qanet.runtime.cuda.graph import Replay
-from qanet.runtime.cuda.lane import Lane
-from qanet.runtime.cuda.tensor import DeviceArray, Tensor
 
 
 class Session:
-    """Opened whole or not at all; every method wants the lane to be active.
+    """Opened whole or not at all; call every method inside `gpu.active`.
 
     Args:
         library: the module tensorrt or tensorrt_rtx.
-        lane: the stream and the memory; those of other sessions too, where an engine has several plans.
+        gpu: the stream and the memory; those of other sessions too, where an engine has several plans.
         data: the engine file's bytes.
         host_code: admit an engine that brings machine code of its own.
         row_shape: (H, W, 3) of a crop.
         wanted: outputs to bring back to the host; None for all. The others stay on the GPU.
-        name: of the engine, in errors and of its buffers in the lane's pool.
+        name: of the engine, in errors and of its buffers in the pool.
 
     Attributes:
         inputs, outputs: names of the inputs it takes and of the outputs that `run` returns.
@@ -42,25 +41,25 @@ class Session:
     def __init__(
         self,
         library: Any,
-        lane: Lane,
+        gpu: GpuContext,
         data: bytes,
         host_code: bool,
         row_shape: tuple[int, ...],
         wanted: tuple[str, ...] | None,
         name: str = "the engine",
     ):
-        self.lane, self._name = lane, name
+        self.gpu, self._name = gpu, name
         self._tensors: dict[str, Tensor] = {}
         self._replays: dict[Profile, Replay] = {}
         self._is_profiled = False
-        with lane.active(f"loading {name}"):
-            self._plan = Plan(library, lane, data, host_code, row_shape)
+        with gpu.active(f"loading {name}"):
+            self._plan = Plan(library, gpu, data, host_code, row_shape)
             try:
                 self.inputs, self.outputs = self._plan.inputs, self._returned(wanted)
                 self.batches = tuple((profile.low, profile.high) for profile in self._plan.profiles)
                 self._allocate()
             except BaseException:
-                with suppress(lane.gpu.driver.Error, QanetError):  # the first error is the one to tell
+                with suppress(gpu.device.driver.Error, QanetError):  # the first error is the one to tell
                     self.free()
                 raise
 
@@ -75,33 +74,33 @@ class Session:
         self._execute(count, lambda batch: self._upload(feed, batch))
         for name in self.outputs:
             self._tensors[name].download(count)
-        self.lane.stream.synchronize()
+        self.gpu.stream.synchronize()
         return {name: self._tensors[name].rows(count) for name in self.outputs}
 
     @contextmanager
     def run_on_device(
-        self, feed: dict[str, NDArray], count: int, write_crops: Callable[[Lane, DeviceArray], None]
+        self, feed: dict[str, NDArray], count: int, write_crops: Callable[[GpuContext, DeviceArray], None]
     ) -> Iterator[dict[str, DeviceArray]]:
         """One batch whose crops come from a kernel and whose outputs stay on the GPU, for the block and no longer.
 
         Args:
             feed: the other inputs, by name.
             count: rows, at most those of the largest profile.
-            write_crops: queues on the lane what writes the (count, H, W, 3) uint8 crops.
+            write_crops: queues on the stream what writes the (count, H, W, 3) uint8 crops.
         Yields:
-            Every output by name, `count` rows each, in the engine's own type; read them on the lane's stream.
+            Every output by name, `count` rows each, in the engine's own type; read them on the same stream.
         Raises:
             QanetError: as `run`.
         """
 
         def fill(batch: int) -> None:
-            write_crops(self.lane, self._tensors["crops"].first(count))
+            write_crops(self.gpu, self._tensors["crops"].first(count))
             self._tensors["crops"].clear(count, batch)
             self._upload(feed, batch)
 
         self._execute(count, fill)
         yield {name: tensor.first(count) for name, tensor in self._tensors.items() if name not in self.inputs}
-        self.lane.stream.synchronize()
+        self.gpu.stream.synchronize()
 
     def information(self) -> str | None:
         """What the engine's inspector tells of the layers, as JSON; None where it tells nothing."""
@@ -132,7 +131,7 @@ class Session:
             steps.callback(self._replays.clear)
             for replay in self._replays.values():
                 steps.callback(replay.close)
-            steps.callback(self.lane.stream.synchronize)
+            steps.callback(self.gpu.stream.synchronize)
 
     def _upload(self, feed: dict[str, NDArray], batch: int) -> None:
         for name in self.inputs:
@@ -171,8 +170,8 @@ class Session:
         for name in self._plan.names:
             pinned = name in self.inputs or name in self.outputs
             shape, kind = (rows, *self._plan.row_shape(name)), self._plan.type_of(name)
-            tensor = self._tensors[name] = Tensor(self.lane, f"{self._name}: {name}", shape, kind, has_host=pinned)
+            tensor = self._tensors[name] = Tensor(self.gpu, f"{self._name}: {name}", shape, kind, has_host=pinned)
             self._plan.bind(name, tensor.address)
         for profile in self._plan.profiles:
             if profile.low == profile.high and self._plan.is_capturable(profile):
-                self._replays[profile] = Replay(self.lane, partial(self._plan.enqueue, profile))
+                self._replays[profile] = Replay(self.gpu, partial(self._plan.enqueue, profile))

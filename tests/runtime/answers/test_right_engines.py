@@ -20,7 +20,8 @@ from qanet.runtime.backends import openvino, select
 from qanet.runtime.backends.base import KERNEL_TAIL_OUTPUTS
 from qanet.runtime.backends.onnxruntime import exact_outputs
 from qanet.runtime.backends.select import WrongAnswers, open_engine
-from qanet.runtime.cuda import device_path, proof
+from qanet.runtime.cuda import device_path
+from qanet.runtime.cuda import device_path as proof
 from qanet.runtime.parser import Parser
 
 onnx = pytest.importorskip("onnx")
@@ -181,7 +182,7 @@ def toy(folder, outputs=KERNEL_TAIL, make=make_bundle, **entry):
 
 
 @pytest.fixture
-def gpu(machine, monkeypatch):
+def device(machine, monkeypatch):
     monkeypatch.setattr(select, "has_cuda", lambda: True)
     return machine
 
@@ -194,14 +195,14 @@ def other_answers(made):
     return made
 
 
-def test_an_engine_on_a_gpu_answers_at_every_bucket_before_it_serves(gpu, tmp_path):
+def test_an_engine_on_a_gpu_answers_at_every_bucket_before_it_serves(device, tmp_path):
     with open_engine(toy(tmp_path), "cuda", "fp16", KERNEL_TAIL) as engine:
         assert engine.batch_sizes == (1, 2, 4, 8) and engine.origin.device.startswith("Made-up GPU sm_87")
     with pytest.raises(WrongAnswers, match="fp16 of toy answers wrongly on this GPU"):
         open_engine(other_answers(toy(tmp_path)), "cuda", "fp16", KERNEL_TAIL)
 
 
-def test_a_plan_of_a_larger_bucket_answers_when_it_is_opened(gpu, tmp_path, monkeypatch):
+def test_a_plan_of_a_larger_bucket_answers_when_it_is_opened(device, tmp_path, monkeypatch):
     made = toy(tmp_path, make=make_bundle_apart)
     with open_engine(made, "cuda", "fp16", KERNEL_TAIL) as engine:
         crops = np.zeros((4, HEIGHT, WIDTH, 3), np.uint8)
@@ -213,7 +214,7 @@ def test_a_plan_of_a_larger_bucket_answers_when_it_is_opened(gpu, tmp_path, monk
         assert asked == [(4,)]
 
 
-def test_auto_leaves_a_gpu_that_answers_wrongly_for_the_cpu(gpu, tmp_path, answering, monkeypatch):
+def test_auto_leaves_a_gpu_that_answers_wrongly_for_the_cpu(device, tmp_path, answering, monkeypatch):
     """Never silently: one line says which engine is not used, one that the CPU runs instead."""
     made = other_answers(toy(tmp_path))
     monkeypatch.setattr(select, "_on_cpu", lambda bundle, where, outputs: [select.Choice("cpu", "fp32", "fp32")])
@@ -246,15 +247,20 @@ def package_engine(made):
     return engine_from_bundle(made, "fp16", KERNEL_TAIL)
 
 
-def test_auto_on_a_gpu_takes_fp16_and_int8_only_when_it_was_measured(gpu, tmp_path):
-    from qanet.runtime.cuda.context import open_gpu
+def test_auto_on_a_gpu_takes_fp16_and_int8_only_when_it_was_measured(device, tmp_path):
+    from qanet.runtime.cuda.device import open_device
 
     made = toy(tmp_path)
     (facts,) = made.engines
     made.add_engine("engines/toy.int8.plan", made.read("engines/toy.plan"), facts | {"precision": "int8"})
     with open_engine(made, "auto", "auto", KERNEL_TAIL) as engine:
         assert engine.precision == "fp16"
-    record = {"runtime": "tensorrt", "version": "10.3.0", "device": open_gpu().identity, "outputs": list(KERNEL_TAIL)}
+    record = {
+        "runtime": "tensorrt",
+        "version": "10.3.0",
+        "device": open_device().identity,
+        "outputs": list(KERNEL_TAIL),
+    }
     made.manifest["timings"] = [record | {"least_ms": {"fp16": 2.0, "int8": 1.0}}]
     with open_engine(made, "auto", "auto", KERNEL_TAIL) as engine:
         assert engine.precision == "int8"
@@ -262,7 +268,7 @@ def test_auto_on_a_gpu_takes_fp16_and_int8_only_when_it_was_measured(gpu, tmp_pa
         assert engine.outputs == KERNEL_TAIL
 
 
-def test_a_bundle_without_an_fp32_graph_cannot_be_asked_and_serves(gpu, tmp_path):
+def test_a_bundle_without_an_fp32_graph_cannot_be_asked_and_serves(device, tmp_path):
     made = make_bundle(tmp_path, outputs=ALL_OUTPUTS)
     with (
         pytest.warns(QanetWarning, match="neither known answers nor an FP32 graph"),

@@ -12,7 +12,7 @@ from qanet.errors import QanetError, QanetWarning
 from qanet.runtime.backends.tensorrt.engine import engine_from_bundle
 from qanet.runtime.cuda.crop import queue_crops
 from qanet.runtime.cuda.device_path import DevicePath, open_device_path
-from qanet.runtime.cuda.tensor import fetch
+from qanet.runtime.cuda.gpu_context import fetch
 from qanet.runtime.detectors.base import Detections
 from qanet.runtime.kernels import choose_kernels
 from qanet.runtime.parser import Parser
@@ -45,7 +45,7 @@ def test_the_outputs_of_an_engine_stay_on_the_gpu(scoring, tmp_path, half):
             fill = partial(queue_crops, image=IMAGE, boxes=boxes)
             with engine.run_on_device(count, SCORES[:count], fill) as outputs:
                 assert scoring.calls["dtoh"] == before[0] and len(scoring.launches) == before[1] + 1
-                got = {name: fetch(engine.lane, outputs[name]) for name in KERNEL_TAIL}
+                got = {name: fetch(engine.gpu, outputs[name]) for name in KERNEL_TAIL}
             crops = choose_kernels().crop_people(IMAGE, boxes, (HEIGHT, WIDTH))
             expected = network(crops, SCORES[:count])
             for name in KERNEL_TAIL:
@@ -60,9 +60,9 @@ def test_other_inputs_go_up_and_the_padding_of_a_bucket_is_zero(scoring, tmp_pat
     with engine_from_bundle(made, "fp16", ALL_OUTPUTS) as engine:
         fill = partial(queue_crops, image=IMAGE, boxes=BOXES[:3])
         with engine.run_on_device(3, SCORES[:3], fill) as outputs:
-            found = fetch(engine.lane, outputs["quality"])
+            found = fetch(engine.gpu, outputs["quality"])
             crops = engine._buckets._plans[0].session._tensors["crops"].first(4)
-            assert not fetch(engine.lane, crops)[3].any()
+            assert not fetch(engine.gpu, crops)[3].any()
         crops = choose_kernels().crop_people(IMAGE, BOXES[:3], (HEIGHT, WIDTH))
         np.testing.assert_allclose(found, network(crops, SCORES[:3])["quality"], rtol=1e-6)
 

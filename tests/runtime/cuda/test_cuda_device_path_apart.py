@@ -7,8 +7,8 @@ from toy_plans import make_bundle_apart, watch_runs
 
 from qanet.errors import QanetError
 from qanet.runtime.backends.tensorrt.engine import engine_from_bundle
+from qanet.runtime.cuda.device import Event
 from qanet.runtime.cuda.device_path import DeviceEngine, open_device_path
-from qanet.runtime.cuda.stream import Event
 from qanet.runtime.detectors.base import Detections
 from qanet.runtime.kernels import choose_kernels
 from qanet.runtime.parser import Parser
@@ -66,9 +66,9 @@ def test_a_plan_is_loaded_before_the_clock_of_a_frame_starts(scoring, tmp_path, 
     with engine_from_bundle(make_bundle_apart(tmp_path), "fp16", KERNEL_TAIL) as engine:
         path, open_at_marks, make = open_device_path(engine), [], Event.__init__
 
-        def marked(event, gpu, timing=False):
+        def marked(event, device, timing=False):
             open_at_marks.extend([engine.open_batches] if timing else [])
-            make(event, gpu, timing)
+            make(event, device, timing)
 
         monkeypatch.setattr(Event, "__init__", marked)
         path.run(IMAGE, BOXES[:4], SCORES[:4], 0.2)

@@ -11,10 +11,9 @@ from qanet import quality
 from qanet.errors import QanetError
 from qanet.runtime import native
 from qanet.runtime.cuda.crop import crop_people
-from qanet.runtime.cuda.lane import shared_lane
+from qanet.runtime.cuda.gpu_context import Tensor, shared_context
 from qanet.runtime.cuda.paint import paint_people
 from qanet.runtime.cuda.tail import pixel_score, score_people
-from qanet.runtime.cuda.tensor import Tensor
 from qanet.runtime.kernels import choose_kernels
 
 _SCALARS = {"i": np.int32, "q": np.int64, "f": np.float32}
@@ -93,11 +92,11 @@ def test_crops_and_the_painted_frame_through_the_kernels_source(emulated):
     off = np.abs(got.astype(int) - reference)
     assert off.max() <= (1 if native.available() else 8) and off.mean() < 1  # OpenCV's weights are 1/32 of a pixel
     logits = rng.normal(0, 3, (3, 7, 9, 8)).astype(np.float32)
-    lane = shared_lane()
-    with lane.active("testing"), Tensor(lane, "test.logits", logits.shape, np.float32) as tensor:
+    gpu = shared_context()
+    with gpu.active("testing"), Tensor(gpu, "test.logits", logits.shape, np.float32) as tensor:
         tensor.upload(logits)
-        with score_people(lane, tensor.first(3), boxes, size) as scored:
-            painted, found = paint_people(lane, scored, [2, 1, 0]), scored.download()
+        with score_people(gpu, tensor.first(3), boxes, size) as scored:
+            painted, found = paint_people(gpu, scored, [2, 1, 0]), scored.download()
     canvas = found.full(0)
     np.copyto(canvas, found.full(2), where=found.full(2) > 0)
     assert painted.any() and np.array_equal(painted, canvas)
@@ -108,14 +107,14 @@ def test_crops_and_the_painted_frame_through_the_kernels_source(emulated):
 def test_logits_on_the_gpu_that_are_not_finite_are_seen_by_the_kernels_source(emulated, mode, dtype):
     size, boxes = (40, 30), [[0, 0, 28, 36], [-400, 0, -300, 90]]
     logits = np.random.default_rng(5).normal(0, 3, (2, 4, 9, 7)).astype(dtype)
-    lane = shared_lane()
-    with lane.active("testing"), Tensor(lane, "test.logits", logits.shape, logits.dtype) as tensor:
+    gpu = shared_context()
+    with gpu.active("testing"), Tensor(gpu, "test.logits", logits.shape, logits.dtype) as tensor:
         for person, value in ((0, -np.inf), (1, np.nan), (None, 0)):  # the second lies outside the image
             values = logits.copy()
             if person is not None:
                 values[person, 3, 8, 6] = value
             tensor.upload(values)
-            with score_people(lane, tensor.first(2), boxes, size, mode=mode) as scored:
+            with score_people(gpu, tensor.first(2), boxes, size, mode=mode) as scored:
                 if person is None:
                     assert scored.download().pixel_scores[0] > 0
                     continue

@@ -5,11 +5,10 @@ import pytest
 
 from qanet.errors import QanetError
 from qanet.geometry import subsamples
-from qanet.runtime.cuda import tail_plan as plan
+from qanet.runtime.cuda import tail as plan
 from qanet.runtime.cuda.crop import MAX_SAMPLES, crop_launch
-from qanet.runtime.cuda.kernel import Launch
+from qanet.runtime.cuda.gpu_context import DeviceArray, Launch
 from qanet.runtime.cuda.paint import paint_launch
-from qanet.runtime.cuda.tensor import DeviceArray
 
 # A crop of 64x64 pixels laid over as many of the image reaches half a pixel beyond its box: the next pixel's centre.
 BOXES = np.array([[10, 20, 74, 84], [-100, -100, -50, -50], [90, 0, 154, 64]], np.float32)

@@ -10,10 +10,9 @@ from golden_cases import PIXEL_SCORE_CASES, assert_golden, read_case
 from qanet import quality
 from qanet.errors import QanetError
 from qanet.runtime.cuda.crop import crop_people
-from qanet.runtime.cuda.lane import shared_lane
+from qanet.runtime.cuda.gpu_context import DeviceArray, Tensor, shared_context
 from qanet.runtime.cuda.paint import paint_people
 from qanet.runtime.cuda.tail import pixel_score, score_people
-from qanet.runtime.cuda.tensor import DeviceArray, Tensor
 from qanet.runtime.kernels import choose_kernels
 
 SIZE = (40, 50)
@@ -100,7 +99,7 @@ def test_people_outside_the_image_score_zero(scoring, logits):
         ({"flipped_logits": np.zeros((3, 5, 8, 6), np.float32)}, "flipped_logits do not fit"),
         ({"flip_pairs": [(4, 5)]}, "flip pair is out of range"),
         ({"mode": "quick"}, "unknown mode"),
-        ({"gpu": 1}, "no GPU 1"),
+        ({"index": 1}, "no GPU 1"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused_before_a_launch(scoring, logits, change, words):
@@ -159,15 +158,15 @@ def test_twenty_threads_score_their_own_people(scoring):
 
 
 def test_logits_on_the_gpu_stay_there_and_labels_are_painted_there(scoring, logits):
-    lane = shared_lane()
+    gpu = shared_context()
     expected = quality.pixel_score(logits, BOXES, SIZE)
-    with lane.active("testing"), Tensor(lane, "test.logits", logits.shape, np.float32) as tensor:
+    with gpu.active("testing"), Tensor(gpu, "test.logits", logits.shape, np.float32) as tensor:
         tensor.upload(logits)
-        with score_people(lane, tensor.first(3), BOXES, SIZE) as scored:
-            frames = {order: paint_people(lane, scored, order) for order in ((0, 1, 2), (2, 0), (1,), ())}
+        with score_people(gpu, tensor.first(3), BOXES, SIZE) as scored:
+            frames = {order: paint_people(gpu, scored, order) for order in ((0, 1, 2), (2, 0), (1,), ())}
             assert_equal(scored.download(), expected)
             with pytest.raises(QanetError, match=r"people that there are not \(expected 0 to 2, got \[3\]\)"):
-                paint_people(lane, scored, [3])
+                paint_people(gpu, scored, [3])
     for order, frame in frames.items():
         canvas = np.zeros(SIZE, np.uint8)
         for index in reversed(order):
@@ -184,11 +183,11 @@ def test_logits_on_the_gpu_that_are_not_finite_are_refused_in_the_words_of_the_r
     bad[name][1, 2, 3, 4:6] = np.nan, np.inf  # of the person outside the image, whom no pixel samples
     with pytest.raises(QanetError) as reference:
         quality.pixel_score(bad["logits"], BOXES, SIZE, flipped_logits=bad["flipped_logits"])
-    lane = shared_lane()
-    with lane.active("testing"), ExitStack() as held:
+    gpu = shared_context()
+    with gpu.active("testing"), ExitStack() as held:
 
         def put(key, values):
-            tensor = held.enter_context(Tensor(lane, key, values.shape, values.dtype))
+            tensor = held.enter_context(Tensor(gpu, key, values.shape, values.dtype))
             tensor.upload(values)
             return tensor.first(3)
 
@@ -198,13 +197,13 @@ def test_logits_on_the_gpu_that_are_not_finite_are_refused_in_the_words_of_the_r
         )
         with (
             pytest.raises(QanetError) as caught,
-            score_people(lane, bad_views[0], BOXES, SIZE, 0.2, bad_views[1]) as scored,
+            score_people(gpu, bad_views[0], BOXES, SIZE, 0.2, bad_views[1]) as scored,
         ):
             scored.download()
         assert caught.value.line() == reference.value.line() and f"{name} are not finite" in caught.value.line()
         assert "got 2 nan or infinite" in caught.value.line()
         before = scoring.calls["dtoh"]
-        with score_people(lane, good_views[0], BOXES, SIZE, 0.2, good_views[1]) as scored:
+        with score_people(gpu, good_views[0], BOXES, SIZE, 0.2, good_views[1]) as scored:
             found = scored.download()
         assert scoring.calls["dtoh"] == before + 1  # the check brings nothing to the host
     expected = quality.pixel_score(good["logits"], BOXES, SIZE, flipped_logits=good["flipped_logits"])
@@ -223,9 +222,9 @@ def test_logits_on_the_gpu_that_are_not_finite_are_refused_in_the_words_of_the_r
     ],
 )
 def test_arrays_on_the_gpu_that_do_not_fit_are_refused(scoring, shape, dtype, words):
-    lane = shared_lane()
+    gpu = shared_context()
     array = DeviceArray(1 << 32, shape, np.dtype(dtype))
-    with pytest.raises(QanetError, match=words), score_people(lane, array, BOXES, SIZE):
+    with pytest.raises(QanetError, match=words), score_people(gpu, array, BOXES, SIZE):
         pytest.fail("the block ran")
     assert not scoring.launches
 

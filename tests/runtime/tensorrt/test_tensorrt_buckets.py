@@ -57,16 +57,16 @@ def test_a_plan_is_opened_by_its_first_batch_and_has_buffers_of_its_size(machine
     with engine_from_bundle(make_bundle_apart(tmp_path), "fp16", KERNEL_TAIL) as engine:
         assert engine.open_batches == (1,) and machine.calls["engine created"] == 1
         row_bytes = {1: 3 * 256, 2: 512 + 256 + 256, 4: 768 + 256 + 256}  # crops 144, logits 48, IoU 4, in units of 256
-        assert engine.lane.pool.device_bytes == row_bytes[1]
+        assert engine.gpu.pool.device_bytes == row_bytes[1]
         assert_rows(engine, 4)
-        assert engine.open_batches == (1, 4) and engine.lane.pool.device_bytes == row_bytes[1] + row_bytes[4]
+        assert engine.open_batches == (1, 4) and engine.gpu.pool.device_bytes == row_bytes[1] + row_bytes[4]
         memory = machine.calls["mem_alloc"] + machine.calls["pagelocked_empty"]
         for count in (4, 1, 3, 8, 5):
             assert_rows(engine, count)
         assert engine.open_batches == (1, 4) and machine.calls["engine created"] == 2
         assert memory == machine.calls["mem_alloc"] + machine.calls["pagelocked_empty"]
         engine.prepare(2)
-        assert engine.open_batches == BUCKETS and engine.lane.pool.device_bytes == sum(row_bytes.values())
+        assert engine.open_batches == BUCKETS and engine.gpu.pool.device_bytes == sum(row_bytes.values())
         assert machine.calls["stream created"] == 1
     assert machine.calls["engine destroyed"] == 3 and not machine.memory
 

@@ -41,7 +41,7 @@ def test_a_changed_file_is_refused_unread(machine, tmp_path):
 
 def test_a_machine_without_the_libraries_says_what_to_install(machine, tmp_path, monkeypatch):
     with pytest.raises(QanetError, match="no GPU 1"):
-        engine_from_bundle(make_bundle(tmp_path), "fp16", gpu=1)
+        engine_from_bundle(make_bundle(tmp_path), "fp16", index=1)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(QanetError, match="TensorRT is not installed"):
         engine_from_bundle(make_bundle(tmp_path), "fp16")

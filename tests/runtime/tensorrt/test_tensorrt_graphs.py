@@ -12,7 +12,7 @@ from toy_engines import ALL_OUTPUTS, DYNAMIC, HEIGHT, KERNEL_TAIL, STATIC, WIDTH
 from qanet.errors import QanetError
 from qanet.runtime.backends.tensorrt.engine import engine_from_bundle
 from qanet.runtime.cuda.crop import queue_crops
-from qanet.runtime.cuda.tensor import fetch
+from qanet.runtime.cuda.gpu_context import fetch
 from qanet.runtime.kernels import choose_kernels
 
 COUNTS = (1, 3, 2, 4, 3, 1, 8, 7, 2, 5, 1, 3)  # in buckets of 1, 2, 4 and 8: each more than twice
@@ -62,7 +62,7 @@ def test_outputs_that_stay_on_the_gpu_come_of_the_graph_too(kernels, graphs, tmp
             moved = boxes + shift
             fill = partial(queue_crops, image=image, boxes=moved)
             with engine.run_on_device(3, np.ones(3, np.float32), fill) as outputs:
-                got = fetch(engine.lane, outputs["logits"])
+                got = fetch(engine.gpu, outputs["logits"])
             expected = network(choose_kernels().crop_people(image, moved, (HEIGHT, WIDTH)), None)["logits"]
             np.testing.assert_allclose(got, expected, rtol=1e-6)
         assert engine.graph_batches == (4,) and graphs.calls["cuGraphLaunch"] == 3

@@ -43,7 +43,7 @@ def test_a_real_engine_on_a_real_gpu(tmp_path, static_buckets):
     from onnx import TensorProto, helper
 
     from qanet.export.engines import tensorrt
-    from qanet.runtime.cuda.context import open_gpu
+    from qanet.runtime.cuda.device import open_device
 
     nodes = [
         helper.make_node("Cast", ["crops"], ["float"], to=TensorProto.FLOAT),
@@ -58,7 +58,7 @@ def test_a_real_engine_on_a_real_gpu(tmp_path, static_buckets):
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.save(model, tmp_path / "toy.onnx")
     runtime = "tensorrt" if importlib.util.find_spec("tensorrt") else "tensorrt-rtx"
-    targets = (open_gpu().target,)
+    targets = (open_device().target,)
     built = tensorrt.build(
         tmp_path / "toy.onnx",
         runtime=runtime,

@@ -8,11 +8,11 @@ from typing import Any
 
 from qanet.errors import QanetError
 
-_gpus: dict[int, "Gpu"] = {}
+_devices: dict[int, "Device"] = {}
 _lock = threading.RLock()  # reentrant: the collector may close a forgotten engine in a thread that holds it
 
 
-class Gpu:
+class Device:
     """One GPU, worked on through its primary context.
 
     The primary context is the one that CUDA's runtime API, and so TensorRT and torch, uses by itself. It is retained
@@ -63,7 +63,7 @@ class Gpu:
         with _lock:
             if self._context is None:
                 self._context = self._device.retain_primary_context()
-                # Finalizers run at exit in reverse order of creation: after those of the lanes, which come later.
+                # Finalizers run at exit in reverse order of creation: after those of GpuContext objects, made later.
                 weakref.finalize(self, self._context.detach)
             return self._context
 
@@ -76,7 +76,7 @@ def _driver_version() -> str:
     return "driver unknown"
 
 
-def open_gpu(index: int = 0) -> Gpu:
+def open_device(index: int = 0) -> Device:
     """The GPU of an index, one object for the process; nothing is allocated on it yet.
 
     Raises:
@@ -93,9 +93,101 @@ def open_gpu(index: int = 0) -> Gpu:
         ) from error
     try:
         with _lock:
-            if index not in _gpus:
+            if index not in _devices:
                 driver.init()
-                _gpus[index] = Gpu(driver, index)
-            return _gpus[index]
+                _devices[index] = Device(driver, index)
+            return _devices[index]
     except driver.Error as error:
         raise QanetError(f"no GPU {index}", expected="an NVIDIA GPU", got=error, next_command="qanet doctor") from error
+
+
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, which PyCUDA has no name for
+
+
+class Event:
+    """A point in a stream, to wait for or to measure from; recorded again it stands for the later point."""
+
+    def __init__(self, device: Device, timing: bool = False):
+        flags = device.driver.event_flags
+        self.driver_event: Any = device.driver.Event(flags.DEFAULT if timing else flags.DISABLE_TIMING)
+
+    def synchronize(self) -> None:
+        """Block until the GPU is past it."""
+        self.driver_event.synchronize()
+
+    def is_done(self) -> bool:
+        """Whether the GPU is past it."""
+        return bool(self.driver_event.query())
+
+    def milliseconds_since(self, start: "Event") -> float:
+        """Time on the GPU's clock from another event to this one, both made with `timing`; waits for this one."""
+        self.synchronize()
+        return float(self.driver_event.time_since(start.driver_event))
+
+
+class Timing:
+    """Time on the GPU between the two ends of a `Stream.timed` block."""
+
+    def __init__(self, start: Event, stop: Event):
+        self._start, self._stop = start, stop
+
+    @property
+    def elapsed_ms(self) -> float:
+        """Milliseconds on the GPU's clock; waits for the end of the block's work."""
+        return self._stop.milliseconds_since(self._start)
+
+
+class Stream:
+    """Work that the GPU does in order.
+
+    It does not wait for the legacy default stream, nor that for it: otherwise another library's copy would break a
+    capture, and every context would wait for every other.
+    """
+
+    def __init__(self, device: Device):
+        self._device = device
+        self._stream: Any = device.driver.Stream(_NON_BLOCKING)
+
+    @property
+    def driver_stream(self) -> Any:
+        """PyCUDA's object, for its copies and launches.
+
+        Raises:
+            QanetError: the stream is closed.
+        """
+        if self._stream is None:
+            raise QanetError("the stream is closed", expected="an open stream", next_command="open another")
+        return self._stream
+
+    @property
+    def handle(self) -> int:
+        """CUstream as a number, for TensorRT and cuda-python."""
+        return int(self.driver_stream.handle)
+
+    def synchronize(self) -> None:
+        """Block until all queued work is done; a closed stream has none."""
+        if self._stream is not None:
+            self._stream.synchronize()
+
+    def record(self, event: Event) -> None:
+        """Queue the event: it is reached after all work queued so far."""
+        event.driver_event.record(self.driver_stream)
+
+    def wait_for(self, event: Event) -> None:
+        """What is queued from here on starts after the event, of whichever stream; the host does not wait."""
+        self.driver_stream.wait_for_event(event.driver_event)
+
+    @contextmanager
+    def timed(self) -> Iterator[Timing]:
+        """Measure what the block queues; copies and kernels of this stream only, nothing of the host's time."""
+        start, stop = Event(self._device, timing=True), Event(self._device, timing=True)
+        self.record(start)
+        yield Timing(start, stop)
+        self.record(stop)
+
+    def close(self) -> None:
+        """Wait for the work and destroy the stream; a second call does nothing."""
+        try:
+            self.synchronize()
+        finally:
+            self._stream = None
