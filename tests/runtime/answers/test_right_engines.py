@@ -21,7 +21,7 @@ from qanet.runtime.backends.base import KERNEL_TAIL_OUTPUTS
 from qanet.runtime.backends.onnxruntime import exact_outputs
 from qanet.runtime.backends.select import WrongAnswers, open_engine
 from qanet.runtime.cuda import device_path
-from qanet.runtime.cuda import device_path as proof
+from qanet.runtime.cuda.device_path import kernels_verdict
 from qanet.runtime.parser import Parser
 
 onnx = pytest.importorskip("onnx")
@@ -231,11 +231,11 @@ def test_auto_leaves_a_gpu_that_answers_wrongly_for_the_cpu(device, tmp_path, an
 
 def test_kernels_that_answer_wrongly_leave_the_tail_to_the_cpu(kernels, tmp_path, monkeypatch):
     made = toy(tmp_path)
-    monkeypatch.setattr(device_path, "kernels_verdict", proof.kernels_verdict)
+    monkeypatch.setattr(device_path, "kernels_verdict", kernels_verdict)
     with package_engine(made) as engine:
-        kernels.image_size = proof._IMAGE_HW
+        kernels.image_size = device_path._IMAGE_HW
         assert Parser(made, engine)._device_path is not None
-    monkeypatch.setattr(proof, "recall", lambda key: None)
+    monkeypatch.setattr(device_path, "recall", lambda key: None)
     monkeypatch.setitem(kernels.kernels, "crop_people", lambda *given: None)  # launched, and nothing is written
     with package_engine(made) as engine, pytest.warns(QanetWarning, match="the kernels answer wrongly on this GPU"):
         assert Parser(made, engine)._device_path is None

@@ -12,8 +12,8 @@ from qanet.bundle import create
 from qanet.errors import QanetError
 from qanet.labels import CCP13, CELEBAMASK19, CIHP20, PPP7
 from qanet.results import PersonParsing
-from qanet.runtime.cli import command
 from qanet.runtime.detectors.base import NOBODY, Detections
+from qanet.runtime.faces import options
 from qanet.runtime.faces.detector import (
     FACE_HEIGHT,
     FACE_TOP,
@@ -202,7 +202,7 @@ def test_an_empty_region_and_a_tiny_head_have_no_frame():
 
 
 def test_heads_of_people_in_the_image(bundles):
-    detector = HeadDetector(People([(10, 20), (180, 30)]), qanet.load(bundles["people"], "cpu", threads=1))
+    detector = HeadDetector(People([(10, 20), (180, 30)]), qanet.load(bundles["people"], device="cpu", threads=1))
     found = detector.detect(draw([(10, 20), (180, 30)]))
     assert detector.name == "heads by people, people by people of the drawing"
     assert found.scores.tolist() == pytest.approx([0.9, 0.8])
@@ -214,7 +214,7 @@ def test_heads_of_people_in_the_image(bundles):
 
 
 def test_two_people_with_one_face_give_it_once(bundles):
-    detector = HeadDetector(People([(30, 20), (31, 20)]), qanet.load(bundles["people"], "cpu", threads=1))
+    detector = HeadDetector(People([(30, 20), (31, 20)]), qanet.load(bundles["people"], device="cpu", threads=1))
     assert len(detector.detect(draw([(30, 20)]))) == 1
 
 
@@ -258,7 +258,7 @@ def test_faces_are_tracked_and_parsed_in_the_pipeline(bundles, clip):
         bundles["faces"],
         device="cpu",
         threads=1,
-        detector=HeadDetector(people, qanet.load(bundles["people"], "cpu", threads=1)),
+        detector=HeadDetector(people, qanet.load(bundles["people"], device="cpu", threads=1)),
     )
     seen = []
     pipeline.run(open_source(str(clip)), parser, [], on_frame=lambda frame, result: seen.append(result))
@@ -269,7 +269,7 @@ def test_faces_are_tracked_and_parsed_in_the_pipeline(bundles, clip):
 
 
 def test_the_command_parses_faces_by_the_labels_of_the_model(bundles, clip, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(command, "open_detector", lambda args, threshold=None: People([(32, 20)]))
+    monkeypatch.setattr(options, "open_detector", lambda *_, **__: People([(32, 20)]))
     results = tmp_path / "faces.jsonl"
     arguments = ["parse", str(clip), "--results", str(results), "--threads", "1", "--device", "cpu", "--json"]
     model, heads = str(bundles["faces"]), ["--head-model", str(bundles["people"])]
@@ -283,7 +283,7 @@ def test_the_command_parses_faces_by_the_labels_of_the_model(bundles, clip, tmp_
 def test_the_recipe_alone_names_the_model_beside_the_current_folder(bundles, clip, tmp_path, monkeypatch, capsys):
     (tmp_path / "celebamask19-by-hand.qanet").symlink_to(bundles["faces"])
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(command, "open_detector", lambda args, threshold=None: People([(32, 20)]))
+    monkeypatch.setattr(options, "open_detector", lambda *_, **__: People([(32, 20)]))
     run = ["parse", str(clip), "--recipe", "celebamask19-by-hand", "--head-model", GUESS, "--threads", "1", "--json"]
     assert main(run) == 0
     document = json.loads(capsys.readouterr().out)

