@@ -140,8 +140,6 @@ def test_what_is_no_detector_and_what_is_no_parser_is_told(run, tmp_path, capsys
     arguments = ["parse", str(picture), "--device", "cpu", "--threads", "1", "--json"]
     assert main([*arguments, "--detector", str(run / "tiny.qanet")]) == 0
     assert json.loads(capsys.readouterr().out)["detector"] == "tiny"
-    assert main([*arguments, "--detector", "hog"]) == 0
-    assert "HOG" in json.loads(capsys.readouterr().out)["detector"]
     assert main([*arguments, "--detector", "person-lite9"]) == 2
     assert "no bundle 'person-lite9'" in capsys.readouterr().err
 

@@ -152,4 +152,4 @@ def test_the_command_takes_the_part_it_is_told_and_saves(make_clip, tmp_path, mo
 @pytest.mark.parametrize("part", [["--from", "0.5", "--to", "0.5"], ["--from", "-1"], ["--every", "0"]])
 def test_bad_parts_are_named(part):
     with pytest.raises(QanetError, match="bad part of the video"):
-        command.main(["hog", "--video", "clip.avi", "--teacher", "t.onnx", *part])
+        command.main(["person-lite0", "--video", "clip.avi", "--teacher", "t.onnx", *part])

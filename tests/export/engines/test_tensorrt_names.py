@@ -22,7 +22,7 @@ RTX, TENSORRT = ("rtx-1.7",), tuple(release for release in RELEASES if not relea
 
 SOURCES = [
     path
-    for folder in ("export/engines", "runtime/engines", "benchmarks/profile")
+    for folder in ("export/engines", "runtime/backends/tensorrt", "benchmarks/profile")
     for path in sorted((REPOSITORY / folder).glob("tensorrt*.py" if "profile" in folder else "*.py"))
     if any(word in path.read_text() for word in ("trt", "library.", "deserialize_cuda_engine", "tensorrt_session"))
 ]
