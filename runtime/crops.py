@@ -1,4 +1,4 @@
-"""Crops of people from anything that shows people: what calibration looks at is what the engine will see."""
+"""Crops of people from a data set, a video or images, for calibration; by the kernels that the runtime uses."""
 
 import hashlib
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def people_crops(
         whole: whole images in their letterbox instead of people, for the calibration of a detector; of a video, an
             image or a folder of images.
     Raises:
-        QanetError: nothing there, or nobody found.
+        QanetError: no such input, or no people in it.
     """
     if whole:
         return PeopleCrops(_whole_images(data, crop_hw, limit), limit)
@@ -98,7 +98,7 @@ def _of_frames(
             return
     if given == 0:
         raise QanetError(
-            f"nobody was found in {data}",
+            f"no people were found in {data}",
             expected="people to calibrate on",
             got=f"{source.expected_frames} frames",
             next_command="give --detector ONNX, or a data set folder",

@@ -87,16 +87,16 @@ def plain(value: Any) -> Any:
 
 
 def is_synthetic(root: Path) -> bool:
-    """Whether the data set says of itself that it is made up (synthetic_<split>.json beside it)."""
+    """Whether the data set is marked as synthetic (a file synthetic_<split>.json)."""
     return any(root.glob("synthetic_*.json"))
 
 
 ANNOTATION = "annotation"
-_NEVER = -1e4  # a logit: within FP16, and its probability is zero beside any other
+_NEVER = -1e4  # a logit: within FP16, and its probability is zero next to any other
 
 
 def choose_tags(source: str, labels: LabelSet) -> TagsOf:
-    """Image -> its tags: of the annotation itself, or of a JSON file (`qanet.datasets.tags`).
+    """A function image -> tags: of the annotation itself, or of a JSON file (`qanet.datasets.tags`).
 
     Raises:
         QanetError: a file that cannot be read; later, an image that it does not name.

@@ -1,8 +1,13 @@
-"""Verdicts on engines, kept in the user's cache: $XDG_CACHE_HOME/qanet/verdicts (~/.cache without it).
+"""Comparison of an engine's outputs with the known ones, and the cache of verdicts.
 
-A verdict holds for one engine on one machine: its file's name is a hash of the engine's bytes, the runtime and its
-version, the CPU or GPU with its driver, the machine and the answers that were asked for, so that whatever changes asks
-again. Without a cache that can be written every load asks, and all else works.
+Compared are: of maps the RMS of the error over the RMS of the value; of scores, which lie between 0 and 1, the largest
+error; of part scores the mean error over the parts that both sides see, since small ones come and go; of labels the
+share of pixels that differ; of a detector, among the candidates with a score of 0.2 or more on either side, the largest
+error of a score, and of a box in sides of it.
+
+Verdicts are kept in $XDG_CACHE_HOME/qanet/verdicts (~/.cache without it). A verdict holds for one engine on one
+machine: the file's name is a hash of the engine's bytes, the runtime and its version, the CPU or GPU with its driver,
+the machine and the known answers, so any change causes a new test. Without a writable cache every load tests.
 """
 
 import contextlib
@@ -24,22 +29,22 @@ from numpy.typing import NDArray
 from qanet.errors import QanetError
 from qanet.files import write_bytes
 
-_VERSION = 1  # raised when what is asked, or how it is judged, changes
+_VERSION = 1  # raised when the test or its limits change
 _MAX_BYTES = 1 << 16
 _SWITCHES = ("ONEDNN_", "DNNL_", "OV_", "ORT_", "NVIDIA_TF32_OVERRIDE")  # variables that change what a library computes
 
 
-_asks_anew: ContextVar[bool] = ContextVar("asks_anew", default=False)
+_ignores_cache: ContextVar[bool] = ContextVar("ignores_cache", default=False)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How an engine answered.
+    """The result of a known-answer test.
 
     Attributes:
         right: every difference is within its limit.
         against: whose answers were expected: "fp32", "int8" or "int8-no-vnni".
-        differences: output -> (difference, limit), as `judge` defines them.
+        differences: output -> (difference, limit), see the module's description.
         agreement: share of the foreground's pixels labelled as in FP32; None for a detector.
         from_fp32: relative RMS of the logits against FP32's, quantisation and all; None without logits.
         least_ms: least time of one picture, milliseconds.
@@ -98,7 +103,7 @@ def machine_identity() -> str:
 
 def recall(key: str) -> Verdict | None:
     """The verdict that this user stored on this machine; None where there is none that can be believed."""
-    text = None if _asks_anew.get() else read_own(_path(key), _MAX_BYTES)
+    text = None if _ignores_cache.get() else read_own(_path(key), _MAX_BYTES)
     if text is None:
         return None
     try:
@@ -109,23 +114,23 @@ def recall(key: str) -> Verdict | None:
 
 
 def read_own(path: Path, most_bytes: int) -> bytes | None:
-    """A regular file that this user owns and nobody else may write; None for any other, and where there is none."""
+    """The bytes of a regular file that this user owns and only this user may write; None for any other."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0))
     except OSError:
         return None
     with os.fdopen(handle, "rb") as file:
-        told = os.fstat(file.fileno())
-        foreign = hasattr(os, "getuid") and told.st_uid != os.getuid()
-        if foreign or told.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or not stat.S_ISREG(told.st_mode):
+        status = os.fstat(file.fileno())
+        foreign = hasattr(os, "getuid") and status.st_uid != os.getuid()
+        if foreign or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or not stat.S_ISREG(status.st_mode):
             return None
-        return file.read(most_bytes) if told.st_size <= most_bytes else None
+        return file.read(most_bytes) if status.st_size <= most_bytes else None
 
 
 def remember(key: str, verdict: Verdict) -> None:
     """Store a verdict where that is possible; two processes that do so at once store the same."""
     text = json.dumps({"key": key, **asdict(verdict)}, sort_keys=True)
-    with contextlib.suppress(QanetError, OSError):  # a full disk or a read-only home: the next load asks again
+    with contextlib.suppress(QanetError, OSError):  # a full disk or a read-only home: the next load tests again
         write_bytes(_path(key), text.encode())
 
 
@@ -156,12 +161,12 @@ def _path(key: str) -> Path:
 
 @contextlib.contextmanager
 def asked_anew() -> Iterator[None]:
-    """For the block, no verdict is recalled: every engine is asked, and what it answers now is remembered."""
-    token = _asks_anew.set(True)
+    """For the block, no verdict is recalled: every engine is tested, and the new verdicts are kept."""
+    token = _ignores_cache.set(True)
     try:
         yield
     finally:
-        _asks_anew.reset(token)
+        _ignores_cache.reset(token)
 
 
 # Against a graph's own answers. Seen with the bundled networks and R50c in OpenVINO, logits: FP32 5e-7, FP16 8e-4, BF16

@@ -258,7 +258,7 @@ def engine_from_graph(
         precision: of the graph; a 16-bit type that this CPU lacks is replaced by the nearest it has, see the engine's
             `floating_point`.
         outputs, threads: see `compile_graph`.
-        hint: what floating point computes in, as OpenVINO names it, in place of that nearest type.
+        hint: what floating point computes in, in OpenVINO's names, in place of that nearest type.
     Raises:
         QanetError: OpenVINO cannot compile the graph.
     """

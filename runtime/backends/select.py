@@ -1,4 +1,4 @@
-"""Which engine runs a bundle on this machine: opened, asked its known answers, and refused where it gets them wrong."""
+"""Choice of the engine that runs a bundle on this machine, and its test against the bundle's known answers."""
 
 import contextlib
 import importlib.util
@@ -21,7 +21,7 @@ from qanet.runtime.backends.tensorrt.choice import MODULES as TENSORRT_MODULES
 DEVICES = ("auto", "cpu", "cuda", "onnxruntime")
 COARSEST = 0.2  # relative RMS of the logits against FP32's, beyond which `auto` does not take a precision
 _WHERE = {"cpu": "on this CPU", "cuda": "on this GPU", "onnxruntime": "in ONNX Runtime on this CPU"}
-_GAIN = 0.02  # by so much a narrower precision must be faster than FP32, which is exact
+_GAIN = 0.02  # a narrower precision must be faster than FP32, which is exact, by this fraction
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class Choice:
 
 
 class WrongAnswers(QanetError):
-    """An engine that runs and computes something else than its graph.
+    """An engine whose outputs are not those of its graph.
 
     Args:
-        building: it was only just built, so that building it again is no help.
+        building: the engine was built just now, so the error does not advise to build it.
     """
 
     def __init__(self, bundle: Bundle, choice: Choice, verdict: Verdict, building: bool = False):
@@ -62,11 +62,11 @@ def open_engine(
 ) -> Engine:
     """Open or compile the engine for a device and a precision; see `qanet.runtime.parser.load`.
 
-    Every engine answers the bundle's known pictures before it is handed out, once on each machine. One that was asked
-    for by name and answers wrongly is an error; "auto" goes on to the next best, with one line that says so.
+    Every engine is tested on the bundle's known pictures before it is returned, once per machine. A precision that was
+    given by name and fails the test is an error; "auto" takes the next best, with a warning.
 
     Raises:
-        QanetError: the device or the precision is not to be had, or answers wrongly (`WrongAnswers`).
+        QanetError: the device or the precision is not available, or its outputs are wrong (`WrongAnswers`).
     """
     if device not in DEVICES:
         raise QanetError("unknown device", expected=f"one of {', '.join(DEVICES)}", got=device)
@@ -76,13 +76,13 @@ def open_engine(
     for choice in _choices(bundle, device, precision, outputs):
         engine = open_choice(bundle, choice, outputs, threads)
         verdict = answer(bundle, engine)
-        if hasattr(engine, "question"):
-            engine.question = partial(_ask_new_plan, bundle, choice, engine)
+        if hasattr(engine, "test_plan"):
+            engine.test_plan = partial(_test_new_plan, bundle, choice, engine)
         if verdict is None and "fp32" not in bundle.manifest["graphs"]:
-            _say(f"{bundle.name} has neither known answers nor an FP32 graph: nothing proves {choice} here")
+            _warn(f"{bundle.name} has neither known answers nor an FP32 graph: nothing proves {choice} here")
         if verdict is None or (verdict.right and not (precision == "auto" and is_too_coarse(verdict))):
             for error in refused if precision == "auto" else ():
-                _say(f"{error.choice} of {bundle.name} is not used: {_why(error.verdict)}; {choice} is")
+                _warn(f"{error.choice} of {bundle.name} is not used: {_reason(error.verdict)}; {choice} is")
             return engine
         refused.append(WrongAnswers(bundle, choice, verdict))
         with contextlib.suppress(AttributeError):
@@ -98,10 +98,10 @@ def open_engine(
 
 
 def open_choice(bundle: Bundle, choice: Choice, outputs: tuple[str, ...], threads: int | None = None) -> Engine:
-    """Open an engine without asking it; for those who ask by themselves.
+    """Open an engine without testing it, for callers that test it themselves.
 
     Raises:
-        QanetError: there is none, a file was changed, or this CPU computes the precision in FP32 only.
+        QanetError: no such engine, a file was changed, or this CPU computes the precision in FP32 only.
     """
     if choice.device == "cuda":
         if not has_cuda():
@@ -123,29 +123,29 @@ def open_choice(bundle: Bundle, choice: Choice, outputs: tuple[str, ...], thread
     return openvino.engine_from_bundle(bundle, choice.precision, outputs, threads, choice.graph)
 
 
-def _ask_new_plan(bundle: Bundle, choice: Choice, engine: Engine, batch_sizes: tuple[int, ...]) -> None:
-    """A plan for larger batches, opened when the first such batch came: asked before it answers that."""
+def _test_new_plan(bundle: Bundle, choice: Choice, engine: Engine, batch_sizes: tuple[int, ...]) -> None:
+    """Test a plan for larger batches when it was opened for the first such batch; raises `WrongAnswers`."""
     verdict = answer(bundle, engine, batch_sizes)
     if verdict is not None and not verdict.right:
         raise WrongAnswers(bundle, choice, verdict)
 
 
 def is_too_coarse(verdict: Verdict) -> bool:
-    """Whether a graph, computed rightly, is too far from FP32 for `auto`: its scales fit other pictures than people."""
+    """Whether a graph, though computed rightly, is too far from FP32 for `auto`: its scales fit other pictures."""
     return verdict.from_fp32 is not None and verdict.from_fp32 > COARSEST
 
 
-def _why(verdict: Verdict) -> str:
+def _reason(verdict: Verdict) -> str:
     return f"it is too far from fp32 ({verdict})" if verdict.right else f"it answers wrongly here ({verdict})"
 
 
 def _choices(bundle: Bundle, device: str, precision: str, outputs: tuple[str, ...]) -> Iterator[Choice]:
-    """What to try, best first; a GPU's engines before the CPU's where the device is "auto"."""
+    """Engines to try, best first; those of a GPU before those of the CPU where the device is "auto"."""
     if device in ("auto", "cuda"):
         is_there = device == "cuda" or has_cuda()
         built = [e["precision"] for e in bundle.engines if e["runtime"] in TENSORRT_MODULES]
         if is_there and device == "auto" and not built:
-            _say(
+            _warn(
                 f"{bundle.name} has no engine for this GPU and runs on the CPU; "
                 f"next: qanet build {bundle.name} --runtime tensorrt"
             )
@@ -154,7 +154,7 @@ def _choices(bundle: Bundle, device: str, precision: str, outputs: tuple[str, ..
             yield from (Choice("cuda", name, name) for name in names or ["fp32"])
             if device == "cuda" or precision != "auto":
                 return
-            _say(f"no engine of {bundle.name} answers rightly on this GPU: it runs on the CPU")
+            _warn(f"no engine of {bundle.name} answers rightly on this GPU: it runs on the CPU")
     where = "onnxruntime" if device == "onnxruntime" else "cpu"
     if precision == "auto":
         yield from _on_cpu(bundle, where, outputs)
@@ -171,7 +171,7 @@ def graphs_of(bundle: Bundle, precision: str) -> list[str]:
 
 
 def _on_cpu(bundle: Bundle, where: str, outputs: tuple[str, ...]) -> list[Choice]:
-    """By the times that `qanet build` measured on this CPU; without them by what the CPU has, never by hope."""
+    """By the times that `qanet build` measured on this CPU; without them by the number types of the CPU."""
     graphs = bundle.manifest["graphs"]
     least_ms = _measured_on_cpu(bundle, where, outputs)
     if least_ms:
@@ -215,9 +215,9 @@ def _on_gpu(bundle: Bundle, built: list[str], outputs: tuple[str, ...]) -> list[
 def recorded_ms(
     bundle: Bundle, runtime: str, version: str, device: str, outputs: tuple[str, ...] | None
 ) -> dict[str, float]:
-    """Graph -> least milliseconds of one crop, as `qanet build` measured them here in turns; empty without a record.
+    """Graph -> least milliseconds of one crop, as `qanet build` measured on this machine; empty without a record.
 
-    A record of other outputs stands in for one of these: what differs between them is the tail, the same for all.
+    A record of other outputs is used where there is none of these: they differ by the tail, which costs all alike.
     """
     here = [
         record
@@ -231,12 +231,12 @@ def recorded_ms(
 
 
 def is_measured_here(bundle: Bundle, engine: Engine, outputs: tuple[str, ...]) -> bool:
-    """Whether `auto` went by times of this machine when it took an engine."""
+    """Whether `auto` chose an engine by times measured on this machine."""
     origin = getattr(engine, "origin", None)
     return bool(origin and recorded_ms(bundle, engine.runtime, origin.version, origin.device, outputs))
 
 
-def _say(line: str) -> None:
+def _warn(line: str) -> None:
     warnings.warn(line, QanetWarning, stacklevel=4)
 
 

@@ -1,4 +1,7 @@
-"""A GPU and its primary context, through PyCUDA: retained once, made current around each use, and errors told."""
+"""A GPU and its primary context through PyCUDA, streams and events; the driver's errors become QanetErrors.
+
+Call streams and events inside `device.active(...)`, which makes the context current.
+"""
 
 import threading
 import weakref

@@ -1,4 +1,7 @@
-"""Crop, engine and tail on one GPU without a round trip: a frame goes up; labels, scores and IoU come down."""
+"""Crop, engine and tail on one GPU: a frame is uploaded; labels, scores and IoU are downloaded, nothing in between.
+
+The kernels are compared with NumPy once per GPU, driver and build of the kernels (`kernels_verdict`).
+"""
 
 import hashlib
 import warnings
@@ -30,7 +33,7 @@ _SCORE, _LABELS = 1e-4, 1e-3  # limits: of a score, share of labels
 
 @runtime_checkable
 class DeviceEngine(Protocol):
-    """What is asked of an engine, `TensorRtEngine` for one."""
+    """An engine that can run on the GPU's own arrays, such as `TensorRtEngine`."""
 
     max_batch: int
 
@@ -89,7 +92,7 @@ class DevicePath:
         gpu = self._engine.gpu
         ends = np.cumsum([len(boxes) for _, boxes in frames]).tolist()
         with gpu.active("parsing people"):
-            self._engine.prepare(ends[-1])  # before the first mark: a plan that is loaded now is no stage of a frame
+            self._engine.prepare(ends[-1])  # before the first mark: loading a plan is no stage of a frame
             marks = [Event(gpu.device, timing=True) for _ in range(len(STAGES) + 1)]
             gpu.stream.record(marks[0])
 
@@ -113,9 +116,9 @@ class DevicePath:
 
 
 def open_device_path(engine: object) -> DevicePath | None:
-    """The path of an engine, its kernels loaded and asked.
+    """The device path of an engine, with its kernels loaded and tested.
 
-    None for an engine that is no `DeviceEngine`, and, with one line, where the kernels cannot be had or answer wrongly.
+    None for an engine that is no `DeviceEngine`, and, with a warning, where the kernels cannot be loaded or are wrong.
     """
     if not isinstance(engine, DeviceEngine):
         return None
@@ -124,20 +127,20 @@ def open_device_path(engine: object) -> DevicePath | None:
             engine.gpu.load("crop", "pixel_score")
         verdict = kernels_verdict(engine.gpu)
     except QanetError as error:
-        _say(str(error))
+        _warn(str(error))
         return None
     if not verdict.right:
-        _say(f"the kernels answer wrongly on this GPU ({verdict}); next: qanet doctor --prove")
+        _warn(f"the kernels answer wrongly on this GPU ({verdict}); next: qanet doctor --prove")
         return None
     return DevicePath(engine)
 
 
-def _say(why: str) -> None:
-    warnings.warn(f"crops and the tail run on the CPU: {why}", QanetWarning, stacklevel=3)
+def _warn(reason: str) -> None:
+    warnings.warn(f"crops and the tail run on the CPU: {reason}", QanetWarning, stacklevel=3)
 
 
 def kernels_verdict(gpu: GpuContext) -> Verdict:
-    """The verdict on the crop kernel and the kernel tail of a GPU, from the user's cache or asked now.
+    """The verdict on the crop kernel and the kernel tail of a GPU, from the user's cache or tested now.
 
     Raises:
         QanetError: the kernels cannot be loaded or launched.
@@ -145,7 +148,7 @@ def kernels_verdict(gpu: GpuContext) -> Verdict:
     key = verdict_key("kernels", gpu.device.identity, _sources())
     verdict = recall(key)
     if verdict is None:
-        verdict = _ask(gpu)
+        verdict = _test(gpu)
         remember(key, verdict)
     return verdict
 
@@ -158,7 +161,7 @@ def _sources() -> str:
     return digest.hexdigest()
 
 
-def _ask(gpu: GpuContext) -> Verdict:
+def _test(gpu: GpuContext) -> Verdict:
     """A textured frame, boxes inside, beyond its border and small, and smooth logits: all of it drawn, not random noise
     alone, so that few pixels lie on a tie."""
     rng = np.random.default_rng(0)
@@ -170,7 +173,7 @@ def _ask(gpu: GpuContext) -> Verdict:
     coarse = rng.normal(0, 3, (len(boxes), _CLASSES, _MAP_HW[0] // 4, _MAP_HW[1] // 4))
     logits = coarse.repeat(4, 2).repeat(4, 3).astype(np.float32) + rng.normal(0, 0.3, (4, _CLASSES, *_MAP_HW))
     logits = np.ascontiguousarray(logits, np.float32)
-    with gpu.active("asking the kernels"):
+    with gpu.active("testing the kernels"):
         with Tensor(gpu, "proof.crops", (len(boxes), *_CROP_HW, 3), np.uint8) as crops:
             queue_crops(gpu, crops.first(len(boxes)), image, boxes)
             cropped = fetch(gpu, crops.first(len(boxes)))

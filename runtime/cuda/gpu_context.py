@@ -43,7 +43,7 @@ class Closing(ABC):
         try:
             self.close()
         except QanetError:
-            if kind is None:  # else the error that ended the block is the one to tell
+            if kind is None:  # else the error that ended the block is raised
                 raise
 
 
@@ -54,7 +54,7 @@ class Launch:
     Attributes:
         module: file of runtime/cuda/kernels, without its suffix.
         function: name in it.
-        types: a character an argument, as in `struct`: P address, q int64, i int32, f float32.
+        types: one character per argument, as in `struct`: P address, q int64, i int32, f float32.
         arguments: as many numbers, in the kernel's order.
         grid, block: blocks and threads along x, y, z.
         shared_bytes: dynamic shared memory of a block.
@@ -108,7 +108,7 @@ class KernelModules:
             QanetError: there is no image of the kernel for this GPU, or the driver refuses it.
         """
         if module not in self._modules:
-            from qanet.runtime.cuda.build import kernel_image  # here: whoever loads no kernel needs no compiler
+            from qanet.runtime.cuda.build import kernel_image  # here, since an engine without kernels needs no compiler
 
             image = kernel_image(module, self._device.target)
             with self._device.active(f"loading the kernels of {module}"):
@@ -136,10 +136,10 @@ class GpuContext(Closing):
 
     Args:
         gpu: where.
-        name: what it is for, in the error of whoever comes after its end.
+        name: for the error of a use after its end.
 
     Attributes:
-        gpu, stream, pool: shared by all that works here, so nothing has to wait between two steps of a frame.
+        gpu, stream, pool: shared by all steps of a frame, so that none waits for another.
         turn: the lock that `active` holds.
 
     Raises:
@@ -175,7 +175,7 @@ class GpuContext(Closing):
 
     def settle(self) -> None:
         """Wait for what is queued, in whatever state it ends: the next work must not meet the copies of this."""
-        with suppress(self.device.driver.Error):  # the error that brought us here is the one to tell
+        with suppress(self.device.driver.Error):  # the error that led here is raised
             self.stream.synchronize()
 
     def load(self, *modules: str) -> None:
@@ -231,7 +231,7 @@ def close_shared_contexts() -> None:
 
 @dataclass(frozen=True)
 class DeviceArray:
-    """Where a contiguous array lies on the GPU; whoever made it owns the memory.
+    """The place of a contiguous array on the GPU; its creator owns the memory.
 
     Attributes:
         address: of its first byte on the GPU.

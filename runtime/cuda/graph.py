@@ -39,7 +39,7 @@ def bindings() -> Any:
 
 
 def checked(driver: Any, doing: str, answer: tuple) -> Any:
-    """What a call of cuda-python returned beside its status: nothing, a value, or a tuple of values.
+    """The result of a call of cuda-python without its status: None, a value, or a tuple of values.
 
     Raises:
         QanetError: the status is not success, in the driver's words.
@@ -131,7 +131,7 @@ def capture(gpu: GpuContext, *, required: bool = False) -> Iterator[Graph]:
         yield graph
         return
     stream = driver.CUstream(gpu.stream.handle)
-    # Thread-local: what other threads do meanwhile, an allocation say, does not break the recording.
+    # Thread-local: an allocation in another thread does not break the recording.
     mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
     checked(driver, "beginning a capture", driver.cuStreamBeginCapture(stream, mode))
     try:
@@ -199,7 +199,7 @@ class Replay:
             self.reason = graph.reason
 
     def close(self) -> None:
-        """Give the graph back; the next run is plain again and captures anew after it."""
+        """Give the graph back; the next run is plain again, the one after it captures."""
         graph, self._graph, self._is_warm = self._graph, None, False
         if graph is not None:
             graph.close()

@@ -18,7 +18,7 @@ import numpy as np
 from qanet.errors import QanetError
 from qanet.runtime.cuda.device import Device, Event, Stream
 
-_ALIGNMENT = 256  # bytes; sizes are rounded up to it, so that a need that grows by a pixel does not allocate anew
+_ALIGNMENT = 256  # bytes; sizes are rounded up to it, so that a need that grows by a pixel does not allocate again
 
 
 class _Slot:
@@ -46,11 +46,11 @@ class Buffer:
 
     Attributes:
         name: the owner's name for it.
-        nbytes: as asked for; the pool may hold more.
+        nbytes: as requested; the pool may hold more.
         address: on the GPU; 0 for pinned memory.
         capacity_bytes: what the pool holds.
         host: (nbytes,) uint8 pinned array; None for GPU memory. Freed with the pool: copy out of it.
-        is_zeroed: whether all the capacity is zero: so the last owner said. An owner that leaves it so sets it again.
+        is_zeroed: whether the last owner left all of it zero; an owner that does so sets it again.
     """
 
     def __init__(self, pool: "Pool", slot: _Slot, name: str, nbytes: int, is_pinned: bool):
@@ -145,7 +145,7 @@ class Pool:
         with self._lock:
             slot.is_taken = False
             if slot.memory is not None and slot.stream is not None and slot.event is not None:
-                with suppress(self._device.driver.Error):  # a stream that failed: `wait` asks the stream, which tells
+                with suppress(self._device.driver.Error):  # a failed stream raises later, in `wait`
                     slot.stream.record(slot.event)
                     slot.is_recorded = True
 

@@ -1,6 +1,6 @@
 """The kernel tail on a GPU: quarter-resolution logits in, labels at image resolution and scores out.
 
-What comes back of a person is the uint8 labels of its region and C floats; with the IoU score of the network, C + 1.
+Downloaded are, per person, the uint8 labels of its region and C floats.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from qanet.quality.arguments import check_maps
 from qanet.runtime.cuda.gpu_context import DeviceArray, GpuContext, Launch, Tensor, fetch, shared_context
 
 TILE_WIDTH, TILE_HEIGHT = 32, 8  # image pixels of a block, a thread each
-_POOL_FLOATS = 10_240  # 40 KiB: the most shared memory that needs no opt-in beside the kernel's static part
+_POOL_FLOATS = 10_240  # 40 KiB: the most shared memory that needs no opt-in with the kernel's static part
 _FINISH_THREADS = 256
 _LABEL_ALIGNMENT = 256  # bytes
 _LOGIT_TYPES = {np.dtype(np.float32): "f32", np.dtype(np.float16): "f16"}
@@ -258,7 +258,7 @@ def score_people(
 
     Args:
         gpu: the context on whose stream the logits were queued.
-        logits: (N, C, h, w) float32 or float16. The kernel sees whether they are finite; `download` tells.
+        logits: (N, C, h, w) float32 or float16. `download` raises where the kernel found one that is not finite.
         boxes: (N, 4) xyxy crop boxes in continuous image pixels, on the host.
         image_size: (H, W) pixels.
         threshold: T; pixels less certain take no part in a score.

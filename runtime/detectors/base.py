@@ -52,7 +52,7 @@ def clip_boxes(boxes: NDArray[np.float32], image_hw: tuple[int, int]) -> NDArray
 
 
 class WholeImage:
-    """One person who fills the image, score 1."""
+    """One person per image that fills it, score 1."""
 
     name = "whole image"
 
@@ -120,7 +120,7 @@ class BoxesFile:
 
     @property
     def unused(self) -> list[str]:
-        """Frames of the file that were never asked for: a sign of wrong numbers or names."""
+        """Frames of the file that were never requested: a sign of wrong numbers or names."""
         return [key for key in self._by_frame if key not in self._seen]
 
     def detect(self, image: NDArray[np.uint8], frame: int | str = 0) -> Detections:

@@ -40,7 +40,7 @@ def open_detector(
     Args:
         name: a bundle, or an ONNX file of a known form; None: the shipped bundle, person-lite0.
         boxes: a file of boxes instead, see `BoxesFile`.
-        whole_image: one person per image instead, who fills it.
+        whole_image: one person per image instead, filling it.
         score_threshold: least score of a person; None: 0.35. Boxes from a file are all taken.
         threads: CPU threads; None leaves the choice to the runtime.
     Raises:
@@ -68,11 +68,11 @@ def detects(bundle: Bundle) -> bool:
 
 
 class PersonDetector:
-    """People by a detection bundle. One detector a thread.
+    """People by a detection bundle. One detector per thread.
 
     Args:
         name_or_path: a shipped name or a NAME.qanet folder.
-        score_threshold: people of this score or more are given; the tracker asks for less, see `BYTE_SCORE`.
+        score_threshold: least score of a person; the tracker uses a lower one, see `BYTE_SCORE`.
         device, precision, threads: as for `qanet.load`.
     Raises:
         QanetError: no such bundle, one that does not detect, or no engine for it here.
@@ -117,11 +117,11 @@ class PersonDetector:
 
 
 class OnnxDetector:
-    """People by an ONNX file of a known form, through OpenVINO on the CPU. One detector a thread.
+    """People by an ONNX file of a known form, through OpenVINO on the CPU. One detector per thread.
 
     Args:
         path: the ONNX file.
-        score_threshold: people of this score or more are given; the tracker asks for less, see `BYTE_SCORE`.
+        score_threshold: least score of a person; the tracker uses a lower one, see `BYTE_SCORE`.
         threads: CPU threads; None leaves the choice to OpenVINO.
     Raises:
         QanetError: no file, not ONNX, or of no known form; the error lists the ports and the forms.

@@ -26,13 +26,13 @@ FACE_WIDTH = 0.602
 FACE_TOP = 0.188  # from the picture's upper edge
 HAIR_TOP = 0.03
 HEAD_WIDTH = 0.859  # with the hair
-MIN_SIDE_PX = 16  # of a frame: the face in it is 10 pixels wide, and nothing is left of an eye
+MIN_SIDE_PX = 16  # of a frame: the face in it is 10 pixels wide, too few to show an eye
 _FACE = frozenset({"face", "head"})
 _HAIR = frozenset({"hair", "hat", "cap/hat", "helmet", "headwear"})
 _GLASSES = frozenset({"glasses", "sunglasses", "eyewear", "eyeglasses"})
 _SKIN = frozenset({"skin"})
 _NOT_WORN_BELOW = frozenset({"background", "bag", "scarf", "earrings", "necklace"})  # no collar
-_MIN_FACE_PX = 12  # of skin, glasses and all: fewer are a speck, or the ear of somebody who looks away
+_MIN_FACE_PX = 12  # of skin and glasses: fewer are a speck, or the ear of a person seen from behind
 _COLLAR_ROW = 0.3  # of the widest row of clothes: the first so wide is the collar, and not a raised sleeve
 _SIDE_OF_HAIR = 0.35  # of the hair's width: how far beside it the face may reach
 _MAX_ASPECT = 2.2  # head and neck are not higher than this many times their width: what is lower is a chest
@@ -59,9 +59,9 @@ class HeadDetector:
 
     Args:
         people: finds the people.
-        parser: parses them, to tell hair and skin from clothes; None: a guess from the box, see `guess_frames`.
+        parser: parses the people to locate hair, skin and clothes; None: a guess from the box, see `guess_frames`.
     Raises:
-        QanetError: the parser's labels do not tell where a face is.
+        QanetError: the parser's labels have no classes that locate a face.
     """
 
     def __init__(self, people: Detector, parser: PeopleParser | None):
@@ -169,7 +169,7 @@ def _square(x: float, y: float, side: float) -> NDArray[np.float32]:
 
 
 def has_heads(labels: LabelSet) -> bool:
-    """Whether a label set tells where a face is: a class of its own, or skin and hair."""
+    """Whether a label set locates faces: by a class face, or by skin and hair."""
     names = set(labels.classes)
     return bool(names & _FACE) or bool(names & _SKIN and names & _HAIR)
 
@@ -177,7 +177,7 @@ def has_heads(labels: LabelSet) -> bool:
 def frame_of_person(person: PersonParsing, labels: LabelSet) -> NDArray[np.float32] | None:
     """The square around a person's face, (4,) float32 xyxy image pixels; None where no face is seen.
 
-    Nobody seen from behind has one: hair alone is no face.
+    A person seen from behind has none: hair alone is no face.
     """
     face, hair, clothes, is_exact = _masks(labels)
     if person.labels.size == 0:
@@ -202,14 +202,14 @@ def _of_face_class(face: NDArray[np.bool_]) -> NDArray[np.float32] | None:
 def _of_skin(
     skin: NDArray[np.bool_], hair: NDArray[np.bool_], clothes: NDArray[np.bool_]
 ) -> NDArray[np.float32] | None:
-    """Skin is everywhere: of the head is what lies below the hair's top, above the collar, and not far beside.
+    """The frame from skin below the hair's top, above the collar and near the hair; other skin is arms and legs.
 
     Args:
         skin, hair, clothes: (h, w) of the region; skin includes glasses, hair includes hats.
     """
     top_of = _largest(hair)
     if top_of is None:
-        return None  # a bald head is skin like an arm: there is no telling them apart here
+        return None  # a bald head cannot be distinguished from an arm
     left, top, right, _ = top_of
     margin = _SIDE_OF_HAIR * (right - left) + 1
     columns = slice(max(0, int(left - margin)), int(right + margin) + 1)

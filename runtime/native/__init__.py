@@ -29,7 +29,7 @@ def load() -> ctypes.CDLL | None:
     try:
         library = ctypes.CDLL(str(PATH))
         return library if library.qanet_abi() == _ABI else None
-    except (OSError, AttributeError):  # not there, for another platform, or not ours
+    except (OSError, AttributeError):  # missing, for another platform, or another library
         return None
 
 
@@ -52,13 +52,13 @@ def required() -> ctypes.CDLL:
 
 
 def lanes() -> tuple[int, ...]:
-    """Floats a vector of each kernel that this machine can run, widest first; the first is the one taken."""
+    """Vector widths in floats of the kernels that this machine can run, widest first; the first is used."""
     out = (ctypes.c_int32 * 3)()
     return tuple(out[: required().qanet_lanes(out)])
 
 
 def check_status(status: int, vector_lanes: int) -> None:
-    """Raise what every entry point's status says: 1 for lanes that are not there, 2 for memory that ran out."""
+    """Raise the error of an entry point's status: 1 for unknown lanes, 2 for memory that ran out."""
     if status == 1:
         raise QanetError("vector_lanes does not fit this machine", expected=f"0 or one of {lanes()}", got=vector_lanes)
     if status == 2:
@@ -207,7 +207,7 @@ def pixel_score(
     check_status(status, vector_lanes)
     if status == 3:
         for name, view in zip(("logits", "flipped_logits"), views):
-            check_arguments(view, boxes, image_size, threshold, name)  # tells which and how many
+            check_arguments(view, boxes, image_size, threshold, name)  # raises, with which and how many
     return PixelScores(rois, labels, scores[:, 0], scores[:, 1:], (int(image_size[0]), int(image_size[1])))
 
 

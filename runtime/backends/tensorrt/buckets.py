@@ -1,13 +1,13 @@
-"""The plans of one precision, and which of them a batch runs on: the one whose bucket is the smallest that fits it.
+"""The plans of one precision; a batch runs on the plan with the smallest bucket that fits it.
 
 Most builds make one plan with all its buckets inside; a build for little memory makes one for each. Plans share a GPU
 context: they run one after the other anyway, and the kernels around them need one stream.
 
-A plan is opened when the first batch comes that it is for, and stays open. Each holds the network's weights once more,
-and scratch memory and buffers of its own: with all open, a machine of little memory would hold the network as often as
-there are buckets, and a camera that sees one person at a time would pay for the others. The price is that the first
-batch of a new size waits for its plan, and that memory may run out only then. The smallest is opened at once: what is
-wrong with the engines as a whole is told while loading.
+A plan is opened by the first batch that needs it, and stays open. Each holds the network's weights once more,
+and scratch memory and buffers of its own: with all open, a machine of little memory would hold the network once per
+bucket, and a camera that sees one person at a time would pay for the others. The price is that the first
+batch of a new size waits for its plan, and that memory may run out only then. The smallest is opened at once,
+so that faults of all plans are reported while loading.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +33,7 @@ class PlanFile:
 
     Attributes:
         file: its name in the bundle.
-        batches: by the manifest; None where it does not tell, which it must where there are several plans.
+        batches: by the manifest; None where it has none, which is allowed for a single plan.
         read: its bytes, checked.
         session: the opened plan, None before.
     """
@@ -76,13 +76,13 @@ class Buckets:
         self._library, self._plans = library, list(plans)
         self._host_code, self._row_shape, self._wanted = host_code, row_shape, wanted
         self._profiler: Any = None
-        data = self._plans[0].read()  # a file that was changed is told before anything is opened
+        data = self._plans[0].read()  # a changed file is reported before anything is opened
         self.gpu = GpuContext(device, "the engine")
         with self.gpu.active("loading the engine"):
             try:
                 first = self._open(self._plans[0], data)
             except BaseException:
-                with suppress(device.driver.Error, QanetError):  # the first error is the one to tell
+                with suppress(device.driver.Error, QanetError):  # the first error is reported
                     self.gpu.close()
                 raise
         self.outputs = first.outputs
@@ -103,7 +103,7 @@ class Buckets:
         """One batch of `count` rows, at most max_batch; blocks until the outputs are on the host.
 
         Args:
-            feed: arrays of `count` rows by name; what the engine does not take is left.
+            feed: arrays of `count` rows by name; arrays that the engine does not take are ignored.
         Raises:
             QanetError: released before, or a step failed; nothing of the batch is in flight any more.
         """
@@ -128,7 +128,7 @@ class Buckets:
         Args:
             report: called with a layer's name and its milliseconds, once a layer and run.
         Yields:
-            What the inspectors of the plans that are open by now tell of their layers, as JSON; None for nothing.
+            The inspectors' report on the layers of the open plans, as JSON; None without one.
         Raises:
             QanetError: as `run`.
         """

@@ -1,4 +1,4 @@
-"""Which engine of a bundle runs here: the installed TensorRT, this GPU, this precision, these outputs.
+"""Choice of a bundle's engine: by the installed TensorRT, this GPU, the precision and the outputs.
 
 Everything is read from the manifest, before a byte of an engine is deserialised.
 """
@@ -29,12 +29,13 @@ def choose_plans(
     Args:
         bundle: the bundle.
         precision: "fp32", "fp16" or "int8".
-        outputs: outputs the engine must have; None asks for none in particular.
+        outputs: outputs that the engine must have; None for any.
         target: compute capability of the GPU, such as "sm_87".
     Returns:
         The module; the entries of one build, that with the smallest batches first: one, or one for each bucket.
     Raises:
-        QanetError: no TensorRT is installed, or no engine of the bundle fits; says what differs and how to build one.
+        QanetError: no TensorRT is installed, or no engine of the bundle fits; the error names the difference and the
+            command that builds one.
     """
     installed = [runtime for runtime, module in MODULES.items() if importlib.util.find_spec(module) is not None]
     if not installed:
@@ -58,14 +59,14 @@ def choose_plans(
 def _load_library(runtime: str) -> Any:
     try:
         return importlib.import_module(MODULES[runtime])
-    except (ImportError, OSError) as error:  # the package is there, a library it loads is not
+    except (ImportError, OSError) as error:  # the package is installed, but a library that it loads is not
         raise QanetError(f"{runtime} cannot be loaded", got=error, next_command="qanet doctor") from error
 
 
 def _fitting_entries(
     bundle: Bundle, runtime: str, version: str, precision: str, outputs: tuple[str, ...] | None, target: str
 ) -> list[_Entry]:
-    """Narrow the entries down one demand at a time; the first demand that none meets is the error."""
+    """Filter the entries by one demand after the other; the first that no entry meets is the error."""
     wanted = set(outputs or ())
     demands: tuple[tuple[str, Callable[[_Entry], bool], object, Callable[[_Entry], str]], ...] = (
         ("at all", lambda e: e["runtime"] == runtime, runtime, lambda e: e["runtime"]),
@@ -100,19 +101,19 @@ def _fitting_entries(
 
 
 def batches_of(entry: _Entry) -> tuple[tuple[int, int], ...] | None:
-    """(Least, most) batch of each profile of a plan; None where the manifest does not tell.
+    """(Least, most) batch of each profile of a plan; None where the manifest has none.
 
     Raises:
-        QanetError: what it tells are no batches.
+        QanetError: the manifest's batches are malformed.
     """
-    told = entry.get("batches")
-    if not told:
+    given = entry.get("batches")
+    if not given:
         return None
     try:
-        return tuple((int(low), int(high)) for low, _, high in told)
+        return tuple((int(low), int(high)) for low, _, high in given)
     except (TypeError, ValueError) as error:
         raise QanetError(
-            f"bad batches of {entry['file']} in the manifest", expected="[min, opt, max], ...", got=told
+            f"bad batches of {entry['file']} in the manifest", expected="[min, opt, max], ...", got=given
         ) from error
 
 

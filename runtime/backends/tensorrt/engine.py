@@ -29,8 +29,8 @@ class TensorRtEngine(Closing):
         precision: as the manifest says.
         outputs: names of the arrays that `run` returns.
         max_batch: the most crops the engine takes at once; `run` splits what is more.
-        question: called with the batch sizes of a plan that was just opened, before its first result; raises where
-            its answers are wrong.
+        test_plan: called with the batch sizes of a plan that was just opened, before its first result; raises where
+            its outputs are wrong.
     """
 
     def __init__(
@@ -40,8 +40,8 @@ class TensorRtEngine(Closing):
         self.origin = origin
         self.max_batch = buckets.max_batch
         self._buckets, self._crop_shape = buckets, (*crop_hw, 3)
-        self.question: Callable[[tuple[int, ...]], None] | None = None
-        self._asked = set(self.batch_sizes)  # of what is open from the start: whoever opens the engine asks that
+        self.test_plan: Callable[[tuple[int, ...]], None] | None = None
+        self._tested = set(self.batch_sizes)  # the caller tests the plans that are open from the start
         self._finalizer = weakref.finalize(self, buckets.release)  # runs once, at exit too
 
     def run(self, crops: NDArray[np.uint8], box_scores: NDArray[np.float32]) -> Outputs:
@@ -49,7 +49,7 @@ class TensorRtEngine(Closing):
 
         Args:
             crops: (N, H, W, 3) uint8 BGR, N of 1 or more.
-            box_scores: (N,) float32; an engine cut to logits and IoU has no use for them.
+            box_scores: (N,) float32; unused by an engine cut to logits and IoU.
         Returns:
             The engine's outputs by name, N rows each, float16 as float32, owned by the caller.
         Raises:
@@ -78,7 +78,7 @@ class TensorRtEngine(Closing):
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
-        """The largest batch of each profile of the plans that are open by now: sizes to ask the engine at."""
+        """The largest batch of each profile of the plans that are open by now: sizes to test the engine with."""
         return self._buckets.profile_batches
 
     @property
@@ -92,7 +92,7 @@ class TensorRtEngine(Closing):
         return self._buckets.gpu
 
     def prepare(self, count: int) -> None:
-        """Open what a batch of `count` crops runs on, which the first such batch would else wait for.
+        """Open what a batch of `count` crops runs on, so that the first such batch does not wait for it.
 
         Raises:
             QanetError: as `run_on_device`.
@@ -113,7 +113,7 @@ class TensorRtEngine(Closing):
 
         Args:
             count: crops, 1 to max_batch.
-            box_scores: (count,) float32; an engine cut to logits and IoU has no use for them.
+            box_scores: (count,) float32; unused by an engine cut to logits and IoU.
             write_crops: given the GPU context and the (count, H, W, 3) uint8 crops on the GPU, queues what writes them.
         Yields:
             The engine's outputs by name, in its own type; valid inside the block, which is this thread's turn.
@@ -129,13 +129,13 @@ class TensorRtEngine(Closing):
             yield outputs
 
     def _make_ready(self, count: int) -> None:
-        """Open the plan of a batch, and ask it where it is new."""
+        """Open the plan of a batch, and test it if it is new."""
         self._buckets.prepare(count)
-        new = tuple(sorted(set(self.batch_sizes) - self._asked))
+        new = tuple(sorted(set(self.batch_sizes) - self._tested))
         if new:
-            self._asked |= set(new)  # asking runs the engine, which comes here again
-            if self.question is not None:
-                self.question(new)
+            self._tested |= set(new)  # the test runs the engine, which calls this method again
+            if self.test_plan is not None:
+                self.test_plan(new)
 
     def _check_count(self, count: int) -> None:
         if not 1 <= count <= self.max_batch:
@@ -148,7 +148,7 @@ class TensorRtEngine(Closing):
         Args:
             report: called with a layer's name and its milliseconds, once a layer and run.
         Yields:
-            What the inspector tells of the layers of the plans that are open by now, as JSON; None for nothing.
+            The inspector's report on the layers of the open plans, as JSON; None without one.
         Raises:
             QanetError: as `run`.
         """
@@ -173,7 +173,7 @@ def engine_from_bundle(
     Args:
         bundle: an opened bundle.
         precision: "fp32", "fp16" or "int8".
-        outputs: outputs `run` returns; None for all. Those the engine has beside them stay on the GPU.
+        outputs: outputs `run` returns; None for all. The engine's other outputs stay on the GPU.
         index: of the GPU among those that CUDA_VISIBLE_DEVICES leaves.
         allow_host_code: load a version-compatible engine, which runs machine code out of its file: for a bundle from
             someone you trust.
@@ -202,9 +202,9 @@ def _read_plan(bundle: Bundle, file: str, plans: int) -> bytes:
     """A plan's bytes, its hash checked; one of several only as it was built with the others."""
     data = bundle.read(file)
     if plans > 1 and sha256_bytes(data) != bundle.manifest["files"][file]["sha256"]:
-        # The bundle takes what another process saved since; plans opened before are of other weights or scales.
+        # Another process saved the bundle since; plans opened before are of other weights or scales.
         raise QanetError(
-            f"{bundle.name} was built anew since it was opened",
+            f"{bundle.name} was built again since it was opened",
             expected=f"{file} as it was then",
             got="another",
             next_command="load it again",

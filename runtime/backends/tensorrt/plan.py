@@ -1,6 +1,6 @@
-"""A deserialised plan: what TensorRT holds of an engine file, an execution context for each optimisation profile.
+"""A deserialised plan with an execution context per optimisation profile, and reports on its layers.
 
-Every call on the library's objects is here, and each is checked.
+Every call on the library's objects is in this module, and each is checked.
 """
 
 import json
@@ -71,7 +71,7 @@ class Plan:
         return min(fitting, key=lambda profile: (profile.high, -profile.low))
 
     def set_batch(self, profile: Profile, batch: int) -> None:
-        """Tell a context the batch of its next runs.
+        """Set the batch of a context's next runs.
 
         Raises:
             QanetError: an input does not take it.
@@ -87,7 +87,7 @@ class Plan:
         profile.batch = batch
 
     def bind(self, name: str, address: int) -> None:
-        """Tell every context where a tensor lies.
+        """Set a tensor's address in every context.
 
         Raises:
             QanetError: TensorRT does not take the address.
@@ -125,12 +125,12 @@ class Plan:
         return rows.pop()
 
     def is_capturable(self, profile: Profile) -> bool:
-        """TensorRT-RTX tells, since it may compile kernels while it runs; TensorRT always is."""
-        asked = getattr(profile.context, "is_stream_capturable", None)
-        return asked is None or bool(asked(self._gpu.stream.handle))
+        """Always for TensorRT; TensorRT-RTX reports it, since it may compile kernels while it runs."""
+        query = getattr(profile.context, "is_stream_capturable", None)
+        return query is None or bool(query(self._gpu.stream.handle))
 
     def information(self) -> str | None:
-        """What the engine's inspector tells of the layers, as JSON; None where it tells nothing."""
+        """The inspector's report on the engine's layers, as JSON; None without one."""
         return layer_information(self._trt, self._engine.create_engine_inspector)
 
     def set_profiler(self, profiler: Any) -> None:
@@ -201,7 +201,7 @@ class Plan:
 
 
 def layer_profiler(library: Any, report: Callable[[str, float], None]) -> Any:
-    """A profiler for execution contexts that hands on what it is told; the library keeps no reference to it.
+    """A profiler for execution contexts; the caller keeps it alive, since the library holds no reference.
 
     Args:
         library: the module tensorrt or tensorrt_rtx.
@@ -219,24 +219,24 @@ def layer_profiler(library: Any, report: Callable[[str, float], None]) -> Any:
 
 
 def layer_information(library: Any, inspect: Callable[[], Any]) -> str | None:
-    """What the inspector that `inspect` makes tells as JSON; None where the library or the engine has none."""
+    """The report of the inspector that `inspect` makes, as JSON; None where the library or the engine has none."""
     try:
-        told: str = inspect().get_engine_information(library.LayerInformationFormat.JSON)
+        report: str = inspect().get_engine_information(library.LayerInformationFormat.JSON)
     except (AttributeError, RuntimeError):
         return None
-    return told
+    return report
 
 
-def merge_information(told: Sequence[str | None]) -> str | None:
-    """What several plans of one network tell, as one inspector would; None where none tells anything.
+def merge_information(reports: Sequence[str | None]) -> str | None:
+    """The reports of several plans of one network as one; None where no plan has one.
 
-    Layers are called alike in all plans, since a name comes from the graph: each is told as the first that has it does.
+    A layer has the same name in all plans, since the name comes from the graph; the first plan's entry is kept.
     """
-    found = [text for text in told if text is not None]
+    found = [text for text in reports if text is not None]
     if len(found) <= 1:
         return found[0] if found else None
     layers: dict[str, Any] = {}
     for text in found:
-        for layer in json.loads(text, strict=False).get("Layers", []):  # not strict: control characters stand in it
+        for layer in json.loads(text, strict=False).get("Layers", []):  # not strict: it has control characters
             layers.setdefault(str(layer.get("Name")) if isinstance(layer, dict) else str(layer), layer)
     return json.dumps({"Layers": list(layers.values())})

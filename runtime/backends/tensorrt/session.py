@@ -1,4 +1,4 @@
-"""A plan with memory: a buffer a tensor, sized for its largest batch, and the runs through them.
+"""A plan with its memory, one buffer per tensor for the largest batch, and its runs.
 
 A static bucket, a profile of one batch size, runs as a CUDA graph from its second batch on: its shapes and addresses
 never change, so what TensorRT queues for it is recorded once and launched with one call.
@@ -59,7 +59,7 @@ class Session:
                 self.batches = tuple((profile.low, profile.high) for profile in self._plan.profiles)
                 self._allocate()
             except BaseException:
-                with suppress(gpu.device.driver.Error, QanetError):  # the first error is the one to tell
+                with suppress(gpu.device.driver.Error, QanetError):  # the first error is reported
                     self.free()
                 raise
 
@@ -103,13 +103,13 @@ class Session:
         self.gpu.stream.synchronize()
 
     def information(self) -> str | None:
-        """What the engine's inspector tells of the layers, as JSON; None where it tells nothing."""
+        """The inspector's report on the engine's layers, as JSON; None without one."""
         return self._plan.information()
 
     def set_profiler(self, profiler: Any) -> None:
-        """Let every run report its layers, or with None no more; recorded graphs, which report none, are given back.
+        """Let every run report its layers, or with None stop; recorded graphs, which report no layers, are destroyed.
 
-        A static bucket is recorded anew afterwards, since a graph keeps the profiler that it was recorded under.
+        A static bucket is recorded again afterwards, since a graph keeps the profiler that it was recorded under.
         """
         for replay in self._replays.values():
             replay.close()

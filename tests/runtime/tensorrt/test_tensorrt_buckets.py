@@ -135,7 +135,7 @@ def test_a_plan_that_was_built_anew_is_not_mixed_with_the_old_ones(machine, tmp_
     with engine_from_bundle(open_bundle(tmp_path / "toy.qanet"), "fp16", KERNEL_TAIL) as engine:
         make_bundle_apart(tmp_path, specs={4: {"half": ["logits"]}}).save()
         assert_rows(engine, 1)
-        with pytest.raises(QanetError, match="toy was built anew since it was opened .*load it again"):
+        with pytest.raises(QanetError, match="toy was built again since it was opened .*load it again"):
             engine.run(*people(3))
         assert_rows(engine, 2)  # this one is as it was
 
