@@ -106,26 +106,23 @@ class Graph:
 
 
 @contextmanager
-def capture(gpu: GpuContext, *, required: bool = False) -> Iterator[Graph]:
+def capture(gpu: GpuContext) -> Iterator[Graph]:
     """Record what the block queues on the stream, then queue it: either way the work is queued exactly once.
 
     The block must not wait for the stream, allocate, or give buffers back to the pool.
 
     Args:
         gpu: inside `gpu.active`.
-        required: refuse to fall back.
     Yields:
         The graph, launchable after the block where `is_captured` is true. Without cuda-python the block's launches
-        run as they come, and a RuntimeWarning says so.
+        run as they come, with a RuntimeWarning.
     Raises:
-        QanetError: `required` and there is no cuda-python, or the driver refused the recording.
+        QanetError: the driver refused the recording.
     """
     graph = Graph(gpu)
     try:
         driver = bindings()
     except QanetError as error:
-        if required:
-            raise
         graph.reason = str(error)
         warnings.warn(f"no CUDA graph, plain launches instead: {error}", RuntimeWarning, stacklevel=3)
         yield graph

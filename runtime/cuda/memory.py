@@ -8,7 +8,6 @@ A buffer goes back to the pool while the GPU may still be reading it. So an even
 """
 
 import threading
-from collections import Counter
 from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any
@@ -78,18 +77,13 @@ class Buffer:
 
 
 class Pool:
-    """Buffers by name. Taking and releasing want the GPU's context current; threads may share a pool.
-
-    Attributes:
-        counts: "allocated", "freed", "reused", and "waited" (on the host or in a stream), for tests and reports.
-    """
+    """Buffers by name. Take and release them with the GPU's context current; threads may share a pool."""
 
     def __init__(self, device: Device):
         self._device = device
         self._slots: dict[tuple[str, bool], _Slot] = {}
         self._lock = threading.RLock()
         self._is_closed = False
-        self.counts: Counter[str] = Counter()
 
     @property
     def device_bytes(self) -> int:
@@ -126,16 +120,13 @@ class Pool:
                 slot.wait()
                 self._free(slot)
                 self._allocate(slot, nbytes, is_pinned)
-            else:
-                self.counts["reused"] += 1
-                if slot.is_recorded and (is_pinned or slot.stream is not stream):
-                    self._wait(slot, None if is_pinned else stream)
+            elif slot.is_recorded and (is_pinned or slot.stream is not stream):
+                self._wait(slot, None if is_pinned else stream)
             slot.is_taken, slot.is_recorded, slot.stream = True, False, stream
             return Buffer(self, slot, name, nbytes, is_pinned)
 
     def _wait(self, slot: _Slot, stream: Stream | None) -> None:
         """Let a stream, or the host where there is none, wait for the slot's last owner."""
-        self.counts["waited"] += 1
         if stream is None or slot.event is None:
             slot.wait()
         else:
@@ -154,13 +145,11 @@ class Pool:
         driver = self._device.driver
         slot.memory = driver.pagelocked_empty((size,), np.dtype(np.uint8)) if is_pinned else driver.mem_alloc(size)
         slot.capacity_bytes, slot.is_zeroed = size, False
-        self.counts["allocated"] += 1
 
     def _free(self, slot: _Slot) -> None:
         """Give memory that nothing uses back to the driver, once."""
         memory, slot.memory, slot.capacity_bytes = slot.memory, None, 0
         if memory is not None:
-            self.counts["freed"] += 1
             owner: Any = memory.base if isinstance(memory, np.ndarray) else memory
             owner.free()
 

@@ -128,8 +128,6 @@ def test_without_cuda_python_launches_stay_plain_and_say_so(machine, gpu):
     with pytest.raises(QanetError, match=r"cuda-python is missing .*pip install 'qanet-edge\[tensorrt\]'"):
         bindings()
     with gpu.active("testing"):
-        with pytest.raises(QanetError, match="cuda-python is missing"), capture(gpu, required=True):
-            pytest.fail("the block ran")
         with (
             pytest.warns(RuntimeWarning, match="plain launches instead: cuda-python is missing"),
             capture(gpu) as graph,
