@@ -1,1 +1,1 @@
-"""TensorRT and TensorRT-RTX: choice of the plans, plans with their memory, buckets of them, and the engine."""
+"""TensorRT and TensorRT-RTX: `choice` of the plans, a deserialised `plan`, its `session` with memory, the `engine`."""

@@ -103,7 +103,7 @@ def test_a_graph_that_fails_later_is_an_error_of_its_batch(graphs, tmp_path):
 def test_an_execution_that_fails_while_it_is_recorded_is_told(graphs, tmp_path):
     with engine_from_bundle(make_bundle(tmp_path), "fp16", KERNEL_TAIL) as engine:
         assert_rows(engine, 3)
-        engine._buckets._plans[0].session._plan._engine.spec["fail"] = ["execute_async_v3"]
+        engine._plans[0].session._plan._engine.spec["fail"] = ["execute_async_v3"]
         with (
             pytest.warns(RuntimeWarning, match="plain launches instead: the engine cannot be executed"),
             pytest.raises(QanetError, match=r"crops of 4 \(.*Error Code 1: execute_async_v3 went wrong"),

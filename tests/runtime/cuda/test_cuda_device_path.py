@@ -63,7 +63,7 @@ def test_other_inputs_go_up_and_the_padding_of_a_bucket_is_zero(scoring, tmp_pat
         fill = partial(queue_crops, image=IMAGE, boxes=BOXES[:3])
         with engine.run_on_device(3, SCORES[:3], fill) as outputs:
             found = fetch(engine.gpu, outputs["quality"])
-            crops = engine._buckets._plans[0].session._tensors["crops"].first(4)
+            crops = engine._plans[0].session._tensors["crops"].first(4)
             assert not fetch(engine.gpu, crops)[3].any()
         crops = choose_kernels().crop_people(IMAGE, BOXES[:3], (HEIGHT, WIDTH))
         np.testing.assert_allclose(found, network(crops, SCORES[:3])["quality"], rtol=1e-6)
