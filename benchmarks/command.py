@@ -28,7 +28,7 @@ from qanet.commandline import note
 from qanet.errors import QanetError
 from qanet.runtime.detectors.choice import open_detector
 from qanet.runtime.parser import Parser
-from qanet.runtime.video.sources.open import open_source
+from qanet.runtime.video.sources import open_source
 
 _CHECK_CROPS = 32
 

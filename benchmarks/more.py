@@ -31,7 +31,7 @@ from qanet.export.size import graph_size
 from qanet.runtime.detectors.choice import open_detector
 from qanet.runtime.engines.base import Engine
 from qanet.runtime.parser import Parser
-from qanet.runtime.video.sources.open import open_source
+from qanet.runtime.video.sources import open_source
 
 _MICRO_ROUNDS = 30
 _MLPERF_SAMPLES, _MLPERF_SECONDS = 64, 10.0

@@ -34,7 +34,7 @@ COMMANDS = {
     "benchmark": Command(
         "qanet.benchmarks.command", "latency against accuracy, with an HTML report; verdicts on two results"
     ),
-    "masks": Command("qanet.runtime.masks", "instance masks of people as COCO results, scored by QAM"),
+    "masks": Command("qanet.runtime.cli.masks", "instance masks of people as COCO results, scored by QAM"),
     "rescore": Command("qanet.benchmarks.rescore", "rank the masks of a Mask R-CNN again by their quality (QAM)"),
     "inspect": Command("qanet.cli.inspect", "contents, size and engines of a bundle, a checkpoint or a recipe"),
 }

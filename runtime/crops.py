@@ -13,7 +13,7 @@ from qanet.errors import QanetError
 from qanet.geometry import crop_boxes
 from qanet.runtime.detectors.base import Detector
 from qanet.runtime.resample import crop_people, letterboxed
-from qanet.runtime.video.sources.open import open_source
+from qanet.runtime.video.sources import open_source
 
 
 class PeopleCrops:

@@ -14,16 +14,15 @@ from qanet.images import as_bgr
 from qanet.labels import CELEBAMASK19, PERSON1, PERSON_BOX1
 from qanet.quality import PixelScores, clamp_iou, fuse_quality
 from qanet.results import ParsingResult, PersonParsing
-from qanet.runtime.augment import PLAIN, Augmentation, check_augmentation, look, score_people
 from qanet.runtime.batches import batches
 from qanet.runtime.cuda.device_path import DevicePath, open_device_path
 from qanet.runtime.detectors.base import Detections, Detector
 from qanet.runtime.engines.base import GRAPH_TAIL_OUTPUTS, KERNEL_TAIL_OUTPUTS, Engine, Outputs
-from qanet.runtime.paste import paste_labels
 from qanet.runtime.pixel_score import pixel_score
+from qanet.runtime.postprocess import parsing_nms, paste_labels
 from qanet.runtime.resample import crop_people
-from qanet.runtime.suppress import parsing_nms
 from qanet.runtime.timing import StageTimes
+from qanet.runtime.tta import PLAIN, Augmentation, check_augmentation, look, score_people
 
 TAILS = ("kernel", "graph")
 MAX_BATCH = 16

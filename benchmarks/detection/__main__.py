@@ -18,7 +18,7 @@ from qanet.errors import QanetError
 from qanet.runtime.detectors.base import Detector
 from qanet.runtime.detectors.onnx import OnnxDetector
 from qanet.runtime.detectors.person import SCORE_THRESHOLD, PersonDetector, names_a_bundle
-from qanet.runtime.video.sources.open import open_source
+from qanet.runtime.video.sources import open_source
 
 _LEAST_SCORE = 0.05  # of the boxes that thresholds are searched among
 _TEACHER_LEAST_SCORE = 0.1  # what a teacher is less sure of is nobody

@@ -20,7 +20,7 @@ from qanet.errors import QanetError
 from qanet.files import write_text
 from qanet.runtime.detectors.choice import open_detector
 from qanet.runtime.parser import TAILS
-from qanet.runtime.video.sources.open import open_source
+from qanet.runtime.video.sources import open_source
 
 
 def _arguments() -> CommandParser:

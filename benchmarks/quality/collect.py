@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from qanet.datasets import AnnotatedImage
 from qanet.metrics import Prediction, Truth
 from qanet.quality import ViewScores, clamp_iou, score_views
-from qanet.runtime.augment import look
 from qanet.runtime.detectors.base import Detections
 from qanet.runtime.parser import MAX_BATCH, Parser
+from qanet.runtime.tta import look
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,10 +17,10 @@ from qanet.files import write_text
 from qanet.runtime.detectors.choice import open_detector
 from qanet.runtime.engines.select import DEVICES
 from qanet.runtime.parser import Parser, load
-from qanet.runtime.tracking.tracker import BYTE_SCORE
+from qanet.runtime.track.tracker import BYTE_SCORE
 from qanet.runtime.video import pipeline
-from qanet.runtime.video.sinks.open import open_sinks
-from qanet.runtime.video.sources.open import open_source
+from qanet.runtime.video.outputs import open_sinks
+from qanet.runtime.video.sources import open_source
 from qanet.runtime.video.summary import Summary
 
 _WARM_UP_FRAMES = 16  # run to the end before the books are opened: pools of threads are made on first use

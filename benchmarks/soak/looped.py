@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from qanet.errors import QanetError
-from qanet.runtime.video.sources.base import Frame, Source
+from qanet.runtime.video.frame import Frame, Source
 
 
 class Looped:

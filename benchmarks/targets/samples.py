@@ -11,7 +11,7 @@ from qanet.errors import QanetError
 from qanet.geometry import crop_boxes
 from qanet.runtime.detectors.base import Detections, Detector
 from qanet.runtime.resample import crop_people
-from qanet.runtime.video.sources.base import Frame, Source
+from qanet.runtime.video.frame import Frame, Source
 
 _LARGEST_STEP = 30  # a long video is not decoded to its end for the sake of a few frames
 

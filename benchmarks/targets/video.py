@@ -19,10 +19,9 @@ from qanet.runtime.engines.base import Engine
 from qanet.runtime.parser import Parser
 from qanet.runtime.timing import StageTimes
 from qanet.runtime.video import pipeline
-from qanet.runtime.video.sinks.base import Sink
-from qanet.runtime.video.sinks.lines import JsonLines
-from qanet.runtime.video.sinks.video import VideoFileSink
-from qanet.runtime.video.sources.base import Frame, Source
+from qanet.runtime.video.encode import VideoFileSink
+from qanet.runtime.video.frame import Frame, Source
+from qanet.runtime.video.sinks import JsonLines, Sink
 
 STRETCH = 8  # frames a call
 

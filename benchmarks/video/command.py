@@ -13,8 +13,8 @@ from qanet.commandline import emit, note, table
 from qanet.errors import QanetError
 from qanet.runtime.detectors.choice import open_detector
 from qanet.runtime.parser import Parser, load
-from qanet.runtime.tracking.tracker import BYTE_SCORE
-from qanet.runtime.video.sources.open import open_source
+from qanet.runtime.track.tracker import BYTE_SCORE
+from qanet.runtime.video.sources import open_source
 
 DEFAULT_MODEL = "ccp13-lite0"
 _ROUNDS = 3

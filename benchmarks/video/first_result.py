@@ -15,7 +15,7 @@ from qanet.benchmarks.harness.child import Spawn, reason_of, spawn_python
 _CHILD = """
 import os, sys, time
 from qanet.__main__ import main
-from qanet.runtime.video.sinks.lines import JsonLines
+from qanet.runtime.video.sinks import JsonLines
 
 def write(sink, frame, result):
     result.to_json()

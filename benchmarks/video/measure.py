@@ -13,8 +13,8 @@ from qanet.benchmarks.statistics import summarize
 from qanet.benchmarks.video.networks import NetworkClock
 from qanet.runtime.parser import Parser
 from qanet.runtime.video import pipeline
-from qanet.runtime.video.sinks.open import open_sinks
-from qanet.runtime.video.sources.base import Frame, Source
+from qanet.runtime.video.frame import Frame, Source
+from qanet.runtime.video.outputs import open_sinks
 from qanet.runtime.video.summary import Summary
 
 

@@ -92,7 +92,7 @@ def _images(source: str, frames: slice) -> Iterator[tuple[str, NDArray[np.uint8]
             except QanetError as error:
                 note(f"left out: {error}")
         return
-    from qanet.runtime.video.sources.open import open_source
+    from qanet.runtime.video.sources import open_source
 
     chosen = range(10**9)[frames]
     for frame in open_source(source):

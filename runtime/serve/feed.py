@@ -7,7 +7,7 @@ from typing import Any
 
 from qanet.errors import QanetError
 from qanet.results import ParsingResult
-from qanet.runtime.video.sources.base import Frame, Source
+from qanet.runtime.video.frame import Frame, Source
 
 _RATE_OVER_S = 2.0
 _QUALITY = 80  # of the JPEGs: half of the bytes of 95, and nothing to see of it

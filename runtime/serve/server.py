@@ -1,20 +1,24 @@
 """The HTTP server: a page, a stream of pictures, the state as JSON. It reads no file and tells no other site."""
 
+import base64
 import contextlib
+import functools
+import hashlib
 import json
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from qanet.errors import QanetError
 from qanet.runtime.serve.address import Address
 from qanet.runtime.serve.feed import Feed
-from qanet.runtime.serve.page import PAGE, POLICY
 
 _STALL_S = 10.0  # a client that takes nothing for so long is let go
 _LEAST_GAP_S = 0.04  # between pictures: a file may be parsed faster than anybody looks
@@ -22,14 +26,32 @@ _MAX_CLIENTS = 32
 _SEND_BUFFER_BYTES = 2**17
 _END_S = 2.0
 _BOUNDARY = "qanet-frame"
-# The page may load its own pictures and numbers; no other page may show or read them.
 _HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Content-Security-Policy": POLICY,
 }
+
+
+@functools.cache
+def page_html() -> str:
+    """The live page: one HTML document that loads only its own pictures and numbers."""
+    return Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+
+
+@functools.cache
+def page_policy() -> str:
+    """Content security policy: only the style and the script of the page run, and no other page may embed it."""
+
+    def digests(tag: str) -> str:
+        bodies = re.findall(rf"<{tag}>(.*?)</{tag}>", page_html(), re.DOTALL)
+        return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(b.encode()).digest()).decode()}'" for b in bodies)
+
+    return (
+        f"default-src 'none'; script-src {digests('script')}; style-src {digests('style')}; img-src 'self' data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
 
 
 class Server:
@@ -144,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         url = urlsplit(self.path)
         if url.path == "/":
-            self._send("text/html; charset=utf-8", PAGE.encode())
+            self._send("text/html; charset=utf-8", page_html().encode())
         elif url.path == "/state.json":
             self._send("application/json", json.dumps(http.state(), allow_nan=False).encode())
         elif url.path in ("/stream.mjpg", "/picture.jpg"):
@@ -205,7 +227,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def end_headers(self) -> None:
         """With what every answer says, errors too."""
-        for name, value in _HEADERS.items():
+        for name, value in (*_HEADERS.items(), ("Content-Security-Policy", page_policy())):
             self.send_header(name, value)
         super().end_headers()
 

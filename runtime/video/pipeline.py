@@ -5,20 +5,21 @@ while the last frame was parsed is dropped and counted, and the newest is next (
 that are ready share a batch of the network; a stream that has nothing to give holds no other up.
 """
 
+import contextlib
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from types import FrameType
 
 from qanet.errors import QanetError
 from qanet.results import ParsingResult
 from qanet.runtime.parser import Parser
-from qanet.runtime.video.frames import MAX_PEOPLE, FrameWork
-from qanet.runtime.video.interrupt import remembered_interrupt
-from qanet.runtime.video.sinks.base import Sink
-from qanet.runtime.video.sources.base import Frame, Source
-from qanet.runtime.video.stream import Stream
+from qanet.runtime.video.frame import Frame, Source
+from qanet.runtime.video.sinks import Sink
+from qanet.runtime.video.stream import MAX_PEOPLE, FrameWork, Stream
 from qanet.runtime.video.summary import KEPT_SAMPLES, Summary, forget_old
 
 _POLL_S = 0.1  # longest wait without a look at Ctrl-C
@@ -191,3 +192,31 @@ def _summary(streams: list[Stream], parser: Parser, seconds: float, interrupted:
         for name in ("frames", "dropped", "skipped", "reconnects", "crowded", "detections"):
             setattr(total, name, getattr(total, name) + getattr(part, name))
     return total
+
+
+@contextlib.contextmanager
+def remembered_interrupt() -> Iterator[threading.Event]:
+    """The first Ctrl-C sets the event and raises nothing; the second raises KeyboardInterrupt as usual.
+
+    An exception in the main thread can come between taking a lock and the `with` that gives it back. The lock is then
+    never released, and the threads that wait for it never end. Python also drops an exception that is raised inside a
+    finaliser or a callback. So the loop that owns the threads reads the event between two frames.
+
+    The usual handling stays where another handler is set, or outside the main thread.
+    """
+    came = threading.Event()
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if came.is_set():
+            raise KeyboardInterrupt
+        came.set()
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

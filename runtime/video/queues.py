@@ -7,8 +7,8 @@ from collections import deque
 
 from qanet.results import ParsingResult
 from qanet.runtime.timing import StageTimes
-from qanet.runtime.video.sinks.base import Sink, StopRun
-from qanet.runtime.video.sources.base import Frame, Source
+from qanet.runtime.video.frame import Frame, Source
+from qanet.runtime.video.sinks import Sink, StopRun
 
 DEPTH = 4  # frames a queue; a 1080p frame is 6 MB
 _HUNG_S = 2.0  # a read that takes longer is left to its own thread, which ends with it

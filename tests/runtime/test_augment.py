@@ -9,10 +9,10 @@ from qanet.bundle import create
 from qanet.errors import QanetError
 from qanet.geometry import crop_boxes
 from qanet.quality import View, average_views, fuse_quality, pixel_score
-from qanet.runtime.augment import MULTI_SCALE, Augmentation, check_augmentation
 from qanet.runtime.parser import MAX_BATCH, Parser
+from qanet.runtime.postprocess import MIN_QUALITY
 from qanet.runtime.resample import crop_people
-from qanet.runtime.suppress import MIN_QUALITY
+from qanet.runtime.tta import MULTI_SCALE, Augmentation, check_augmentation
 
 
 @pytest.fixture(scope="module")

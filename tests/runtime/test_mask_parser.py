@@ -13,7 +13,8 @@ from qanet.errors import QanetError
 from qanet.geometry import crop_boxes
 from qanet.quality import fuse_quality, mask_score
 from qanet.rle import decode
-from qanet.runtime.masks import MaskParser, annotated_boxes, detected_boxes, mask_images, result_of, truth_of_people
+from qanet.runtime.cli.masks import truth_of_people
+from qanet.runtime.mask_parser import MaskParser, annotated_boxes, detected_boxes, mask_images, result_of
 
 CROP = (64, 64)
 

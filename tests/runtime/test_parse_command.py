@@ -45,7 +45,7 @@ def test_json_is_one_document_on_stdout(make_clip, arguments, tmp_path, capfd):
 def test_text_tells_the_counts_and_what_was_written(make_clip, arguments, tmp_path, capfd):
     assert main([str(a) for a in ("parse", make_clip(3), tmp_path / "out", "--quiet", *arguments)]) == 0
     text = capfd.readouterr().out
-    assert text.startswith("3 frames, 2.00 people a frame, ") and "(tiny fp32 on openvino, detector: boxes of" in text
+    assert text.startswith("3 frames, 2.00 people per frame, ") and "(tiny fp32 on openvino, detector: boxes of" in text
     assert f"wrote {tmp_path / 'out'}" in text and "p50 ms" in text
     assert sorted(os.listdir(tmp_path / "out")) == ["000000.png", "000001.png", "000002.png"]
 
@@ -93,7 +93,7 @@ def test_smooth_numbers_the_people_and_is_timed(make_clip, arguments, tmp_path, 
 def test_a_crowd_is_cut_and_told(make_clip, arguments, capfd):
     assert main([str(a) for a in ("parse", make_clip(2), "--quiet", "--max-people", "1", *arguments)]) == 0
     captured = capfd.readouterr()
-    assert captured.out.startswith("2 frames, 1.00 people a frame")
+    assert captured.out.startswith("2 frames, 1.00 people per frame")
     assert "2 frames have more than 1 people, up to 2: the best 1 by score were parsed" in captured.err
 
 

@@ -9,7 +9,7 @@ from qanet.quality import fuse_quality
 from qanet.runtime.detectors.base import Detections
 from qanet.runtime.detectors.fixed import WholeImage
 from qanet.runtime.parser import MAX_BATCH
-from qanet.runtime.paste import paste_labels
+from qanet.runtime.postprocess import paste_labels
 
 BLUE, GREEN, RED = (255, 0, 0), (0, 255, 0), (0, 0, 255)  # classes 1, 2 and 4 of the tiny network
 

@@ -9,9 +9,9 @@ from qanet.errors import QanetError
 from qanet.geometry import crop_people
 from qanet.labels import CIHP20
 from qanet.quality import MULTI_SCALE
-from qanet.runtime.augment import Augmentation, look, score_people
 from qanet.runtime.detectors.base import Detections
 from qanet.runtime.timing import StageTimes
+from qanet.runtime.tta import Augmentation, look, score_people
 from qanet.train.networks.parser import build
 from qanet.train.recipe import Recipe
 from qanet.train.tta import parse_people
@@ -37,7 +37,7 @@ class TorchTwin(torch.nn.Module):
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("scales", [(1.0,), MULTI_SCALE, (0.8,)], ids=str)
 def test_pytorch_and_the_runtime_see_the_same_people(flip, scales, monkeypatch):
-    monkeypatch.setattr("qanet.runtime.augment.crop_people", crop_people)  # the runtime's own is a rounding off
+    monkeypatch.setattr("qanet.runtime.tta.crop_people", crop_people)  # the runtime's own is a rounding off
     image, boxes = scene(4)
     found = Detections(boxes, np.ones(len(boxes), np.float32))
     views, iou = look(FlipEngine(), image, found, CROP_HW, Augmentation(flip, scales), StageTimes())

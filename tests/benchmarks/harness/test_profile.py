@@ -140,7 +140,7 @@ def test_the_pipelines_threads_are_in_the_trace(shared_tiny_bundle, make_clip, b
     pytest.importorskip("openvino")
     from qanet.runtime.detectors.fixed import BoxesFile
     from qanet.runtime.engines.select import open_engine
-    from qanet.runtime.video.sources.open import open_source
+    from qanet.runtime.video.sources import open_source
 
     (variant,) = list_variants([open_bundle(shared_tiny_bundle)], ["fp32"], ["kernel"], ["cpu"])
     engine = open_engine(variant.bundle, "cpu", "fp32", variant.outputs, 1)

@@ -10,7 +10,7 @@ from qanet.benchmarks.targets.variants import list_variants
 from qanet.errors import QanetError
 from qanet.geometry import crop_boxes, crop_people
 from qanet.runtime.detectors.base import NOBODY, Detections
-from qanet.runtime.video.sources.base import Frame
+from qanet.runtime.video.frame import Frame
 
 CROP_HW = (16, 12)
 

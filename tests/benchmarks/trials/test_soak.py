@@ -9,8 +9,8 @@ from qanet.benchmarks.soak.looped import Looped
 from qanet.benchmarks.soak.process import Reading, Watch, read_process
 from qanet.benchmarks.soak.verdict import Limits, growth_mib, judge
 from qanet.errors import QanetError
-from qanet.runtime.video.sources.base import Frame
-from qanet.runtime.video.sources.open import open_source
+from qanet.runtime.video.frame import Frame
+from qanet.runtime.video.sources import open_source
 
 
 def reading(frame=0, rss_mib=100.0, threads=5, python_threads=2, files=7):

@@ -18,7 +18,7 @@ from qanet.runtime.faces.detector import GUESS, FaceDetector, HeadDetector, open
 from qanet.runtime.faces.framing import FACE_HEIGHT, FACE_TOP, FACE_WIDTH, frame_of_face, frame_of_head, guess_frames
 from qanet.runtime.faces.heads import frame_of_person, has_heads
 from qanet.runtime.video import pipeline
-from qanet.runtime.video.sources.open import open_source
+from qanet.runtime.video.sources import open_source
 
 BLUE, GREEN, CYAN, RED, YELLOW = 1, 2, 3, 4, 6  # corners of the colour cube: bit 0 blue, bit 1 green, bit 2 red
 PERSON = {"hair": GREEN, "skin": RED, "upper-clothes": BLUE, "pants": YELLOW}

@@ -5,7 +5,7 @@ import pytest
 
 from qanet.results import PersonParsing
 from qanet.runtime.detectors.base import clip_boxes, pairwise_iou, suppress
-from qanet.runtime.suppress import MIN_QUALITY, mean_iou, parsing_nms
+from qanet.runtime.postprocess import MIN_QUALITY, mean_iou, parsing_nms
 
 
 def person(quality, labels, corner=(0, 0)):

@@ -10,9 +10,8 @@ from qanet.__main__ import main
 from qanet.errors import QanetError
 from qanet.labels import CCP13, CIHP20
 from qanet.results import ParsingResult, PersonParsing
-from qanet.runtime.video.privacy import Privacy
-from qanet.runtime.video.sources.base import Frame
-from qanet.runtime.video.view import View, only_parts, part_ids
+from qanet.runtime.video.frame import Frame
+from qanet.runtime.video.privacy import FilteredSink, Privacy, only_parts, part_ids
 
 
 class Kept:
@@ -70,7 +69,7 @@ def test_a_part_that_is_not_there_is_told_with_the_nearest_name(labels, name, me
 
 def test_the_background_is_kept_to_the_pixel(result):
     kept = Kept()
-    with View([kept], keep_background=True) as view:
+    with FilteredSink([kept], keep_background=True) as view:
         view.write(Frame(0, "0", result.image), result)
     drawn = kept.got[0][1].draw()
     nobody = result.labels == 0
@@ -80,7 +79,7 @@ def test_the_background_is_kept_to_the_pixel(result):
 
 def test_all_sinks_get_the_same_hidden_picture_and_the_frame_has_no_other(result):
     first, second = Kept(), Kept()
-    with View([first, second], Privacy("face"), only=(4,)) as view:
+    with FilteredSink([first, second], Privacy("face"), only=(4,)) as view:
         assert first.entered == second.entered == 1
         view.write(Frame(0, "0", result.image), result)
     assert first.entered == second.entered == 0
@@ -97,7 +96,7 @@ def test_a_sink_that_cannot_be_entered_closes_those_before_it():
             raise QanetError("no room")
 
     before = Kept()
-    with pytest.raises(QanetError, match="no room"), View([before, Broken()]):
+    with pytest.raises(QanetError, match="no room"), FilteredSink([before, Broken()]):
         pass
     assert before.entered == 0
 

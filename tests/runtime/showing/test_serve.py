@@ -19,9 +19,9 @@ from qanet.errors import QanetError
 from qanet.labels import CCP13
 from qanet.results import ParsingResult, PersonParsing
 from qanet.runtime.serve.address import parse_address
-from qanet.runtime.serve.live import LivePage
+from qanet.runtime.serve.live_page import LivePage
 from qanet.runtime.timing import StageTimes
-from qanet.runtime.video.sources.base import Frame
+from qanet.runtime.video.frame import Frame
 
 
 class Source:
@@ -370,7 +370,7 @@ def test_a_page_of_one_image_is_refused(tmp_path, shared_tiny_bundle, capfd):
     cv2.imwrite(str(tmp_path / "one.png"), np.zeros((20, 20, 3), np.uint8))
     arguments = ["--model", str(shared_tiny_bundle), "--whole-image", "--serve", "127.0.0.1:0"]
     assert main(["parse", str(tmp_path / "one.png"), *arguments]) == 2
-    assert "a live page of one image would be gone at once" in capfd.readouterr().err
+    assert "--serve cannot show a single image" in capfd.readouterr().err
 
 
 def test_the_port_is_checked_before_anything_is_parsed(make_clip, shared_tiny_bundle, capfd):

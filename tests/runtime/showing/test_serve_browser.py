@@ -11,9 +11,9 @@ from headless_browser import Browser, find_browser
 from qanet.labels import CCP13
 from qanet.results import ParsingResult, PersonParsing
 from qanet.runtime.serve.address import parse_address
-from qanet.runtime.serve.live import LivePage
+from qanet.runtime.serve.live_page import LivePage
 from qanet.runtime.timing import StageTimes
-from qanet.runtime.video.sources.base import Frame
+from qanet.runtime.video.frame import Frame
 
 
 class Source:

@@ -5,8 +5,8 @@ import pytest
 
 from qanet.labels import CCP13
 from qanet.results import ParsingResult, PersonParsing
-from qanet.runtime.carry import CarriedPeople, labelled_box
 from qanet.runtime.detectors.base import NOBODY, Detections
+from qanet.runtime.track.carry import CarriedPeople, labelled_box
 
 
 def found(*boxes, scores=None):

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from flicker import Flicker
 
 from qanet.labels import CCP13
 from qanet.results import ParsingResult, PersonParsing
-from qanet.runtime.tracking.flicker import Flicker
-from qanet.runtime.tracking.smooth import LabelSmoother
+from qanet.runtime.track.smooth import LabelSmoother
 
 ROI = (20, 10, 84, 110)  # x0 y0 x1 y1
 

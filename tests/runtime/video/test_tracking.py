@@ -8,12 +8,9 @@ import pytest
 
 from qanet.labels import CCP13
 from qanet.results import ParsingResult, PersonParsing
-from qanet.runtime.carry import CarriedPeople
 from qanet.runtime.detectors.base import NOBODY, Detections
-from qanet.runtime.tracking.assignment import assign
-from qanet.runtime.tracking.cadence import MAX_EVERY, Cadence
-from qanet.runtime.tracking.motion import Motion
-from qanet.runtime.tracking.tracker import MEMORY_FRAMES, Tracker
+from qanet.runtime.track.carry import CarriedPeople
+from qanet.runtime.track.tracker import MAX_EVERY, MEMORY_FRAMES, Cadence, Motion, Tracker, assign
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -14,13 +14,12 @@ from qanet.runtime.detectors.base import Detections
 from qanet.runtime.detectors.fixed import WholeImage
 from qanet.runtime.parser import Parser
 from qanet.runtime.timing import StageTimes
+from qanet.runtime.video.encode import VideoFileSink
+from qanet.runtime.video.outputs import open_sinks
 from qanet.runtime.video.pipeline import run
 from qanet.runtime.video.queues import DEPTH, Feeder
-from qanet.runtime.video.sinks.lines import JsonLines
-from qanet.runtime.video.sinks.open import open_sinks
-from qanet.runtime.video.sinks.pictures import Pictures
-from qanet.runtime.video.sinks.video import VideoFileSink
-from qanet.runtime.video.sources.open import open_source
+from qanet.runtime.video.sinks import JsonLines, Pictures
+from qanet.runtime.video.sources import open_source
 
 
 @pytest.fixture

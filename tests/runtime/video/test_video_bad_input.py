@@ -16,12 +16,12 @@ from qanet.runtime.detectors.fixed import BoxesFile, WholeImage
 from qanet.runtime.parser import Parser
 from qanet.runtime.video import pipeline
 from qanet.runtime.video import summary as summaries
+from qanet.runtime.video.encode import VideoFileSink
+from qanet.runtime.video.frame import Frame
+from qanet.runtime.video.outputs import open_sinks
 from qanet.runtime.video.pipeline import run
-from qanet.runtime.video.sinks.lines import JsonLines
-from qanet.runtime.video.sinks.open import open_sinks
-from qanet.runtime.video.sinks.video import VideoFileSink
-from qanet.runtime.video.sources.base import Frame
-from qanet.runtime.video.sources.open import open_source
+from qanet.runtime.video.sinks import JsonLines
+from qanet.runtime.video.sources import open_source
 
 
 @pytest.fixture

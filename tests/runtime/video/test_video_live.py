@@ -10,11 +10,10 @@ import pytest
 from qanet.errors import QanetError
 from qanet.runtime.detectors.fixed import WholeImage
 from qanet.runtime.parser import Parser
+from qanet.runtime.video import live
+from qanet.runtime.video.live import LiveSource, is_live, open_live
 from qanet.runtime.video.pipeline import run
-from qanet.runtime.video.sources import live
-from qanet.runtime.video.sources.addresses import is_live, open_live
-from qanet.runtime.video.sources.live import LiveSource
-from qanet.runtime.video.sources.open import open_source
+from qanet.runtime.video.sources import open_source
 
 
 class Camera:

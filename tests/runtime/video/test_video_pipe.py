@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from qanet.errors import QanetError
-from qanet.runtime.video.sources import mjpeg, pipe
-from qanet.runtime.video.sources.mjpeg import JpegSplitter
-from qanet.runtime.video.sources.open import open_source
-from qanet.runtime.video.sources.pipe import PipeSource
+from qanet.runtime.video import pipe
+from qanet.runtime.video import pipe as mjpeg
+from qanet.runtime.video.pipe import JpegSplitter, PipeSource
+from qanet.runtime.video.sources import open_source
 
 
 def jpeg(number, *options, size=(24, 32)):

@@ -13,11 +13,11 @@ import pytest
 from qanet.errors import QanetError
 from qanet.runtime.detectors.fixed import WholeImage
 from qanet.runtime.parser import Parser
+from qanet.runtime.video import encode as rtsp
+from qanet.runtime.video.outputs import open_sinks
 from qanet.runtime.video.pipeline import run
-from qanet.runtime.video.sinks import rtsp
-from qanet.runtime.video.sinks.open import open_sinks
-from qanet.runtime.video.sinks.png import indexed_png
-from qanet.runtime.video.sources.open import open_source
+from qanet.runtime.video.sinks import indexed_png
+from qanet.runtime.video.sources import open_source
 
 
 @pytest.fixture

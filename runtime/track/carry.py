@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qanet.results import ParsingResult, PersonParsing
 from qanet.runtime.detectors.base import NOBODY, Detections, clip_boxes, pairwise_iou, suppress
-from qanet.runtime.tracking.tracker import SCORE_DECAY, Track, Tracker
+from qanet.runtime.track.tracker import SCORE_DECAY, Track, Tracker
 
 _DUPLICATE_IOU = 0.7  # of two detections
 _HIDDEN_IOU = 0.6  # a carried person so far behind somebody else is hidden: what is parsed there is the other one

@@ -4,12 +4,8 @@ from pathlib import Path
 
 from qanet.errors import QanetError
 from qanet.images import IMAGE_SUFFIXES
-from qanet.runtime.video.sinks.base import Sink
-from qanet.runtime.video.sinks.display import Display
-from qanet.runtime.video.sinks.lines import JsonLines
-from qanet.runtime.video.sinks.pictures import Pictures, label_map
-from qanet.runtime.video.sinks.rtsp import RtspPush
-from qanet.runtime.video.sinks.video import CODECS, VideoFileSink
+from qanet.runtime.video.encode import CODECS, RtspPush, VideoFileSink
+from qanet.runtime.video.sinks import Display, JsonLines, Pictures, Sink, label_map
 
 DISPLAY, RTSP = "display://", ("rtsp://", "rtsps://")
 

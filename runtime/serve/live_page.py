@@ -13,7 +13,7 @@ from qanet.runtime.serve.address import Address
 from qanet.runtime.serve.feed import Feed
 from qanet.runtime.serve.server import Server
 from qanet.runtime.timing import StageTimes
-from qanet.runtime.video.sources.base import Frame, Source
+from qanet.runtime.video.frame import Frame, Source
 
 _MAX_WIDTH = 1280  # of the pictures, unless the overlay is to be narrower
 _SAMPLES = 200  # of a stage: its latest, not those of an hour ago

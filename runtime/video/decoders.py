@@ -4,17 +4,51 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qanet.errors import QanetError
-from qanet.runtime.video.decoders.base import Decoder
-from qanet.runtime.video.decoders.gstreamer import GStreamer
-from qanet.runtime.video.decoders.nvidia import Nvidia
-from qanet.runtime.video.decoders.software import Software
-from qanet.runtime.video.sources.base import read_frame
+from qanet.images import quiet_opencv
+from qanet.runtime.video.frame import Capture, read_frame
+from qanet.runtime.video.hardware import GStreamer, Nvidia
+
+
+class Decoder(Protocol):
+    """A way to decode a file."""
+
+    name: str
+
+    def lack(self) -> str | None:
+        """Why this machine has it not; None where it has."""
+        ...
+
+    def open(self, path: Path) -> Capture | None:
+        """The file, opened; None where this decoder cannot."""
+        ...
+
+
+class Software:
+    """On every machine; the one that the others are compared with."""
+
+    name = "software"
+
+    def lack(self) -> str | None:
+        """None: OpenCV's wheels come with FFmpeg."""
+        return None
+
+    def open(self, path: Path) -> Capture | None:
+        """See `Decoder.open`."""
+        import cv2
+
+        with quiet_opencv():
+            capture = cv2.VideoCapture(str(path))
+        if capture.isOpened():
+            return capture
+        capture.release()
+        return None
+
 
 KNOWN: tuple[Decoder, ...] = (Software(), GStreamer(), Nvidia())
 NAMES = tuple(decoder.name for decoder in KNOWN)

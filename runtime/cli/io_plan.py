@@ -1,26 +1,26 @@
-"""What goes where: the addresses of a command line, sorted into the inputs and outputs of each stream."""
+"""Which input goes to which outputs: the addresses of a command line, sorted into streams."""
 
-import argparse
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qanet.errors import QanetError
-from qanet.runtime.video.sinks.open import DISPLAY, is_file
-from qanet.runtime.video.sources.addresses import is_live
-from qanet.runtime.video.sources.open import STDIN
+from qanet.runtime.video.live import is_live
+from qanet.runtime.video.outputs import DISPLAY, is_file
+from qanet.runtime.video.sources import STDIN
 
 _SEVERAL = "qanet parse INPUT_URI INPUT_URI --output-dir FOLDER"
-_SUFFIX = {"image": ".png", "folder": ""}  # of the overlay in an output folder; .webm for all that moves
+_SUFFIX = {"image": ".png", "folder": ""}  # of the overlay in an output folder; .mp4 for videos and live sources
 
 
 @dataclass(frozen=True)
-class Place:
-    """One stream: where it comes from and where its results go.
+class StreamSpec:
+    """One stream: its input and its outputs.
 
     Attributes:
-        name: tells the streams apart; of files, too.
-        folder: where `output` and `results` go, under the stream's name, once its kind is known.
+        name: unique among the streams, and usable as a file name.
+        folder: where `output` and `results` go, named after the stream; see `with_outputs`.
     """
 
     name: str
@@ -30,59 +30,70 @@ class Place:
     labels: str | None = None
     folder: str | None = None
 
-    def settled(self, kind: str) -> "Place":
-        """With the files of `folder` named, for a source of this kind."""
+    def with_outputs(self, kind: str) -> "StreamSpec":
+        """Name the files in `folder` for a source of this kind."""
         if self.folder is None:
             return self
         base = f"{self.folder}/{self.name}"
-        return replace(self, output=base + _SUFFIX.get(kind, ".webm"), results=f"{base}.jsonl")
+        return replace(self, output=base + _SUFFIX.get(kind, ".mp4"), results=f"{base}.jsonl")
 
 
-def places(args: argparse.Namespace) -> list[Place]:
+def stream_specs(
+    first_input: str,
+    more: Sequence[str],
+    streams: int | None = None,
+    output_dir: str | None = None,
+    results: str | None = None,
+    labels: str | None = None,
+) -> list[StreamSpec]:
     """The streams of a command line.
 
+    Args:
+        first_input: the first address.
+        more: the other addresses; how many of them are inputs depends on `streams` and `output_dir`.
+        streams: number of inputs.
+        output_dir: folder for overlay and JSON lines of every stream.
+        results: file of JSON lines.
+        labels: folder of label maps; with several streams each has a folder inside it.
     Raises:
-        QanetError: addresses, or outputs, that do not fit the number of streams.
+        QanetError: inputs or outputs do not fit the number of streams.
     """
-    addresses = [args.input, *args.more]
-    if args.streams is None and args.output_dir is None:
+    addresses = [first_input, *more]
+    if streams is None and output_dir is None:
         if len(addresses) > 2:
             raise QanetError(
                 "too many addresses", expected="INPUT_URI [OUTPUT_URI]", got=len(addresses), next_command=_SEVERAL
             )
         output = addresses[1] if len(addresses) > 1 else None
-        return [Place(_name(args.input), args.input, output, args.results, args.labels)]
-    inputs, outputs = _inputs_and_outputs(addresses, args.streams or len(addresses))
+        return [StreamSpec(_name(first_input), first_input, output, results, labels)]
+    inputs, outputs = _inputs_and_outputs(addresses, streams or len(addresses))
     several = len(inputs) > 1
-    if outputs and args.output_dir:
+    if outputs and output_dir:
         raise QanetError("two places for the overlays", expected="--output-dir, or OUTPUT_URIs", got=" ".join(outputs))
-    if args.results and (several or args.output_dir):
-        raise QanetError(
-            "--results is one file", expected="a file for each stream", got=args.results, next_command=_SEVERAL
-        )
+    if results and (several or output_dir):
+        raise QanetError("--results is one file", expected="one file per stream", got=results, next_command=_SEVERAL)
     if inputs.count(STDIN) > 1:
         raise QanetError("standard input can be read only once", expected="one -", got=inputs.count(STDIN))
-    names = _names(inputs)
     return [
-        Place(
+        StreamSpec(
             name,
             uri,
             outputs[number] if outputs else None,
-            args.results,
-            f"{args.labels}/{name}" if args.labels and several else args.labels,
-            args.output_dir,
+            results,
+            f"{labels}/{name}" if labels and several else labels,
+            output_dir,
         )
-        for number, (name, uri) in enumerate(zip(names, inputs))
+        for number, (name, uri) in enumerate(zip(_names(inputs), inputs))
     ]
 
 
 def _inputs_and_outputs(addresses: list[str], count: int) -> tuple[list[str], list[str]]:
-    """The first `count` are inputs, or the only one is, `count` times; an output each, or one window for all."""
+    """The first `count` addresses are inputs; a single address is repeated. Then one output per input, or a window."""
     if len(addresses) == 1:
         return addresses * count, []
     inputs, outputs = addresses[:count], addresses[count:]
     if len(inputs) < count:
-        raise QanetError(f"--streams {count} wants as many inputs", expected=f"{count}, or one", got=len(inputs))
+        raise QanetError(f"--streams {count} needs as many inputs", expected=f"{count}, or one", got=len(inputs))
     if outputs == [DISPLAY]:
         outputs = outputs * count
     if outputs and len(outputs) != count:
@@ -96,7 +107,7 @@ def _inputs_and_outputs(addresses: list[str], count: int) -> tuple[list[str], li
 
 
 def _name(uri: str) -> str:
-    """A short name that can be a file's; of an address all but the password."""
+    """A short name, usable as a file name; a password in the address is left out."""
     if uri == STDIN:
         return "stdin"
     scheme, separator, rest = uri.rpartition("://")
@@ -109,7 +120,7 @@ def _name(uri: str) -> str:
 
 
 def _names(inputs: list[str]) -> list[str]:
-    """A name each, none of them twice."""
+    """Unique names of the inputs."""
     names: list[str] = []
     for uri in inputs:
         name, number = _name(uri), 2
@@ -119,13 +130,13 @@ def _names(inputs: list[str]) -> list[str]:
     return names
 
 
-def check_overwrites(settled: list[Place], also_read: list[str | None]) -> None:
-    """QanetError when what is written would replace what is read, or one output another."""
-    inputs = [place.input.removeprefix("file://") for place in settled if place.input != STDIN]
+def check_overwrites(specs: list[StreamSpec], also_read: list[str | None]) -> None:
+    """Raise QanetError if an output would overwrite an input or another output."""
+    inputs = [spec.input.removeprefix("file://") for spec in specs if spec.input != STDIN]
     read = {Path(path).resolve(): path for path in (*inputs, *also_read) if path}
     written: dict[Path, str] = {}
-    for place in settled:
-        outputs = (place.output if place.output and is_file(place.output) else None, place.results, place.labels)
+    for spec in specs:
+        outputs = (spec.output if spec.output and is_file(spec.output) else None, spec.results, spec.labels)
         for output in filter(None, outputs):
             path = Path(output.removeprefix("file://")).resolve()
             if path in read:

@@ -4,7 +4,7 @@ Each person's box is grown and cropped as for parsing; the mask and its pixel sc
 (`qanet.quality.mask_score`) and fused with the box score and the predicted mask IoU.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.bundle import Bundle, open_bundle
-from qanet.coco.annotations import Document, file_name, person_category, read_annotation_file, usable_people
-from qanet.coco.evaluation import MaskTruth, ap_title
-from qanet.coco.results import Result, write_results
-from qanet.commandline import command_parser, emit, note, table
+from qanet.bundle import Bundle
+from qanet.coco.annotations import Document, file_name, usable_people
+from qanet.coco.results import Result
 from qanet.datasets.decoding import decode_image, require_size
 from qanet.datasets.detections import read_detections
 from qanet.errors import QanetError
@@ -24,7 +22,7 @@ from qanet.geometry import check_boxes, crop_boxes
 from qanet.labels import PERSON1
 from qanet.quality import clamp_iou, fuse_quality, mask_score
 from qanet.rle import encode
-from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS, Engine
+from qanet.runtime.engines.base import Engine
 from qanet.runtime.resample import crop_people
 
 MAX_BATCH = 16
@@ -163,72 +161,3 @@ def detected_boxes(path: Path, document: Document) -> dict[Any, Boxes]:
         if inside.any():
             found[images[key]["id"]] = (boxes[inside], np.clip(rows[inside, 4], 0, 1))
     return found
-
-
-def main(argv: Sequence[str]) -> int:
-    """Entry point."""
-    from qanet.runtime.engines.select import open_engine
-
-    parser = command_parser("masks", "Instance masks of people as COCO results, scored by QAM, and their AP.")
-    parser.add_argument("model", metavar="NAME.qanet", help="a bundle of the mask task")
-    parser.add_argument("--annotations", required=True, metavar="COCO.json", help="the images, and the truth for AP")
-    parser.add_argument("--images", required=True, metavar="DIR", help="the folder of the images")
-    parser.add_argument("--output", required=True, metavar="RESULTS.json")
-    parser.add_argument(
-        "--boxes", metavar="DETECTIONS.json", help="a detector's COCO results; default: annotated boxes"
-    )
-    parser.add_argument("--precision", default="fp32", help="fp32, fp16 or int8")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, onnxruntime")
-    parser.add_argument("--flip", action="store_true", help="average with the mirrored crops")
-    parser.add_argument("--threads", type=int)
-    args = parser.parse_args(argv)
-    bundle = open_bundle(args.model)
-    document = read_annotation_file(Path(args.annotations))
-    category = person_category(document, Path(args.annotations))
-    boxes = detected_boxes(Path(args.boxes), document) if args.boxes else annotated_boxes(document, category)
-    truth = truth_of_people(document, category)
-    engine = open_engine(bundle, args.device, args.precision, KERNEL_TAIL_OUTPUTS, args.threads)
-    masks = MaskParser(bundle, engine, args.flip)
-    from tqdm import tqdm
-
-    images = tqdm(document["images"], unit="image", desc="masks", disable=args.json or None)
-    results = list(mask_images(masks, images, Path(args.images), boxes, category))
-    write_results(Path(args.output), results)
-    report: dict[str, Any] = {
-        "output": args.output,
-        "model": bundle.name,
-        "precision": engine.precision,
-        "runtime": engine.runtime,
-        "boxes": "detected" if args.boxes else "ground truth",
-        "images": len(document["images"]),
-        "results": len(results),
-    }
-    if truth is not None:
-        report |= truth.average_precision(results)
-    emit(args.json, report, _text(report))
-    return 0
-
-
-def truth_of_people(document: Document, category: int) -> MaskTruth | None:
-    """The people to measure against; None, with a note, where there are none or pycocotools is not installed."""
-    people = [entry for entry in document["annotations"] if entry["category_id"] == category]
-    try:
-        return MaskTruth({**document, "annotations": people}) if people else None
-    except QanetError as error:
-        note(f"no AP: {error.line()}")
-        return None
-
-
-def _text(report: dict[str, Any]) -> str:
-    head = (
-        f"wrote {report['output']}: {report['results']} masks of {report['images']} images, {report['precision']} on "
-        f"{report['runtime']}, {report['boxes']} boxes"
-    )
-    if "ap" not in report:
-        return head
-    rows = [
-        (ap_title(key), "undefined" if value != value else f"{100 * value:.2f}")
-        for key, value in report.items()
-        if key.startswith("ap")
-    ]
-    return f"{head}\n\n{table(rows, ('mask AP', 'x 100'))}\nnext: qanet rescore {report['output']} --weights 1,0,0"

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.results import ParsingResult
-from qanet.runtime.tracking.align import Look, fit, overlap, soft_grey, still
+from qanet.runtime.track.smooth import Look, fit, overlap, soft_grey, still
 
 _STILL_LEVELS = 8  # of 255: a pixel whose soft grey value changes less shows the same
 

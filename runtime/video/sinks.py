@@ -1,0 +1,212 @@
+"""What a sink of results is, and files that appear whole or not at all."""
+
+import contextlib
+import json
+import os
+import re
+import struct
+import sys
+import zlib
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qanet.errors import QanetError
+from qanet.files import write_bytes, written_aside
+from qanet.results import ParsingResult
+from qanet.runtime.video.frame import Frame
+
+
+class StopRun(Exception):
+    """Whoever looks at the results wants no more of them; what was written is kept."""
+
+
+class Sink(Protocol):
+    """Takes results in order; entered once, closed once."""
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def write(self, frame: Frame, result: ParsingResult) -> None:
+        """One frame's result."""
+        ...
+
+
+class FileSink:
+    """Writes aside; the file gets its name when the run ends, by its end or by Ctrl-C, and vanishes on an error."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> "FileSink":
+        if self.path.is_dir():
+            raise QanetError(f"cannot write {self.path}", expected="a file's name", got="a folder of that name")
+        self._aside = self._stack.enter_context(written_aside(self.path))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+
+class JsonLines(FileSink):
+    """A line of JSON a frame."""
+
+    def __enter__(self) -> "JsonLines":
+        super().__enter__()
+        self._file = self._stack.enter_context(self._aside.open("w"))
+        return self
+
+    def write(self, frame: Frame, result: ParsingResult) -> None:
+        """See `Sink.write`."""
+        record = {"frame": frame.index, "name": frame.name, **result.to_json()}
+        try:
+            self._file.write(json.dumps(record, separators=(",", ":")) + "\n")
+        except OSError as error:
+            raise QanetError(
+                f"could not write {self.path}", got=error.strerror, next_command="free some space"
+            ) from error
+
+
+class Encode(Protocol):
+    """A result as the bytes of a picture file."""
+
+    def __call__(self, result: ParsingResult, suffix: str, /) -> bytes: ...
+
+
+def overlay(result: ParsingResult, suffix: str) -> bytes:
+    """The image with parts, boxes and scores, in any format of OpenCV's."""
+    import cv2
+
+    ok, data = cv2.imencode(suffix, result.draw())
+    if not ok:
+        raise QanetError(f"cannot encode a picture as {suffix}", expected="a format this OpenCV writes", got=suffix)
+    return data.tobytes()
+
+
+def label_map(result: ParsingResult, suffix: str) -> bytes:
+    """A PNG whose pixels are class ids, with the label set's colours for its palette."""
+    return indexed_png(result.labels, result.label_set.colours_rgb)
+
+
+class Pictures:
+    """PNGs in a folder, one a frame, or one picture for one image.
+
+    Args:
+        path: the folder, or, where `single`, the file.
+        single: for one image.
+        encode: `overlay` or `label_map`.
+    """
+
+    def __init__(self, path: Path, single: bool, encode: Encode = overlay):
+        self.path, self.single, self._encode = path, single, encode
+        self._written: set[Path] = set()
+
+    def __enter__(self) -> "Pictures":
+        folder = self.path.parent if self.single else self.path
+        if folder.exists() and not folder.is_dir():
+            raise QanetError(f"cannot write {self.path}", expected="a folder", got="a file of that name")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def write(self, frame: Frame, result: ParsingResult) -> None:
+        """See `Sink.write`."""
+        number = f"{frame.index:06d}" if frame.name == str(frame.index) else Path(frame.name).stem
+        target = self.path if self.single else self.path / f"{number}.png"
+        if target in self._written:  # a.jpg and a.png in one folder
+            target = target.with_stem(f"{number}-{frame.index}")
+        self._written.add(target)
+        write_bytes(target, self._encode(result, target.suffix))
+
+
+_LEVEL = 3  # of zlib: label maps are flat, more gains little
+
+
+def indexed_png(labels: NDArray[np.uint8], colours_rgb: NDArray[np.uint8]) -> bytes:
+    """A PNG of colour type 3, 8 bits a pixel.
+
+    Args:
+        labels: (H, W) uint8, each less than C.
+        colours_rgb: (C, 3) uint8, C up to 256.
+    """
+    height, width = labels.shape
+    rows = np.zeros((height, width + 1), np.uint8)  # a filter byte before each row: 0, none
+    rows[:, 1:] = labels
+    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
+    chunks = (
+        (b"IHDR", header),
+        (b"PLTE", colours_rgb.tobytes()),
+        (b"IDAT", zlib.compress(rows.tobytes(), _LEVEL)),
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name, data) for name, data in chunks)
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+_QUIT_KEYS = (27, ord("q"))
+_ELSE = "qanet parse INPUT OUTPUT.webm"
+
+
+class Display:
+    """Shows each frame in a window of OpenCV's; q, Esc or closing the window ends the run.
+
+    All calls of a window come from the thread that writes, as window systems want it.
+    """
+
+    def __init__(self, title: str, max_width: int = 0):
+        self.title, self.max_width = title, max_width
+        self._shown = self._closed = False
+
+    def __enter__(self) -> "Display":
+        import cv2
+
+        kind = re.search(r"GUI:\s*(\S+)", cv2.getBuildInformation())
+        if kind is None or kind[1] == "NONE":
+            raise QanetError(
+                "no display",
+                expected="an OpenCV with windows",
+                got="a headless one",
+                next_command=f"pip install opencv-python in place of opencv-python-headless, or {_ELSE}",
+            )
+        if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            raise QanetError("no display", expected="a desktop session", got="no DISPLAY is set", next_command=_ELSE)
+        return self
+
+    def write(self, frame: Frame, result: ParsingResult) -> None:
+        """See `Sink.write`."""
+        import cv2
+
+        if self._closed:
+            return
+        try:
+            if not self._shown:
+                cv2.namedWindow(self.title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+            cv2.imshow(self.title, result.draw(max_width=self.max_width))
+            key = cv2.waitKey(1) & 0xFF
+            closed = self._shown and cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) < 1
+        except cv2.error as error:
+            raise QanetError("cannot show a window", got=str(error).splitlines()[-1], next_command=_ELSE) from error
+        self._shown = True
+        if key in _QUIT_KEYS or closed:
+            self._closed = True
+            raise StopRun
+
+    def __exit__(self, *_: object) -> None:
+        import cv2
+
+        if self._shown:
+            with contextlib.suppress(cv2.error):  # the user closed it
+                cv2.destroyWindow(self.title)
