@@ -1,4 +1,4 @@
-"""The overlay as a video file."""
+"""The overlay as a video: a file written by PyAV, or an RTSP stream pushed by ffmpeg."""
 
 import contextlib
 import os
@@ -6,151 +6,174 @@ import re
 import select
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qanet.errors import QanetError
-from qanet.files import check_room
-from qanet.images import quiet_opencv
 from qanet.results import ParsingResult
+from qanet.runtime.video.decoders import has_pyav
 from qanet.runtime.video.frame import Frame
 from qanet.runtime.video.sinks import FileSink
 
-if TYPE_CHECKING:
-    import cv2
-
-
-CODECS = {".webm": "VP80", ".mp4": "mp4v", ".avi": "MJPG"}
+_H264 = ("libx264", "libopenh264", "mpeg4")  # the first that this PyAV has
+# suffix -> codecs; every file plays in current browsers, except .avi and .mkv
+CODECS = {".mp4": _H264, ".mov": _H264, ".mkv": _H264, ".webm": ("libvpx-vp9", "libvpx"), ".avi": ("mjpeg",)}
+_OPTIONS = {
+    "libx264": {"preset": "veryfast", "crf": "20"},
+    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "crf": "30", "b": "0"},
+    "libvpx": {"deadline": "realtime", "cpu-used": "8", "crf": "10", "b": "8M"},
+    "mjpeg": {"qmin": "3", "qmax": "3"},
+    "mpeg4": {"qmin": "3", "qmax": "3"},
+}
 _LEAST_SIDE_PX = 16
-_SPARE_BYTES = 64 * 2**10  # what must still fit at the end: more than an encoder's buffer
-_FREE_BYTES = 16 * 2**20  # below this a disk counts as full: encoders fail silently when it runs out
+_TICKS = 90_000  # per second, of the timestamps
+_BT709 = 1  # colour space, primaries and transfer: what players assume of HD, and .avi aside, stated in the file
+
+_STALL_S = 10.0  # longest wait for an RTSP server to take data
+_END_S = 5.0
+_RTSP_ENCODER = ("-c:v", "libx264", "-preset", "veryfast", "-tune", "zerolatency", "-pix_fmt", "yuv420p")
 
 
 class VideoFileSink(FileSink):
-    """An overlay video; .webm (VP8) plays in every browser."""
+    """An overlay video; its frames have the times of the source's, so a variable frame rate is kept (not in .avi).
+
+    Args:
+        path: .mp4, .mov or .mkv (H.264), .webm (VP9) or .avi (Motion-JPEG).
+        fps: frames per second, nominal where frames have times of their own.
+        max_width: shrink the overlay to this width; 0 keeps it.
+    """
 
     def __init__(self, path: Path, fps: float, max_width: int = 0):
         super().__init__(path)
         if path.suffix.lower() not in CODECS:
             raise QanetError(f"unknown video format {path.name}", expected=", ".join(CODECS), got=path.suffix)
         self.fps, self.max_width = fps, max_width
-        self._writer: cv2.VideoWriter | None = None
-        self._size = (0, 0)
+        self._container: Any = None
         self._frames = 0
+        self._last_pts = -1
+
+    def __enter__(self) -> "VideoFileSink":
+        if not has_pyav():
+            raise QanetError(f"cannot write {self.path}", expected="PyAV", got="none", next_command="pip install av")
+        super().__enter__()
+        return self
 
     def write(self, frame: Frame, result: ParsingResult) -> None:
         """See `Sink.write`."""
-        import cv2
+        import av
 
         picture = result.draw(max_width=self.max_width)
-        if self._writer is None:
-            self._open(picture)
-        assert self._writer is not None
-        if (picture.shape[1], picture.shape[0]) != self._size:
-            picture = cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)
-        if self._frames % 32 == 0:
-            check_room(self.path.parent, _FREE_BYTES)
-        with quiet_opencv():
-            self._writer.write(picture)
+        try:
+            if self._container is None:
+                self._open(picture)
+            for packet in self._stream.encode(self._converted(picture, frame.time_s)):
+                self._container.mux(packet)
+        except av.error.FFmpegError as error:
+            raise self._failed(error) from error
         self._frames += 1
 
     def _open(self, picture: NDArray[np.uint8]) -> None:
+        import av
+        from av.video.reformatter import VideoReformatter
+
+        suffix = self.path.suffix.lower()
+        codec = next((name for name in CODECS[suffix] if name in av.codecs_available), None)
+        if codec is None:
+            expected = f"a PyAV with {' or '.join(CODECS[suffix])}"
+            raise QanetError(f"cannot encode {self.path}", expected=expected, got=f"PyAV {av.__version__}")
+        self._container = av.open(str(self._aside), "w", container_options=_container_options(suffix))
+        rate = Fraction(self.fps).limit_denominator(10_000)
+        self._stream: Any = self._container.add_stream(codec, rate=rate, options=_OPTIONS.get(codec, {}))
+        height, width = picture.shape[:2]
+        # subsampled colour needs even sides, and some encoders fail below 16 pixels
+        self._stream.width = max(_LEAST_SIDE_PX, width // 2 * 2)
+        self._stream.height = max(_LEAST_SIDE_PX, height // 2 * 2)
+        self._stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        context = self._stream.codec_context
+        context.thread_type = "AUTO"
+        self._time_base = 1 / rate if suffix == ".avi" else Fraction(1, _TICKS)
+        context.time_base = self._time_base
+        if codec != "mjpeg":
+            context.colorspace = context.color_primaries = context.color_trc = _BT709
+            context.color_range = 1  # 16..235
+        self._reformatter = VideoReformatter()
+
+    def _converted(self, picture: NDArray[np.uint8], time_s: float | None) -> Any:
+        """A picture in the encoder's size and colour space, with its timestamp."""
+        import av
         import cv2
 
-        height, width = picture.shape[:2]
-        # encoders want even sides, and VP8 fails below some size
-        self._size = (max(_LEAST_SIDE_PX, width // 2 * 2), max(_LEAST_SIDE_PX, height // 2 * 2))
-        codec = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
-        with _quiet_stderr():
-            self._writer = cv2.VideoWriter(str(self._aside), codec, self.fps, self._size)
-        if not self._writer.isOpened():
-            raise QanetError(f"cannot encode {self.path}", expected="an OpenCV with this codec", got=self.path.suffix)
+        size = (self._stream.width, self._stream.height)
+        if (picture.shape[1], picture.shape[0]) != size:
+            picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        given = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="bgr24")
+        space = {} if self._stream.pix_fmt == "yuvj420p" else {"dst_colorspace": _BT709}
+        made = self._reformatter.reformat(given, format=self._stream.pix_fmt, **space)
+        seconds = self._frames / self.fps if time_s is None else time_s
+        self._last_pts = made.pts = max(self._last_pts + 1, round(seconds / self._time_base))
+        made.time_base = self._time_base
+        return made
+
+    def _failed(self, error: Exception) -> QanetError:
+        return QanetError(
+            f"could not write {self.path}",
+            expected=f"room for a video of {self._frames + 1} frames or more",
+            got=getattr(error, "strerror", None) or error,
+            next_command="free some space or choose another place",
+        )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._writer is not None:
-            with quiet_opencv():
-                self._writer.release()
-        if kind is None:
-            lack = QanetError(f"{self.path} has no frame") if self._writer is None else self._incomplete()
-            if lack is not None:  # leave no empty or broken video behind
-                super().__exit__(type(lack), lack, None)
-                if self._writer is None:
-                    return  # interrupted before the first frame: there is nothing to keep
-                raise lack
-        super().__exit__(kind, error, trace)
+        if self._container is None:  # Ctrl-C before the first frame: no file
+            error = error or QanetError(f"{self.path} has no frame")
+            super().__exit__(type(error), error, trace)
+            return
+        import av
 
-    def _incomplete(self) -> QanetError | None:
-        """What is wrong with the file that was written: encoders do not say that the disk is full."""
-        import cv2
-
-        with quiet_opencv():
-            capture = cv2.VideoCapture(str(self._aside))
-            found = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
-            capture.release()
-        got = f"{max(found, 0)} on the disk"
-        if found >= 0.98 * self._frames - 1:  # WebM tells its duration, which may be right where its end is lost
-            try:
-                size = self._aside.stat().st_size
-                with self._aside.open("rb+") as file:
-                    file.seek(size)
-                    file.write(bytes(_SPARE_BYTES))
-                os.truncate(self._aside, size)
-                return None
-            except OSError as error:
-                got = str(error.strerror)
-        return QanetError(
-            f"could not write {self.path}",
-            expected=f"a video of {self._frames} frames",
-            got=got,
-            next_command="free some space or choose another place",
-        )
+        try:
+            if kind is None:
+                for packet in self._stream.encode():
+                    self._container.mux(packet)
+                self._container.close()
+        except av.error.FFmpegError as broken:
+            failed = self._failed(broken)
+            kind, error = type(failed), failed
+            raise failed from broken
+        finally:
+            with contextlib.suppress(av.error.FFmpegError):
+                self._container.close()
+            super().__exit__(kind, error, trace)
 
 
-@contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """FFmpeg inside OpenCV writes a remark about codec tags straight to file descriptor 2; no user needs it."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(nowhere)
-        os.close(kept)
-
-
-_STALL_S = 10.0  # a server that takes nothing for so long is lost
-_END_S = 5.0
-_ENCODER = ("-c:v", "libx264", "-preset", "veryfast", "-tune", "zerolatency", "-pix_fmt", "yuv420p")
+def _container_options(suffix: str) -> dict[str, str]:
+    """The index of an .mp4 goes to its start, so that a browser can play it while it loads."""
+    return {"movflags": "+faststart"} if suffix in (".mp4", ".mov") else {}
 
 
 class RtspPush:
-    """Pushes H.264 to an RTSP server that takes streams, such as MediaMTX; ffmpeg itself serves nobody.
+    """Pushes H.264 to an RTSP server that accepts streams, such as MediaMTX.
 
-    Frames are stamped with the time at which they are written, so that the stream plays at the speed of the parsing.
+    Frames get the time at which they are written, so the stream plays at the speed of the parsing. An ffmpeg process
+    does it and not PyAV, which holds Python's lock while it connects: a silent server would stop the whole run.
 
     Args:
         uri: rtsp://HOST:PORT/NAME.
-        fps: of the stream.
+        fps: frames per second of the stream.
         max_width: shrink the overlay to this width; 0 keeps it.
     """
 
     def __init__(self, uri: str, fps: float, max_width: int = 0):
         self.uri, self.fps, self.max_width = uri, fps, max_width
         self._process: subprocess.Popen[bytes] | None = None
-        self._said: IO[bytes] | None = None
+        self._log: IO[bytes] | None = None
         self._size = (0, 0)
 
     def __enter__(self) -> "RtspPush":
@@ -171,7 +194,7 @@ class RtspPush:
         picture = result.draw(max_width=self.max_width)
         if self._process is None:
             height, width = picture.shape[:2]
-            self._size = (max(16, width // 2 * 2), max(16, height // 2 * 2))  # encoders want even sides
+            self._size = (max(16, width // 2 * 2), max(16, height // 2 * 2))  # encoders need even sides
             self._start()
         if (picture.shape[1], picture.shape[0]) != self._size:
             picture = cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)
@@ -180,15 +203,15 @@ class RtspPush:
     def _start(self) -> None:
         given = ("-f", "rawvideo", "-pixel_format", "bgr24", "-video_size", f"{self._size[0]}x{self._size[1]}")
         timing = ("-framerate", f"{self.fps:g}", "-use_wallclock_as_timestamps", "1")
-        made = ("-an", *_ENCODER, "-g", str(max(1, round(2 * self.fps))), "-f", "rtsp", "-rtsp_transport", "tcp")
+        made = ("-an", *_RTSP_ENCODER, "-g", str(max(1, round(2 * self.fps))), "-f", "rtsp", "-rtsp_transport", "tcp")
         assert self._program is not None
         command = (self._program, "-loglevel", "error", "-nostats", *given, *timing, "-i", "pipe:0", *made, self.uri)
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__, with the process
-        self._process = subprocess.Popen(  # in a session of its own: Ctrl-C ends us first, then we end it
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__, with the process
+        self._process = subprocess.Popen(  # in its own session: Ctrl-C ends this process first, which then ends ffmpeg
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            stderr=self._said,
+            stderr=self._log,
             bufsize=0,
             start_new_session=True,
         )
@@ -200,7 +223,7 @@ class RtspPush:
         pipe, deadline = self._process.stdin.fileno(), time.monotonic() + _STALL_S
         while data:
             if not select.select([], [pipe], [], max(0.0, deadline - time.monotonic()))[1]:
-                raise self._lost(f"nothing taken for {_STALL_S:g} s")
+                raise self._lost(f"no data accepted for {_STALL_S:g} s")
             try:
                 data = data[os.write(pipe, data) :]
             except BlockingIOError:
@@ -211,18 +234,18 @@ class RtspPush:
 
     def _lost(self, got: str) -> QanetError:
         return QanetError(
-            f"could not stream to {self.uri}", expected="an RTSP server that takes streams, such as MediaMTX", got=got
+            f"could not stream to {self.uri}", expected="an RTSP server that accepts streams, such as MediaMTX", got=got
         )
 
     def _complaint(self) -> str:
-        """The first thing that ffmpeg said, without its address in memory: what follows are consequences."""
-        assert self._said is not None
-        self._said.seek(0)
-        lines = self._said.read().decode(errors="replace").strip().splitlines()
+        """The first line of ffmpeg's log, without the address in memory; later lines are consequences."""
+        assert self._log is not None
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
         return re.sub(r"^\[[^\]]*\] *", "", lines[0]) if lines else "ffmpeg ended"
 
     def _wait(self) -> int:
-        """ffmpeg's exit status; it is killed where it does not end."""
+        """Exit status of ffmpeg, which is killed if it does not end."""
         assert self._process is not None
         try:
             return self._process.wait(_END_S)
@@ -233,7 +256,7 @@ class RtspPush:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process is None or self._said is None:
+        if self._process is None or self._log is None:
             return
         try:
             if self._process.stdin is not None:
@@ -242,4 +265,4 @@ class RtspPush:
             if status != 0 and kind is None:
                 raise self._lost(self._complaint())
         finally:
-            self._said.close()
+            self._log.close()

@@ -67,7 +67,8 @@ class JsonLines(FileSink):
 
     def write(self, frame: Frame, result: ParsingResult) -> None:
         """See `Sink.write`."""
-        record = {"frame": frame.index, "name": frame.name, **result.to_json()}
+        time_s = {} if frame.time_s is None else {"time_s": round(frame.time_s, 6)}
+        record = {"frame": frame.index, "name": frame.name, **time_s, **result.to_json()}
         try:
             self._file.write(json.dumps(record, separators=(",", ":")) + "\n")
         except OSError as error:

@@ -144,7 +144,9 @@ def test_ctrl_c_keeps_what_was_parsed(make_clip, arguments, tmp_path):
     assert not list(tmp_path.glob(".o-*"))
 
 
-@pytest.mark.parametrize("outputs", [["--results", "o.jsonl"], ["o.avi"], ["o.webm"], ["o.mp4"], ["pictures"]])
+@pytest.mark.parametrize(
+    "outputs", [["--results", "o.jsonl"], ["o.avi"], ["o.webm"], ["o.mp4"], ["o.mkv"], ["pictures"]]
+)
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(make_clip, arguments, tmp_path, outputs):
     clip = make_clip(60)
     where = tmp_path / "out"
@@ -169,7 +171,10 @@ def one_error(capfd) -> str:
 
 CLIP, BUNDLE, DIRECTORY = "<clip>", "<bundle>", "<directory>"
 MISTAKES = {
-    "no input": (["parse", "nowhere.mp4"], "no input nowhere.mp4 (expected a video, an image or a folder of images"),
+    "no input": (
+        ["parse", "nowhere.mp4"],
+        "nowhere.mp4: no such file (expected a video, an image or a folder of images)",
+    ),
     "name too long": (["parse", "x" * 300], "File name too long"),
     "no argument": (["parse"], "the following arguments are required: INPUT_URI; next: qanet parse --help"),
     "no model": (["parse", CLIP, "--model", "nowhere", "--whole-image"], "no bundle 'nowhere'"),

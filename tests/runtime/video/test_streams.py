@@ -391,4 +391,4 @@ def test_the_document_of_a_command_with_streams(make_clip, shared_tiny_bundle, t
     assert main([str(a) for a in (*arguments, "--quiet")]) == 0
     text = capfd.readouterr().out
     assert text.startswith("10 frames of 2 streams, 1.00 people per frame") and "frames/s" in text
-    assert f"wrote {out}/clip-2.webm" in text
+    assert f"wrote {out}/clip-2.mp4" in text

@@ -101,7 +101,7 @@ def test_nothing_and_empty_inputs_are_told_apart(tmp_path):
             open_source(str(tmp_path / name))
     with pytest.raises(QanetError, match="no images in .*folder .expected files that end in .jpg"):
         open_source(str(tmp_path / "folder"))
-    with pytest.raises(QanetError, match="no input .*missing .*got nothing there"):
+    with pytest.raises(QanetError, match="missing: no such file .expected a video, an image or a folder"):
         open_source(str(tmp_path / "missing"))
 
 
@@ -189,18 +189,6 @@ def test_an_error_of_a_sink_stops_the_run(parser, make_clip, tmp_path):
 
     with pytest.raises(QanetError, match="No space left"):
         run(open_source(str(make_clip(30))), parser, [Full(tmp_path / "o.jsonl")])
-    assert os.listdir(tmp_path) == ["clip.avi"]
-
-
-def test_a_video_that_lost_its_end_on_the_way_is_no_result(parser, make_clip, tmp_path):
-    class Lossy(VideoFileSink):
-        def __exit__(self, *error):
-            self._writer.release()
-            os.truncate(self._aside, self._aside.stat().st_size // 2)
-            super().__exit__(*error)
-
-    with pytest.raises(QanetError, match="could not write .*o.mp4 .expected a video of 8 frames, got 0 on the disk"):
-        run(open_source(str(make_clip(8))), parser, [Lossy(tmp_path / "o.mp4", 10)])
     assert os.listdir(tmp_path) == ["clip.avi"]
 
 

@@ -218,8 +218,9 @@ def test_a_stream_that_is_not_there_is_one_error(uri):
         open_source(uri)
 
 
-def test_opencv_is_asked_with_limits_of_time(monkeypatch):
+def test_without_pyav_opencv_is_asked_with_limits_of_time(monkeypatch):
     asked = []
+    monkeypatch.setattr(live, "has_pyav", lambda: False)
 
     class Fake(Camera):
         def __init__(self, *arguments):

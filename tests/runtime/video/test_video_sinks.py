@@ -148,7 +148,7 @@ def test_ffmpeg_gets_every_frame_and_pushes_it(make_clip, parser, ffmpeg):
 
 @pytest.mark.parametrize(
     ("what", "words"),
-    [("refuse", "Connection refused"), ("hang", "nothing taken for 0.3 s"), ("fail", "the server went away")],
+    [("refuse", "Connection refused"), ("hang", "no data accepted for 0.3 s"), ("fail", "the server went away")],
 )
 def test_a_server_that_does_not_take_the_stream_is_one_error(make_clip, parser, ffmpeg, monkeypatch, what, words):
     if what == "hang":
