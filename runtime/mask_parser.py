@@ -1,4 +1,4 @@
-"""`qanet masks`: instance masks of people with QAM, as COCO results.
+"""Instance masks of people with QAM, as COCO results.
 
 Each person's box is grown and cropped as for parsing; the mask and its pixel score are computed at image resolution
 (`qanet.quality.mask_score`) and fused with the box score and the predicted mask IoU.
@@ -30,9 +30,9 @@ MAX_BATCH = 16
 
 @dataclass(frozen=True)
 class PersonMask:
-    """One person's mask on the whole image and how far it can be trusted; scores in [0, 1]."""
+    """A mask of one person on the whole image, with scores in [0, 1]."""
 
-    box: NDArray[np.float32]  # (4,) xyxy pixels, as given
+    box: NDArray[np.float32]  # (4,) float32 xyxy pixels, as given
     mask: NDArray[np.uint8]  # (H, W) of 0 and 1
     box_score: float
     iou_score: float
@@ -41,14 +41,14 @@ class PersonMask:
 
 
 class MaskParser:
-    """Masks the people of an image. One a thread."""
+    """Computes masks of the people of an image. Use one instance per thread."""
 
     def __init__(self, bundle: Bundle, engine: Engine, flip: bool = False):
         """
         Args:
             bundle: of the mask task.
             engine: with `logits` and `iou_scores`.
-            flip: average with the mirrored crops; twice the network's time.
+            flip: average with the mirrored crops; doubles the time of the network.
         Raises:
             QanetError: a bundle of another task.
         """
@@ -109,7 +109,7 @@ class MaskParser:
 
 
 def result_of(person: PersonMask, image_id: Any, category: int) -> Result:
-    """A person as a COCO result: the score is Q, and what it is made of stands beside it, for `qanet rescore`."""
+    """A person as a COCO result: the score is Q; its three factors are included for `qanet rescore`."""
     x0, y0, x1, y1 = (float(v) for v in person.box)
     return {
         "image_id": image_id,
@@ -151,7 +151,7 @@ def annotated_boxes(document: Document, category: int) -> dict[Any, Boxes]:
 
 
 def detected_boxes(path: Path, document: Document) -> dict[Any, Boxes]:
-    """A detector's boxes by image, cut at the border; those with less than a pixel inside are dropped."""
+    """Boxes of a detector by image, clipped to it; boxes with less than a pixel inside are dropped."""
     images = {str(image["id"]): image for image in document["images"]}
     found: dict[Any, Boxes] = {}
     for key, rows in read_detections(path, [image["id"] for image in document["images"]]).by_image.items():

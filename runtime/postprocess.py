@@ -1,7 +1,8 @@
-"""Two detections of one person: drop the one of lower quality when their parsings agree. And of nobody: drop it.
+"""After the network: parsing NMS, and crop-sized label maps pasted into the image.
 
-Source: method, Metrics (parsing NMS: drop when the mean IoU of the classes is 0.6 or more). That a region of background
-is nobody is this project's own: the parsing network is the second opinion on a detector's false box.
+Of two detections of one person the one of lower quality is dropped if their parsings agree. Source: method, Metrics
+(parsing NMS: drop if the mean IoU of the classes is 0.6 or more). Dropping a person without labelled pixels is this
+project's addition: the parsing network is a second opinion on a false box of the detector.
 """
 
 import numpy as np
@@ -12,14 +13,14 @@ from qanet.results import PersonParsing
 
 MIN_QUALITY = 0.01
 MEAN_IOU_THRESHOLD = 0.6
-MIN_LABELLED_SHARE = 0.01  # of the region: noise, beside anybody who stands in the box
+MIN_LABELLED_SHARE = 0.01  # of the region: fewer labelled pixels are noise
 _EXACT_PX = 2**24  # OpenCV counts in float32
 
 
 def parsing_nms(
     people: list[PersonParsing], num_classes: int, threshold: float = MEAN_IOU_THRESHOLD
 ) -> list[PersonParsing]:
-    """People of quality MIN_QUALITY or more of whom something is seen, best first, without the duplicates."""
+    """People of quality MIN_QUALITY or more with labelled pixels, best first, without duplicates."""
     kept: list[tuple[PersonParsing, NDArray[np.int64]]] = []
     for person in sorted(people, key=lambda p: -p.quality):
         if not person.quality >= MIN_QUALITY:  # nor NaN
@@ -40,7 +41,7 @@ def mean_iou(a: PersonParsing, b: PersonParsing, num_classes: int) -> float:
 def _agree(
     a: PersonParsing, total_a: NDArray[np.int64], b: PersonParsing, total_b: NDArray[np.int64], threshold: float
 ) -> bool:
-    """Whether the mean IoU is at least the threshold; pixels are looked at only where the counts leave it open."""
+    """Whether the mean IoU is at least the threshold; pixels are compared only if the counts cannot decide."""
     x0, y0, x1, y1 = _overlap(a, b)
     if x1 <= x0 or y1 <= y0:
         return threshold <= 0.0
@@ -66,13 +67,13 @@ def _mean(both: NDArray[np.int64], union: NDArray[np.int64]) -> float:
 
 
 def _overlap(a: PersonParsing, b: PersonParsing) -> tuple[int, int, int, int]:
-    """xyxy of what the regions share."""
+    """xyxy of the intersection of the regions."""
     x0, y0 = max(a.roi[0], b.roi[0]), max(a.roi[1], b.roi[1])
     return x0, y0, min(a.roi[2], b.roi[2]), min(a.roi[3], b.roi[3])
 
 
 def _counts(labels: NDArray[np.uint8], num_classes: int, where: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
-    """(C - 1,) pixels of each foreground class, of those `where` only."""
+    """(C - 1,) int64 pixels of each foreground class, only where `where` is True if given."""
     import cv2
 
     if labels.size >= _EXACT_PX:
@@ -91,7 +92,15 @@ def _window(person: PersonParsing, x0: int, y0: int, x1: int, y1: int) -> NDArra
 def paste_labels(
     labels: NDArray[np.uint8], box: NDArray[np.float32], image_hw: tuple[int, int]
 ) -> tuple[NDArray[np.uint8], tuple[int, int, int, int]]:
-    """A crop's label map at image resolution: the nearest crop pixel for every image pixel whose centre is inside."""
+    """Paste a label map of a crop into the image: the nearest crop pixel for every image pixel inside the box.
+
+    Args:
+        labels: (h, w) uint8 class ids of the crop.
+        box: (4,) xyxy pixels of the grown box.
+        image_hw: (H, W) pixels.
+    Returns:
+        The labels at image resolution, and their region, xyxy.
+    """
     affine = box_to_image(box, labels.shape)  # crop -> image
     steps, origin = np.diag(affine[:, :2]), affine[:, 2]
     limit = np.array([image_hw[1], image_hw[0]])

@@ -1,9 +1,9 @@
-"""Test-time augmentation: the same people looked at mirrored and in boxes of other sizes, and the looks averaged.
+"""Test-time augmentation: results averaged over mirrored crops and over boxes of other sizes.
 
 Source: method, sections Pixel score and Losses and recipe (Test), and the published test code (soeaver/QANet,
 TestEngine): every scale gives a crop and, with flip, its mirror image; probabilities are averaged at image resolution,
-and the IoU score is the plain mean of the head's outputs over all of them (here of what the graph gives, which is
-clamped to [0, 1] already). A scale grows or shrinks the BOX, not the image.
+and the IoU score is the mean of the outputs over all crops (of the graph's, which are already clamped to [0, 1]). A
+scale grows or shrinks the BOX, not the image.
 """
 
 from collections.abc import Sequence
@@ -26,10 +26,10 @@ __all__ = ["MULTI_SCALE", "PLAIN", "Augmentation", "check_augmentation", "look",
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Which looks are taken.
+    """Which views of a person are averaged.
 
     Attributes:
-        flip: also at the mirrored crop.
+        flip: also the mirrored crop.
         scales: factors of the crop box; 1 is the box that the network was trained on.
     """
 
@@ -38,12 +38,12 @@ class Augmentation:
 
     @property
     def views(self) -> int:
-        """Network runs a person."""
+        """Runs of the network per person."""
         return len(self.scales) * (1 + self.flip)
 
     @property
     def is_plain(self) -> bool:
-        """Whether there is but the crop itself."""
+        """Whether the crop itself is the only view."""
         return not self.flip and self.scales == (1.0,)
 
 
@@ -54,8 +54,8 @@ def check_augmentation(flip: bool, scales: Sequence[float], tail: str = "kernel"
     """The augmentation of a parser.
 
     Raises:
-        QanetError: scales that are none, or a tail that cannot average: the graph's labels are decided inside the
-            network, crop by crop.
+        QanetError: invalid scales, or a tail that cannot average: the graph tail decides labels inside the network,
+            crop by crop.
     """
     factors = check_scales(scales)
     chosen = Augmentation(bool(flip), factors)
@@ -77,7 +77,7 @@ def look(
     augmentation: Augmentation,
     times: StageTimes,
 ) -> tuple[list[View], NDArray[np.float32]]:
-    """Every view of a batch of people, a scale's crops and their mirror images in one batch of the engine.
+    """Run every view of some people; the crops of a scale and their mirror images share a batch of the engine.
 
     Args:
         image: (H, W, 3) uint8 BGR.
@@ -85,7 +85,7 @@ def look(
         input_hw: the network's crop (H, W) pixels.
         times: receives one sample of "crop" and of "engine".
     Returns:
-        The views in the order of the scales, each before its mirror, and (N,) the mean IoU score over them.
+        The views in the order of the scales, each before its mirror image, and (N,) float32 mean IoU scores.
     """
     boxes = [crop_boxes(found.boxes, input_hw, CROP_SCALE * scale) for scale in augmentation.scales]
     with times.stage("crop"):
@@ -106,7 +106,7 @@ def look(
 def score_people(
     views: Sequence[View], image_hw: tuple[int, int], threshold: float, flip_pairs: Sequence[tuple[int, int]]
 ) -> PixelScores:
-    """Labels and pixel scores of the views of `look`; the fastest back-end where all share one box."""
+    """Labels and pixel scores of the views of `look`; by the fastest kernel if all views share one box."""
     if any(not np.array_equal(view.boxes, views[0].boxes) for view in views):
         return average_views(views, image_hw, threshold, flip_pairs)
     mirrored = next((view.logits for view in views if view.mirrored), None)

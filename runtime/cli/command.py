@@ -16,9 +16,9 @@ from qanet.runtime.parser import load
 from qanet.runtime.serve.live_page import LivePage
 from qanet.runtime.track.tracker import BYTE_SCORE
 from qanet.runtime.video.frame import Source
-from qanet.runtime.video.outputs import open_sinks
+from qanet.runtime.video.outputs import FilteredSink, open_sinks, part_ids
 from qanet.runtime.video.pipeline import run_streams
-from qanet.runtime.video.privacy import FilteredSink, Privacy, part_ids
+from qanet.runtime.video.privacy import Privacy
 from qanet.runtime.video.sinks import Sink
 from qanet.runtime.video.sources import open_source
 from qanet.runtime.video.stream import MOVING, FrameWork, Stream

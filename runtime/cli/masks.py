@@ -19,12 +19,14 @@ def main(argv: Sequence[str]) -> int:
     from qanet.runtime.engines.select import open_engine
 
     parser = command_parser("masks", "Instance masks of people as COCO results, scored by QAM, and their AP.")
-    parser.add_argument("model", metavar="NAME.qanet", help="a bundle of the mask task")
-    parser.add_argument("--annotations", required=True, metavar="COCO.json", help="the images, and the truth for AP")
-    parser.add_argument("--images", required=True, metavar="DIR", help="the folder of the images")
+    parser.add_argument("model", metavar="NAME.qanet", help="bundle with labels person1")
+    parser.add_argument(
+        "--annotations", required=True, metavar="COCO.json", help="list of images, and ground truth for AP"
+    )
+    parser.add_argument("--images", required=True, metavar="DIR", help="folder of the images")
     parser.add_argument("--output", required=True, metavar="RESULTS.json")
     parser.add_argument(
-        "--boxes", metavar="DETECTIONS.json", help="a detector's COCO results; default: annotated boxes"
+        "--boxes", metavar="DETECTIONS.json", help="COCO results of a detector; default: annotated boxes"
     )
     parser.add_argument("--precision", default="fp32", help="fp32, fp16 or int8")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, onnxruntime")
@@ -59,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def truth_of_people(document: Document, category: int) -> MaskTruth | None:
-    """The people to measure against; None, with a note, where there are none or pycocotools is not installed."""
+    """The ground truth for AP; None, with a note, if it has no people or pycocotools is not installed."""
     people = [entry for entry in document["annotations"] if entry["category_id"] == category]
     try:
         return MaskTruth({**document, "annotations": people}) if people else None

@@ -15,16 +15,16 @@ from qanet.runtime.serve.server import Server
 from qanet.runtime.timing import StageTimes
 from qanet.runtime.video.frame import Frame, Source
 
-_MAX_WIDTH = 1280  # of the pictures, unless the overlay is to be narrower
-_SAMPLES = 200  # of a stage: its latest, not those of an hour ago
+_MAX_WIDTH = 1280  # of the pictures, unless --max-width is given
+_SAMPLES = 200  # latest samples per stage
 
 
 class LivePage:
-    """A page that shows a run, from the first stream's start to the last one's end.
+    """Serves the live page from the start of the first stream to the end of the last.
 
     Args:
-        address: where to serve it.
-        max_width: of the pictures; 0: 1280 or less.
+        address: to listen on.
+        max_width: of the pictures, in pixels; 0: 1280.
     """
 
     def __init__(self, address: Address, max_width: int = 0):
@@ -42,16 +42,16 @@ class LivePage:
         return PageSink(self, self.feeds[-1])
 
     def describe(self, about: dict[str, Any], times: list[list[StageTimes]]) -> None:
-        """What the page tells beside the frames.
+        """Set what the page shows besides the frames.
 
         Args:
-            about: the model, the runtime and the like.
-            times: whose stages are shown, for each stream.
+            about: model, runtime, precision and detector.
+            times: stage times to show, for each stream.
         """
         self._about, self._times = about, times
 
     def enter(self) -> None:
-        """Serve, with the first stream; QanetError where the address is not to be had."""
+        """Start the server with the first stream; QanetError if it cannot listen."""
         if self._open == 0:
             self.server = Server(self.address, self.feeds, self.state)
             self._start = time.monotonic()
@@ -65,7 +65,7 @@ class LivePage:
         self._open += 1
 
     def leave(self) -> None:
-        """Close the server, with the last stream."""
+        """Stop the server with the last stream."""
         self._open -= 1
         if self._open == 0 and self.server is not None:
             for feed in self.feeds:
@@ -73,7 +73,7 @@ class LivePage:
             self.server.close()
 
     def state(self) -> dict[str, Any]:
-        """What state.json says."""
+        """The content of state.json."""
         streams = []
         for number, feed in enumerate(self.feeds):
             times = self._times[number] if number < len(self._times) else []
@@ -88,7 +88,7 @@ class LivePage:
 
 
 class PageSink:
-    """Hands the frames of one stream to the page."""
+    """The sink that passes the frames of one stream to the page."""
 
     def __init__(self, page: LivePage, feed: Feed):
         self._page, self._feed = page, feed
@@ -109,7 +109,7 @@ class PageSink:
 
 
 def _medians(times: list[StageTimes]) -> dict[str, dict[str, float]]:
-    """The median of each stage's latest samples; other threads may add to them meanwhile."""
+    """Median of the latest samples of each stage; other threads may add samples meanwhile."""
     found = {}
     for one in times:
         for stage, samples in list(one.samples_ms.items()):

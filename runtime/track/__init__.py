@@ -1,1 +1,1 @@
-"""Who is who from frame to frame: motion, association, when to look again, and labels that do not flicker."""
+"""Tracking: numbers of people over frames, boxes between detections, and labels without flicker."""

@@ -1,8 +1,8 @@
 """People carried from frame to frame by their motion and their own parsing.
 
-Between detections, and where the detector misses, a person is looked for again where they should be now. A detection
-that overlaps takes over the box, so that nothing drifts for long; a carried person whose parsing is no longer trusted
-is looked for no more, and keeps the number for a while: whoever comes out of hiding where the motion leads is the same.
+Between detections, and where the detector misses a person, the box is predicted from the track. An overlapping
+detection replaces it, so drift is short. A carried person whose parsing is not trusted any more is not parsed, but
+keeps the number for a while: a person who reappears where the motion leads gets the same number.
 """
 
 import numpy as np
@@ -13,24 +13,24 @@ from qanet.runtime.detectors.base import NOBODY, Detections, clip_boxes, pairwis
 from qanet.runtime.track.tracker import SCORE_DECAY, Track, Tracker
 
 _DUPLICATE_IOU = 0.7  # of two detections
-_HIDDEN_IOU = 0.6  # a carried person so far behind somebody else is hidden: what is parsed there is the other one
-_MIN_QUALITY = 0.55  # of the fused score, with the box score left out: trust in the parsing alone
+_HIDDEN_IOU = 0.6  # overlap above which a carried person is hidden: the parsing would show the person in front
+_MIN_QUALITY = 0.55  # of the fused score without the box score: trust in the parsing alone
 _MIN_SCORE = 0.2
 _MIN_SIDE_PX = 12
-_MAX_SHRINK = 0.08  # of its size a side moves inwards between frames: parts that flicker do not wear the box down
-_AREA_CHANGE = 2.5  # a box that grows or shrinks more between two frames has jumped to something else
+_MAX_SHRINK = 0.08  # of its size that a side may move inwards per frame: flickering parts must not shrink it
+_AREA_CHANGE = 2.5  # a box that grows or shrinks more between two frames has jumped to another object
 _EXPECTED_IOU = 0.6  # a detection that overlaps its prediction less is a surprise
-_MAX_MARGIN = 0.25  # of the labelled box, that the detector's may have beyond it
+_MAX_MARGIN = 0.25  # of the detector's box around the labelled one, as a share of its size
 
 
 class CarriedPeople:
     """Proposes boxes for the next frame from detections and from the last result.
 
     Args:
-        carry: look for people without a detection; False only numbers them.
+        carry: propose people without a detection; False only numbers the detected ones.
 
     Attributes:
-        surprised: whether the last detections told anything new: somebody new, missed, or elsewhere.
+        surprised: whether in the last detections a person was new, missing or elsewhere.
         uneasy: whether a person carried to the last frame is no longer trusted.
     """
 
@@ -42,13 +42,13 @@ class CarriedPeople:
         self.surprised = self.uneasy = False
 
     def propose(self, found: Detections | None, image_hw: tuple[int, int] | None = None) -> Detections:
-        """Boxes to parse in this frame: `found`, and the trusted people it does not overlap.
+        """Boxes to parse in this frame: the detections, and the trusted people that they do not cover.
 
         Args:
-            found: this frame's detections; None when the detector did not run.
-            image_hw: this frame's (H, W) pixels, where it may differ from the last one's.
+            found: detections of this frame; None if the detector did not run.
+            image_hw: (H, W) pixels of this frame, if it may differ from the last.
         Returns:
-            Detections with `track_ids` (N,) int64; each box stands once.
+            Detections with `track_ids` (N,) int64, without duplicates.
         """
         self._resize(image_hw)
         tracks = self._tracker
@@ -64,7 +64,7 @@ class CarriedPeople:
         return self._with_carried(given, free)
 
     def _numbered(self, found: Detections | None) -> Detections:
-        """Detections that have a track."""
+        """The detections that have a track, with its number."""
         if found is None or len(found) == 0:
             self._least_iou = 1.0
             return Detections(NOBODY.boxes, NOBODY.scores, np.zeros(0, np.int64))
@@ -74,7 +74,7 @@ class CarriedPeople:
         return Detections(single.boxes[mine], self._tracker.scores(ids[mine]), ids[mine])
 
     def _with_carried(self, given: Detections, free: list[Track]) -> Detections:
-        """`given`, and the free tracks that are in the image and not behind one of the others."""
+        """`given`, and the free tracks that are in the image and not hidden behind another person."""
         boxes, scores, ids = list(given.boxes), list(given.scores), list(given.track_ids)  # type: ignore[arg-type]
         for track in sorted(free, key=lambda t: -t.score):
             score, box = track.score * SCORE_DECAY, track.motion.box[None]
@@ -92,13 +92,13 @@ class CarriedPeople:
         )
 
     def _resize(self, image_hw: tuple[int, int] | None) -> None:
-        """Frames that change their size midway: the people are where they were, in the new pixels."""
+        """Rescale the tracks if the frame size changed."""
         if image_hw is not None and self._image_hw is not None and image_hw != self._image_hw:
             self._tracker.scale((image_hw[1] / self._image_hw[1], image_hw[0] / self._image_hw[0]))
         self._image_hw = image_hw or self._image_hw
 
     def update(self, result: ParsingResult) -> None:
-        """Remember where this frame's people are, and for a while where the unseen ones were."""
+        """Correct the tracks by the parsing of this frame."""
         self._image_hw = result.image_size
         people = {person.track_id: person for person in result}
         self.uneasy = False
@@ -115,7 +115,7 @@ class CarriedPeople:
 
 
 def _learn(track: Track, person: PersonParsing, carried: bool) -> None:
-    """What a parsing tells of its person: whether to trust it, and, where nobody was detected, where they are."""
+    """Decide whether to trust the parsing of a track; correct the motion by it if there was no detection."""
     labelled = labelled_box(person)
     trusted = (person.iou_score * person.pixel_score) ** 0.5 >= _MIN_QUALITY
     track.trusted = trusted and labelled is not None and _similar_area(labelled, person.box)
@@ -135,20 +135,20 @@ def _similar_area(a: NDArray[np.float32], b: NDArray[np.float32]) -> bool:
 
 
 def _followed(old: NDArray[np.float32], new: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`new`, but with no side further inside `old` than a person may shrink between two frames."""
+    """`new`, with no side further inside `old` than `_MAX_SHRINK` allows."""
     slack = _MAX_SHRINK * (old[2:] - old[:2])
     return np.concatenate([np.minimum(new[:2], old[:2] + slack), np.maximum(new[2:], old[2:] - slack)])
 
 
 def labelled_box(person: PersonParsing) -> NDArray[np.float32] | None:
-    """Tight xyxy box of a person's labelled pixels, stray specks left out; None where too little is left."""
+    """(4,) float32 xyxy box of a person's labelled pixels without stray specks; None if too few are left."""
     import cv2
 
     left, top, width, height = cv2.boundingRect(person.labels) if person.labels.size else (0, 0, 0, 0)
     if min(width, height) < _MIN_SIDE_PX:
         return None
     inside = person.labels[top : top + height, left : left + width]
-    # 8-connected pieces are two pixels apart: where their numbers fit 16 bits, half as much memory is walked through
+    # 8-connected pieces are two pixels apart; if their numbers fit 16 bits, half as much memory is read
     fits = ((width + 1) // 2) * ((height + 1) // 2) < 2**16
     numbers = cv2.CV_16U if fits else cv2.CV_32S
     count, _, stats, _ = cv2.connectedComponentsWithStats(inside, connectivity=8, ltype=numbers)

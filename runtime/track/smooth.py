@@ -1,10 +1,10 @@
-"""Labels that do not flicker: each person's pixels keep their class until better evidence comes.
+"""Labels without flicker: a person's pixels keep their class until there is better evidence.
 
-A pixel holds a class and a weight, the evidence for it. Each frame votes for its own class with that part's pixel
-score: for the class held, the weight grows up to a limit; against it, the weight shrinks, and the class changes when
-the vote is heavier (a majority vote in one pass, Boyer and Moore 1981, with weights). The held labels move along with
-the track, by whole pixels, to where the person's own picture fits best; where it fits no more, at a limb that moves or
-a person who turns, the pixel starts anew, so that nothing is smeared. Only the person's region is touched.
+A pixel holds a class and a weight, the evidence for it. Each frame votes for its own class with the pixel score of that
+part. A vote for the held class adds to the weight, up to a limit; a vote against it reduces the weight, and a heavier
+one changes the class (a weighted one-pass majority vote, Boyer and Moore 1981). The held labels are moved by whole
+pixels to where the person's picture fits best. Where it does not fit, at a moving limb or a turning person, the pixel
+starts again, so nothing is smeared. Only the person's region changes.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ Slices = tuple[slice, slice]
 
 @dataclass
 class Look:
-    """A person in a frame: the region, its soft grey picture and labels, and the centre of the box."""
+    """A person in a frame: region, centre of the box, blurred grey picture and labels."""
 
     roi: Roi
     centre: NDArray[np.floating]  # x, y
@@ -31,21 +31,21 @@ class Look:
 
 
 def soft_grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Grey values over 5x5 pixels, in which the camera's noise is smaller; (H, W) uint8."""
+    """Grey values averaged over 5x5 pixels, which reduces noise; (H, W) uint8."""
     import cv2
 
     return np.asarray(cv2.blur(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), (5, 5)), np.uint8)
 
 
 def still(a: NDArray[np.uint8], b: NDArray[np.uint8], levels: int) -> NDArray[np.bool_]:
-    """Where two grey pictures of one shape differ by less than `levels`."""
+    """Where two grey pictures of the same shape differ by less than `levels`; (H, W) bool."""
     import cv2
 
     return np.asarray(cv2.absdiff(a, b) < levels)
 
 
 def overlap(old: Roi, new: Roi, shift: tuple[int, int]) -> tuple[Slices, Slices]:
-    """Where `old`, moved by `shift` (x, y), and `new` share pixels: the slices in `new` and in `old`."""
+    """The slices of `new` and of `old` that share pixels when `old` is moved by `shift` (x, y)."""
     low = [max(new[k], old[k] + shift[k]) for k in (0, 1)]
     high = [max(low[k], min(new[k + 2], old[k + 2] + shift[k])) for k in (0, 1)]
     here = tuple(slice(low[k] - new[k], high[k] - new[k]) for k in (1, 0))
@@ -54,10 +54,10 @@ def overlap(old: Roi, new: Roi, shift: tuple[int, int]) -> tuple[Slices, Slices]
 
 
 def fit(old: Look, new: Look) -> tuple[int, int] | None:
-    """The shift (x, y) from `old` to `new`; None where the person does not fit anywhere.
+    """The shift (x, y) in whole pixels from `old` to `new` at which the pictures agree best; None without a good fit.
 
-    Starts from no motion and from the motion of the box, and walks downhill in steps of 4, 2 and 1 pixels: boxes
-    jitter by more than a pixel, and a shift that is off by two lays every outline beside itself.
+    Starts from no motion and from the motion of the box, and descends in steps of 4, 2 and 1 pixels. The motion of the
+    box alone is not precise enough: a shift that is off by two pixels doubles every outline.
     """
     import cv2
 
@@ -88,15 +88,15 @@ def fit(old: Look, new: Look) -> tuple[int, int] | None:
     return best if misfit(best) <= _MAX_FIT_LEVELS else None
 
 
-_DECAY = 0.95  # of the weight, a frame
-_LIMIT = 5.0  # of the weight: a new class is believed after five confident frames
-_SAME_LEVELS = 16  # of 255: a pixel that differs more shows something else
-_MEMORY_FRAMES = 5  # a person out of sight for longer starts anew
+_DECAY = 0.95  # of the weight, per frame
+_LIMIT = 5.0  # of the weight: a new class wins after five confident frames
+_SAME_LEVELS = 16  # of 255: a pixel that differs more shows another surface
+_MEMORY_FRAMES = 5  # a person out of sight for longer starts again
 
 
 @dataclass
 class _Held:
-    """What is known of a person's pixels, on the region of the last frame."""
+    """Labels, weights and scores held for a person, in the region of the last frame."""
 
     look: Look
     weights: NDArray[np.float32]
@@ -114,11 +114,11 @@ class LabelSmoother:
         self._image_hw: tuple[int, int] | None = None
 
     def __call__(self, result: ParsingResult) -> ParsingResult:
-        """The result with smoothed labels, in place; people without a number are left alone.
+        """Smooth the labels of a result in place; people without a number do not change.
 
-        The scores stay those of this frame; a part that is held although this frame does not see it keeps its last.
+        Scores are those of this frame; a held part that this frame does not show keeps its last scores.
         """
-        if self._image_hw != result.image_size:  # what was held lies in other pixels
+        if self._image_hw != result.image_size:  # the held labels are in other pixels
             self._held.clear()
             self._image_hw = result.image_size
         tracked = [p for p in result if p.track_id is not None and p.labels.size]
@@ -152,7 +152,7 @@ def _vote(
     held_weights: NDArray[np.float32],
     same_picture: NDArray[np.bool_],
 ) -> None:
-    """Merge what is held into a frame's labels and weights, in place."""
+    """Merge the held labels into labels and weights of a frame, in place."""
     evidence = held_weights * np.float32(_DECAY) * same_picture
     agree = labels == held
     stays = ~agree & (evidence > weights)
@@ -162,13 +162,13 @@ def _vote(
 
 
 def _keep_scores(person: PersonParsing, labels: NDArray[np.uint8], held: _Held) -> None:
-    """Scores of exactly the parts that are there after the vote."""
+    """Set the scores of exactly the parts that are present after the vote."""
     there = np.bincount(labels.ravel(), minlength=len(person.part_scores) + 1)[1:] > 0
     for name in ("part_scores", "part_quality"):
         now, before = getattr(person, name), getattr(held, name)
         setattr(person, name, np.where(there, np.where(now > 0, now, before), 0).astype(np.float32))
 
 
-_STRIDE = 4  # of the pixels that the fit looks at
-_MAX_FIT_LEVELS = 20  # mean difference of the person's pixels beyond which they are not the same
-_MIN_SHARED = 1 / 16  # of the region, that the person must fill where both frames see it
+_STRIDE = 4  # between the pixels that the fit compares
+_MAX_FIT_LEVELS = 20  # largest mean difference of a person's pixels after a good fit
+_MIN_SHARED = 1 / 16  # of the region: least share of person pixels that both frames must have

@@ -1,7 +1,12 @@
-"""ByteTrack's two-stage association (Zhang et al., ECCV 2022, arXiv 2110.06864).
+"""A tracker of boxes: motion of each person, two-stage association, and when to run the detector again.
 
-Detections of a good score are matched with every track, seen or out of sight; then the doubtful ones, which are often
-people half hidden, with the tracks still unmatched, and never begin a track of their own.
+The association is ByteTrack's (Zhang et al., ECCV 2022, arXiv 2110.06864): detections of a high score are matched with
+all tracks, then those of a low score, often half hidden people, with the tracks that are left. Only a detection of a
+high score starts a track.
+
+Motion is a Kalman filter of constant velocity. Its state is centre, width and height, each with a velocity, and its
+noise is proportional to the height, as in ByteTrack. The four coordinates are independent, so the 8x8 filter falls into
+four filters of 2x2.
 """
 
 from dataclasses import dataclass, field
@@ -12,16 +17,16 @@ from numpy.typing import NDArray
 from qanet.runtime.detectors.base import Detections, pairwise_iou
 
 HIGH_SCORE = 0.35  # a detection that may begin a track
-BYTE_SCORE = 0.1  # what a detector should give to a tracker
+BYTE_SCORE = 0.1  # least score of the detections that the tracker needs
 _FIRST_IOU = 0.2
 _SECOND_IOU = 0.5
-MEMORY_FRAMES = 30  # a person out of sight keeps the number for so long
-SCORE_DECAY = 0.97  # a frame without a detection, or with a doubtful one
+MEMORY_FRAMES = 30  # a person out of sight keeps the number for this long
+SCORE_DECAY = 0.97  # per frame without a detection, or with one of a low score
 _NOBODY = 0  # no track has this number
 
 
 class Motion:
-    """Where a box is and where it goes; times are frames."""
+    """Position and velocity of a box; the unit of time is a frame."""
 
     def __init__(self, box: NDArray[np.float32]):
         self.position = _centre_size(box)  # (4,) centre x, centre y, width, height
@@ -39,7 +44,7 @@ class Motion:
         return np.concatenate([self.position[:2] - half, self.position[:2] + half]).astype(np.float32)
 
     def predict(self, keep_size: bool) -> None:
-        """One frame on. The size stays where no detector measures it: it would run away."""
+        """Advance one frame. The size stays if no detector measures it: its velocity would be a guess."""
         if keep_size:
             self.velocity[2:] = 0
         height = self.position[3]
@@ -49,7 +54,7 @@ class Motion:
         self._vv = self._vv + (_VELOCITY_NOISE * height) ** 2
 
     def correct(self, box: NDArray[np.float32]) -> None:
-        """A measured box of this frame."""
+        """Take in a measured box of this frame, (4,) xyxy pixels."""
         surprise = _centre_size(box) - self.position
         total = self._pp + (_POSITION_NOISE * self.position[3]) ** 2
         gain_p, gain_v = self._pp / total, self._pv / total
@@ -59,7 +64,7 @@ class Motion:
         self._pp, self._pv = (1 - gain_p) * self._pp, (1 - gain_p) * self._pv
 
     def scale(self, factors_xy: tuple[float, float]) -> None:
-        """The frames have another size from now on."""
+        """Rescale to frames of another size."""
         both = np.array([*factors_xy, *factors_xy])
         self.position, self.velocity = self.position * both, self.velocity * both
         self._pp, self._pv, self._vv = self._pp * both**2, self._pv * both**2, self._vv * both**2
@@ -67,6 +72,9 @@ class Motion:
 
 def assign(similarity: NDArray[np.floating], least: float) -> list[tuple[int, int]]:
     """Pairs (row, column) of the largest total similarity, none of them below `least`.
+
+    Kuhn-Munkres by shortest augmenting paths: exact, because greedy pairs can leave one of two crossing people without
+    a match. A crowd of 200 takes milliseconds, so SciPy is not needed.
 
     Args:
         similarity: (N, M), such as the IoU of tracks and detections.
@@ -86,8 +94,8 @@ class Cadence:
     """Frames between detections.
 
     Args:
-        every: a fixed number; None adapts it between 1 and MAX_EVERY: one more after each detection that told
-            nothing new, back to 1 after one that did.
+        every: a fixed number; None adapts it between 1 and MAX_EVERY: one more after each detection without a
+            surprise, back to 1 after a surprise.
     """
 
     def __init__(self, every: int | None):
@@ -97,19 +105,19 @@ class Cadence:
         self._urgent = False
 
     def wants(self, index: int) -> bool:
-        """Whether to detect on this frame; asked once a frame, in order."""
+        """Whether to detect on this frame; call it once per frame, in order."""
         due = self._last is None or self._urgent or index - self._last >= self.every
         if due:
             self._last, self._urgent = index, False
         return due
 
     def learn(self, surprised: bool) -> None:
-        """What a detection told: somebody new, somebody gone, somebody elsewhere; or nothing."""
+        """Adapt to a detection: `surprised` if a person was new, missing or elsewhere."""
         if self._adaptive:
             self.every = 1 if surprised else min(self.every + 1, MAX_EVERY)
 
     def hurry(self) -> None:
-        """Somebody who was carried is no longer trusted: look at the next frame."""
+        """Detect on the next frame, because a carried person is no longer trusted."""
         self._urgent = self._adaptive
 
 
@@ -118,11 +126,11 @@ class Track:
     """A person with a number.
 
     Attributes:
-        score: the last good detection's, falling from frame to frame without one.
-        trusted: whether the last parsing was convincing enough to look again without a detection.
+        score: of the last detection with a high score, falling with every frame without one.
+        trusted: whether the last parsing was good enough to parse the person again without a detection.
         unseen: frames since the person was last confirmed.
-        detected: in this frame.
-        margin: (4,) what the detector's box has beyond the labelled pixels, as a share of their width and height.
+        detected: whether a detection of this frame matched.
+        margin: (4,) margin of the detector's box around the labelled pixels, as a share of their width and height.
     """
 
     track_id: int
@@ -135,24 +143,25 @@ class Track:
 
 
 class Tracker:
-    """Numbers the people of a video. Call `predict` once a frame, then `match` where a detector has looked."""
+    """Numbers the people of a video. Call `predict` once per frame, then `match` if the detector ran."""
 
     def __init__(self) -> None:
         self.tracks: list[Track] = []
         self._next_id = 1
 
     def predict(self) -> None:
-        """One frame on."""
+        """Advance all tracks by one frame."""
         for track in self.tracks:
             track.motion.predict(keep_size=not track.detected)
             track.detected = False
 
     def match(self, found: Detections) -> tuple[NDArray[np.int64], float]:
-        """The number of each detection, 0 for a doubtful one that belongs to nobody; matched tracks are corrected.
+        """Match detections with tracks, correct those, and start new tracks.
 
         Returns:
-            (N,) int64, and the smallest IoU of a match with its prediction; 1 without a match. The scores that count
-            from now on are the tracks': a doubtful detection makes nobody doubtful at once.
+            (N,) int64 track number of each detection, 0 for one of a low score without a track; and the smallest IoU
+            of a match with its prediction, 1 without a match. Use the scores of the tracks from then on: one detection
+            of a low score does not lower them at once.
         """
         ids = np.full(len(found), _NOBODY, np.int64)
         if len(found) == 0:
@@ -183,21 +192,21 @@ class Tracker:
         return track.track_id
 
     def scores(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The scores of numbers that have a track."""
+        """The scores of tracks by number, (N,) float32."""
         known = {track.track_id: track.score for track in self.tracks}
         return np.array([known[int(number)] for number in ids], np.float32)
 
     def forget(self) -> None:
-        """Let those go who have been out of sight for too long."""
+        """Drop tracks that were out of sight for too long."""
         self.tracks = [track for track in self.tracks if track.unseen <= MEMORY_FRAMES]
 
     def scale(self, factors_xy: tuple[float, float]) -> None:
-        """The frames have another size from now on."""
+        """Rescale to frames of another size."""
         for track in self.tracks:
             track.motion.scale(factors_xy)
 
 
-_POSITION_NOISE = 1 / 20  # of the height, a frame: the weights of SORT's successors
+_POSITION_NOISE = 1 / 20  # of the height, per frame: the weights of SORT's successors
 _VELOCITY_NOISE = 1 / 160
 _LEAST_SIDE_PX = 1.0
 
@@ -208,10 +217,10 @@ def _centre_size(box: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _columns_of_rows(cost: NDArray[np.float64]) -> NDArray[np.intp]:
-    """The column of each row in the cheapest assignment of all rows; N <= M."""
+    """(N,) column of each row in the cheapest assignment of all rows of an (N, M) cost, N <= M."""
     count, width = cost.shape
     row_price, column_price = np.zeros(count), np.zeros(width)
-    owner = np.full(width, -1)  # the row that a column is given to
+    owner = np.full(width, -1)  # row of each column, -1 if free
     for start in range(count):
         distance, previous = np.full(width, np.inf), np.full(width, -1)
         done = np.zeros(width, bool)
@@ -230,7 +239,7 @@ def _columns_of_rows(cost: NDArray[np.float64]) -> NDArray[np.intp]:
         row_price[start] += distance[column]
         row_price[owner[done]] += distance[column] - distance[done]
         column_price[done] -= distance[column] - distance[done]
-        while column >= 0:  # hand the columns on along the path
+        while column >= 0:  # reassign the columns along the path
             before = int(previous[column])
             owner[column] = owner[before] if before >= 0 else start
             column = before
@@ -239,4 +248,4 @@ def _columns_of_rows(cost: NDArray[np.float64]) -> NDArray[np.intp]:
     return given
 
 
-MAX_EVERY = 3  # a newcomer waits this many frames at most
+MAX_EVERY = 3  # frames that a new person may wait at most

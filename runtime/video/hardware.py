@@ -1,4 +1,4 @@
-"""Decoding by GStreamer, which takes the hardware's own decoder where its plug-in is installed."""
+"""Hardware decoders: GStreamer, which uses the decoder of the platform, and NVDEC through PyNvVideoCodec."""
 
 import ctypes
 import importlib.util
@@ -16,7 +16,7 @@ _JETSON = Path("/etc/nv_tegra_release")
 
 
 class GStreamer:
-    """An OpenCV built with GStreamer, as on a Jetson; the wheels of PyPI are built without."""
+    """GStreamer through OpenCV, which must be built with it, as on a Jetson; PyPI's wheels are not."""
 
     name = "gstreamer"
 
@@ -37,7 +37,7 @@ def has_gstreamer() -> bool:
 
 
 def file_pipeline(path: Path) -> str:
-    """A file to BGR pictures, turned as its metadata says."""
+    """A file to BGR pictures, with rotation metadata applied."""
     quoted = str(path.resolve()).replace("\\", "\\\\").replace('"', '\\"')
     return f'filesrc location="{quoted}" ! decodebin ! {to_bgr()}'
 
@@ -53,8 +53,8 @@ def camera_pipeline(sensor: int, size: tuple[int, int], rate: float) -> str:
 
     Args:
         sensor: its number.
-        size: (width, height) pixels; the sensor must have a mode of it.
-        rate: frames a second.
+        size: (width, height) pixels, a mode of the sensor.
+        rate: frames per second.
     """
     caps = f"video/x-raw(memory:NVMM),width={size[0]},height={size[1]},framerate={round(rate)}/1"
     convert = "nvvidconv ! video/x-raw,format=BGRx ! videoconvert ! video/x-raw,format=BGR"
@@ -62,13 +62,13 @@ def camera_pipeline(sensor: int, size: tuple[int, int], rate: float) -> str:
 
 
 def to_bgr() -> str:
-    """From a decoder's memory, whatever it is, to BGR: a Jetson's decoder leaves frames where only nvvidconv reads."""
+    """From the memory of any decoder to BGR; only nvvidconv reads the memory of a Jetson's decoder."""
     copy = "nvvidconv ! video/x-raw,format=BGRx ! " if _JETSON.exists() else ""
     return f"{copy}videoflip method=automatic ! videoconvert ! video/x-raw,format=BGR"
 
 
 def open_pipeline(pipeline: str) -> Capture | None:
-    """A pipeline that ends in an appsink; None where it does not start."""
+    """A started pipeline that ends in an appsink; None if it does not start."""
     import cv2
 
     with quiet_opencv():
@@ -83,7 +83,7 @@ _AHEAD = 8  # frames that its thread decodes ahead, and how many are fetched at 
 
 
 class Nvidia:
-    """PyNvVideoCodec, where it is installed and has a GPU."""
+    """PyNvVideoCodec, if it is installed and finds a GPU; frames come to the host as RGB."""
 
     name = "nvidia"
 
@@ -93,7 +93,7 @@ class Nvidia:
             return "PyNvVideoCodec is not installed"
         try:
             import PyNvVideoCodec  # noqa: F401
-        except Exception as error:  # whatever a missing driver makes of its import
+        except Exception as error:  # a missing driver raises various types
             return f"PyNvVideoCodec does not load: {error}"
         return None
 
@@ -101,12 +101,12 @@ class Nvidia:
         """See `Decoder.open`."""
         try:
             return NvidiaCapture(path)
-        except Exception:  # its exceptions share no class of their own: no GPU, no such codec, no video
+        except Exception:  # its exceptions have no common class: no GPU, unknown codec, no video
             return None
 
 
 class NvidiaCapture:
-    """A file on NVDEC, with the face of OpenCV's VideoCapture."""
+    """A file decoded by NVDEC, with the interface of OpenCV's VideoCapture."""
 
     def __init__(self, path: Path):
         import PyNvVideoCodec as nvc
@@ -118,7 +118,7 @@ class NvidiaCapture:
         self._waiting: deque[Any] = deque()
 
     def read(self) -> tuple[bool, NDArray[np.uint8] | None]:
-        """Whether there was a frame, and the frame: (H, W, 3) uint8 BGR, the caller's own."""
+        """Whether there was a frame, and the frame, (H, W, 3) uint8 BGR; the caller owns it."""
         if not self._waiting and self._decoder is not None:
             try:
                 self._waiting.extend(self._decoder.get_batch_frames(_AHEAD))
@@ -134,7 +134,7 @@ class NvidiaCapture:
         return True, np.ascontiguousarray(np.frombuffer(pixels, np.uint8).reshape(shape)[:, :, ::-1])
 
     def get(self, prop: int) -> float:
-        """Frames a second and the number of frames; 0 for everything else."""
+        """Frames per second and number of frames; 0 for other properties."""
         import cv2
 
         if prop == cv2.CAP_PROP_FPS:

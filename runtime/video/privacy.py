@@ -1,23 +1,17 @@
-"""Faces or whole people made unrecognisable in the pixels; labels and scores stay as they are.
+"""Faces or whole people made unrecognisable in the pixels; labels and scores do not change.
 
-What is hidden fails safe: the face's pixels, the holes in them and a margin; where no face of a likely size is seen
-(somebody turned away, or the parsing missed it), the place of the head. A person who is lost stays hidden for a moment
-where they were last. Somebody whom the detector does not find at all cannot be hidden.
+The hidden area errs on the large side: the pixels of the face, the holes in them and a margin. If no face of a
+plausible size is found (a person turned away, or the parsing missed it), the place of the head is hidden. A lost person
+stays hidden for half a second at the last place. A person whom the detector never finds cannot be hidden.
 """
 
-import contextlib
-import difflib
 from dataclasses import dataclass, replace
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qanet.errors import QanetError
 from qanet.labels import LabelSet
 from qanet.results import ParsingResult, PersonParsing
-from qanet.runtime.video.frame import Frame
-from qanet.runtime.video.sinks import Sink
 
 
 @dataclass
@@ -26,7 +20,7 @@ class Area:
 
     x0: int
     y0: int
-    mask: NDArray[np.uint8]  # (h, w), 1 where it is to be hidden
+    mask: NDArray[np.uint8]  # (h, w), 1 for pixels to hide
     cell_px: float
     track_id: int | None = None
 
@@ -37,9 +31,9 @@ class Area:
 
 
 BLURS = ("face", "person")
-HOLD_FRAMES = 12  # half a second of a person whom the detector and the tracker lost
+HOLD_FRAMES = 12  # half a second, for a person whom detector and tracker lost
 
-# A face where the set has one ("head" takes the whole head); celebamask19 has it in pieces, CCP only as skin.
+# Names of a face in the label sets ("head" is the whole head); celebamask19 has pieces of it, CCP only skin.
 _FACE = frozenset({"face", "head"})
 _PIECES = frozenset(
     {
@@ -61,11 +55,11 @@ _HEAD = frozenset({"hair", "hat", "cap/hat", "helmet", "headwear"})
 
 _FACE_MARGIN = 0.25  # of the face's longer side
 _PERSON_MARGIN = 0.03  # of the box's longer side
-_LEAST_OF_LONGER, _LEAST_OF_SHORTER = 0.06, 0.1  # of the box's sides: what is smaller is a speck and no face
-_HEAD_SHARE = 0.3  # of the box from its upper edge: where a head is of which nothing was seen
-_HEAD_HEIGHT, _HEAD_SIDE = 1.6, 0.4  # of the hair's width: down from its top, and beside it
-_HEAD_OF_PERSON = 0.12  # of the box's longer side: where less hair is seen, a head is so wide all the same
-_CELLS = 4  # across a face: no feature of it is left
+_LEAST_OF_LONGER, _LEAST_OF_SHORTER = 0.06, 0.1  # of the box's sides: anything smaller is a speck, not a face
+_HEAD_SHARE = 0.3  # of the box, from its upper edge: the place of a head that was not found
+_HEAD_HEIGHT, _HEAD_SIDE = (1.6, 0.4)  # of the width of the hair: height of the head, margin at its sides
+_HEAD_OF_PERSON = 0.12  # of the box's longer side: the least width of a head, however little hair is visible
+_CELLS = 4  # across a face: no feature remains
 
 
 class Privacy:
@@ -73,26 +67,26 @@ class Privacy:
 
     Args:
         blur: "face" or "person".
-        moving: frames follow each other, so that somebody who is lost was a moment ago where they are now.
+        moving: whether frames follow each other, so that a lost person is near the place in the last frame.
     """
 
     def __init__(self, blur: str, moving: bool = False):
         self.blur, self._moving = blur, moving
-        self._held: list[tuple[Area, int]] = []  # and for how many more frames
+        self._held: list[tuple[Area, int]] = []  # with the number of further frames
 
     def __call__(self, result: ParsingResult) -> ParsingResult:
-        """The result with an image in which nobody is to be recognised; the given image is not touched."""
+        """The result with the hidden areas replaced in a copy of its image."""
         areas = [area for person in result for area in _hidden_areas(person, result.label_set, self.blur)]
         lost = self._lost(areas) if self._moving else []
         image = result.image.copy()
         hidden = [*areas, *(area for area, _ in lost)]
-        for area in sorted(hidden, key=lambda area: area.cell_px):  # where two lie over each other, the coarser wins
+        for area in sorted(hidden, key=lambda area: area.cell_px):  # where two overlap, the coarser wins
             hide(result.image, image, area)
         self._held = [(area, HOLD_FRAMES) for area in areas] + lost
         return replace(result, image=image)
 
     def _lost(self, areas: list[Area]) -> list[tuple[Area, int]]:
-        """Of what was hidden before, that which nothing of this frame stands for; widened, for it may have moved."""
+        """Areas hidden before whose person has none in this frame; widened once, for the person may have moved."""
         ids = {area.track_id for area in areas if area.track_id is not None}
         kept = []
         for area, left in self._held:
@@ -103,8 +97,8 @@ class Privacy:
 
 
 def _hidden_areas(person: PersonParsing, labels: LabelSet, blur: str) -> list[Area]:
-    """What of a person is to be hidden, with its margin."""
-    if person.labels.size == 0:  # OpenCV bears no empty picture
+    """The areas of a person to hide, with their margins."""
+    if person.labels.size == 0:  # OpenCV accepts no empty picture
         person = replace(person, labels=np.zeros((1, 1), np.uint8))
     areas = _seen_face(person, labels) or _unseen_face(person, labels)
     if blur == "person":
@@ -114,10 +108,10 @@ def _hidden_areas(person: PersonParsing, labels: LabelSet, blur: str) -> list[Ar
 
 
 def _seen_face(person: PersonParsing, labels: LabelSet) -> list[Area]:
-    """The hulls of all that is a face, or worn on it, grown; empty where nothing has the size of a face."""
+    """The hulls of face parts and of glasses, with a margin; empty if none has the size of a face."""
     heads = _heads(person, labels)
     face = _table(labels, _FACE if set(labels.classes) & _FACE else _PIECES)[person.labels]
-    if not set(labels.classes) & (_FACE | {"nose"}):  # skin is everywhere: a face is what lies in a head
+    if not set(labels.classes) & (_FACE | {"nose"}):  # skin can be anywhere: only skin inside a head is a face
         near = np.zeros_like(face)
         for x0, y0, x1, y1 in heads or [_upper_end(person)]:
             left, top = max(x0 - person.roi[0], 0), max(y0 - person.roi[1], 0)
@@ -127,7 +121,7 @@ def _seen_face(person: PersonParsing, labels: LabelSet) -> list[Area]:
     if not any(_side(hull) >= _least_face(person) for hull in faces):
         return []
     largest = max(map(_side, faces))
-    lacking = (_HEAD_OF_PERSON * _longest(person) - largest) / 2  # of a face that was seen in part
+    lacking = (_HEAD_OF_PERSON * _longest(person) - largest) / 2  # of a partly visible face
     margin = max(_FACE_MARGIN * largest, lacking) + 2
     worn = hulls(_table(labels, _WORN)[person.labels])
     return [
@@ -137,13 +131,13 @@ def _seen_face(person: PersonParsing, labels: LabelSet) -> list[Area]:
 
 
 def _unseen_face(person: PersonParsing, labels: LabelSet) -> list[Area]:
-    """Where the head must be: around the hair or the hat; where there is none, the upper end of the box."""
+    """The place of the head: around hair or hat, or else the upper end of the box."""
     cell_px = _cell_of(person)
     return [rectangle(np.array(box), cell_px) for box in _heads(person, labels) or [_upper_end(person)]]
 
 
 def _heads(person: PersonParsing, labels: LabelSet) -> list[tuple[int, int, int, int]]:
-    """xyxy in the image of the heads that hair and hats of a likely size belong to: one, unless they fall apart."""
+    """xyxy in the image of the heads below hair or hats of a plausible size; usually one."""
     import cv2
 
     hair = _table(labels, _HEAD)[person.labels].astype(np.uint8)
@@ -161,7 +155,7 @@ def _heads(person: PersonParsing, labels: LabelSet) -> list[tuple[int, int, int,
 
 
 def _upper_end(person: PersonParsing) -> tuple[int, int, int, int]:
-    """xyxy of the end of a box where the head is: as high as the box is wide, hence all of one that is not upright."""
+    """xyxy of the upper end of a box, at least as high as the box is wide: all of a box that is not upright."""
     x0, y0, x1, y1 = person.box.astype(float).tolist()
     y1 = min(y1, y0 + max(_HEAD_SHARE * (y1 - y0), x1 - x0))
     by = _PERSON_MARGIN * _longest(person)
@@ -169,14 +163,14 @@ def _upper_end(person: PersonParsing) -> tuple[int, int, int, int]:
 
 
 def _table(labels: LabelSet, names: frozenset[str]) -> NDArray[np.bool_]:
-    """(256,): whether a class id is one of the names."""
+    """(256,) bool: whether a class id has one of the names."""
     table = np.zeros(256, bool)
     table[: labels.num_classes] = [name in names for name in labels.classes]
     return table
 
 
 def _body(person: PersonParsing) -> Area | None:
-    """All pixels of a person and what they enclose, grown; None where there are none."""
+    """All pixels of a person and what they enclose, with a margin; None if there are none."""
     import cv2
 
     contours, _ = cv2.findContours((person.labels > 0).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
@@ -188,13 +182,13 @@ def _body(person: PersonParsing) -> Area | None:
 
 
 def _cell_of(person: PersonParsing) -> float:
-    """A person's cells: 10 along somebody upright, whose face is one of them; 4 across a close-up."""
+    """Cell size of a person: 12 cells along an upright person, whose face is one of them; 4 across a close-up."""
     sides = person.box[2:] - person.box[:2]
     return max(float(sides.min()) / _CELLS, float(sides.max()) / 12)
 
 
 def _least_face(person: PersonParsing) -> float:
-    """How long a face is at least, in pixels."""
+    """The least length of a face in pixels."""
     sides = person.box[2:] - person.box[:2]
     return max(_LEAST_OF_LONGER * float(sides.max()), _LEAST_OF_SHORTER * float(sides.min()))
 
@@ -204,16 +198,16 @@ def _longest(person: PersonParsing) -> float:
 
 
 def _side(hull: NDArray[np.int32]) -> int:
-    """The longer side of what a hull encloses."""
+    """The longer side of the box around a hull."""
     return int(np.ptp(hull, 0).max()) + 1
 
 
 _LEAST_CELL_PX = 4.0
-_STEP = 16  # between the values a cell may have: many frames of one face do not add up to its details
+_STEP = 16  # between the values of a cell: many frames of one face must not add up to its details
 
 
 def hulls(mask: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
-    """(K, 2) xy corners around each connected piece."""
+    """Convex hull of each connected piece, (K, 2) int32 xy corners."""
     import cv2
 
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
@@ -233,7 +227,7 @@ def filled(outlines: list[NDArray[np.int32]], shape: tuple[int, ...] | None = No
 
 
 def grown(mask: NDArray[np.uint8], origin_xy: ArrayLike, margin: float, cell_px: float) -> Area:
-    """A mask and all that is not further from it, by rows and columns, than the margin in pixels."""
+    """A mask grown by a margin of pixels along rows and columns."""
     import cv2
 
     pad = int(np.ceil(margin))
@@ -248,7 +242,7 @@ def rectangle(box: NDArray, cell_px: float) -> Area:
 
 
 def widened(area: Area) -> Area:
-    """All of the window and a quarter of it on every side."""
+    """The whole window of an area, grown by a quarter on every side."""
     x0, y0, x1, y1 = area.box
     by = np.array([x1 - x0, y1 - y0]) * 0.25
     return replace(
@@ -257,14 +251,14 @@ def widened(area: Area) -> Area:
 
 
 def overlap(one: Area, other: Area) -> bool:
-    """Whether two windows have a third of the smaller one in common."""
+    """Whether two windows share at least a third of the smaller one."""
     a, b = np.array(one.box), np.array(other.box)
     shared = np.prod(np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None))
     return bool(3 * shared >= min(one.mask.size, other.mask.size))
 
 
 def hide(source: NDArray[np.uint8], target: NDArray[np.uint8], area: Area) -> None:
-    """Replace an area in the target by what a few cells of the source keep of it."""
+    """Replace an area of the target by a few coarse cells of the source."""
     import cv2
 
     (height, width), (x0, y0, x1, y1) = source.shape[:2], area.box
@@ -279,87 +273,3 @@ def hide(source: NDArray[np.uint8], target: NDArray[np.uint8], area: Area) -> No
     hidden = cv2.resize(small, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
     mask = area.mask[top - y0 : bottom - y0, left - x0 : right - x0]
     cv2.copyTo(hidden, np.ascontiguousarray(mask), target[top:bottom, left:right])
-
-
-def part_ids(names: tuple[str, ...], labels: LabelSet) -> tuple[int, ...]:
-    """The class ids of parts; QanetError with the nearest name where the set has no such part."""
-    known = labels.classes[1:]
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1, 0.5)
-            hint = f", did you mean {near[0]!r}?" if near else ""
-            raise QanetError(f"no part {name!r} in {labels.name}{hint}", expected=", ".join(known), got=name)
-    return tuple(labels.classes.index(name) for name in names)
-
-
-def only_parts(result: ParsingResult, ids: tuple[int, ...]) -> ParsingResult:
-    """The result without the labels and scores of all other parts; the people and their own scores stay."""
-    keep = np.zeros(256, bool)
-    keep[list(ids)] = True
-    parts = keep[1 : result.label_set.num_classes]
-
-    def of(person: PersonParsing) -> PersonParsing:
-        return replace(
-            person,
-            labels=np.where(keep[person.labels], person.labels, np.uint8(0)),
-            part_scores=person.part_scores * parts,
-            part_quality=person.part_quality * parts,
-        )
-
-    return replace(result, people=[of(person) for person in result])
-
-
-@dataclass
-class OnPeople(ParsingResult):
-    """A result that draws on its people's pixels and leaves the background as it is: no boxes, no text, no legend."""
-
-    def draw(
-        self, alpha: float = 0.55, boxes: bool = True, legend: bool = True, max_width: int = 0
-    ) -> NDArray[np.uint8]:
-        """See `ParsingResult.draw`."""
-        return super().draw(alpha, boxes=False, legend=False, max_width=max_width)
-
-
-class FilteredSink:
-    """Prepares each result once for all sinks of a stream: none of them sees more than it shows.
-
-    Args:
-        sinks: whom to hand it to.
-        privacy: hides faces or people in the image, by all of their labels; None: nobody is hidden.
-        only: class ids of the parts that are shown; empty: all.
-        keep_background: see `OnPeople`.
-    """
-
-    def __init__(
-        self,
-        sinks: list[Sink],
-        privacy: Privacy | None = None,
-        only: tuple[int, ...] = (),
-        keep_background: bool = False,
-    ):
-        self._sinks, self._privacy, self._only, self._keep = sinks, privacy, only, keep_background
-        self._stack = contextlib.ExitStack()
-
-    def __enter__(self) -> "FilteredSink":
-        with contextlib.ExitStack() as opened:
-            for sink in self._sinks:
-                opened.enter_context(sink)
-            self._stack = opened.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
-
-    def write(self, frame: Frame, result: ParsingResult) -> None:
-        """See `Sink.write`."""
-        if self._privacy is not None:
-            result = self._privacy(result)
-            frame = replace(frame, image=result.image)
-        if self._only:
-            result = only_parts(result, self._only)
-        if self._keep:
-            result = OnPeople(result.image, result.label_set, result.people)
-        for sink in self._sinks:
-            sink.write(frame, result)

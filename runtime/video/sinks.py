@@ -1,4 +1,4 @@
-"""What a sink of results is, and files that appear whole or not at all."""
+"""Sinks of results: JSON lines, pictures, a window. Files appear complete or not at all."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ from qanet.runtime.video.frame import Frame
 
 
 class StopRun(Exception):
-    """Whoever looks at the results wants no more of them; what was written is kept."""
+    """Raised by a sink to end the run, as when its window is closed; written results are kept."""
 
 
 class Sink(Protocol):
@@ -34,12 +34,12 @@ class Sink(Protocol):
     ) -> None: ...
 
     def write(self, frame: Frame, result: ParsingResult) -> None:
-        """One frame's result."""
+        """Take one frame's result."""
         ...
 
 
 class FileSink:
-    """Writes aside; the file gets its name when the run ends, by its end or by Ctrl-C, and vanishes on an error."""
+    """A file written under a temporary name, and renamed when the run ends or Ctrl-C stops it; deleted on an error."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -58,7 +58,7 @@ class FileSink:
 
 
 class JsonLines(FileSink):
-    """A line of JSON a frame."""
+    """One JSON line per frame: number, name, time in seconds, people."""
 
     def __enter__(self) -> "JsonLines":
         super().__enter__()
@@ -78,13 +78,13 @@ class JsonLines(FileSink):
 
 
 class Encode(Protocol):
-    """A result as the bytes of a picture file."""
+    """Encodes a result as a picture file."""
 
     def __call__(self, result: ParsingResult, suffix: str, /) -> bytes: ...
 
 
 def overlay(result: ParsingResult, suffix: str) -> bytes:
-    """The image with parts, boxes and scores, in any format of OpenCV's."""
+    """The image with parts, boxes and scores, in any format that OpenCV writes."""
     import cv2
 
     ok, data = cv2.imencode(suffix, result.draw())
@@ -99,11 +99,11 @@ def label_map(result: ParsingResult, suffix: str) -> bytes:
 
 
 class Pictures:
-    """PNGs in a folder, one a frame, or one picture for one image.
+    """PNGs in a folder, one per frame, or one picture of one image.
 
     Args:
-        path: the folder, or, where `single`, the file.
-        single: for one image.
+        path: the folder, or the file if `single`.
+        single: whether there is only one image.
         encode: `overlay` or `label_map`.
     """
 
@@ -134,7 +134,7 @@ _LEVEL = 3  # of zlib: label maps are flat, more gains little
 
 
 def indexed_png(labels: NDArray[np.uint8], colours_rgb: NDArray[np.uint8]) -> bytes:
-    """A PNG of colour type 3, 8 bits a pixel.
+    """A PNG of colour type 3 (palette), 8 bits per pixel, which OpenCV cannot write.
 
     Args:
         labels: (H, W) uint8, each less than C.
@@ -158,13 +158,13 @@ def _chunk(name: bytes, data: bytes) -> bytes:
 
 
 _QUIT_KEYS = (27, ord("q"))
-_ELSE = "qanet parse INPUT OUTPUT.webm"
+_ELSE = "qanet parse INPUT OUTPUT.mp4"
 
 
 class Display:
-    """Shows each frame in a window of OpenCV's; q, Esc or closing the window ends the run.
+    """Shows each frame in an OpenCV window; q, Esc or closing the window ends the run.
 
-    All calls of a window come from the thread that writes, as window systems want it.
+    All window calls come from the thread that writes, as window systems require.
     """
 
     def __init__(self, title: str, max_width: int = 0):

@@ -122,7 +122,7 @@ def test_ctrl_c_keeps_what_was_parsed(make_clip, arguments, tmp_path):
     process = start(
         "parse",
         clip,
-        tmp_path / "o.avi",
+        tmp_path / "o.mp4",
         "--results",
         tmp_path / "o.jsonl",
         "--whole-image",
@@ -140,7 +140,7 @@ def test_ctrl_c_keeps_what_was_parsed(make_clip, arguments, tmp_path):
     assert process.returncode == 130 and "Traceback" not in err
     assert json.loads(out)["interrupted"] and json.loads(out)["frames"] == len(records)
     assert [r["frame"] for r in records] == list(range(len(records))) and 0 < len(records) < 1200
-    assert int(cv2.VideoCapture(str(tmp_path / "o.avi")).get(cv2.CAP_PROP_FRAME_COUNT)) == len(records)
+    assert int(cv2.VideoCapture(str(tmp_path / "o.mp4")).get(cv2.CAP_PROP_FRAME_COUNT)) == len(records)
     assert not list(tmp_path.glob(".o-*"))
 
 

@@ -11,7 +11,8 @@ from qanet.errors import QanetError
 from qanet.labels import CCP13, CIHP20
 from qanet.results import ParsingResult, PersonParsing
 from qanet.runtime.video.frame import Frame
-from qanet.runtime.video.privacy import FilteredSink, Privacy, only_parts, part_ids
+from qanet.runtime.video.outputs import FilteredSink, only_parts, part_ids
+from qanet.runtime.video.privacy import Privacy
 
 
 class Kept:
@@ -142,8 +143,11 @@ def test_only_reaches_json_and_label_maps(make_clip, common, tmp_path, capfd):
         (["--only", "har"], "no part 'har' in ccp13, did you mean 'hair'?"),
         (["--only", "hair,"], "argument --only: expected parts separated by commas"),
         (["--blur", "cats"], "argument --blur: invalid choice: 'cats'"),
-        (["--serve", "here"], "argument --serve: no address to serve on (expected HOST:PORT such as 127.0.0.1:8080"),
-        (["--serve", "127.0.0.1:99999"], "no address to serve on"),
+        (
+            ["--serve", "here"],
+            "argument --serve: not an address to serve on (expected HOST:PORT such as 127.0.0.1:8080",
+        ),
+        (["--serve", "127.0.0.1:99999"], "not an address to serve on"),
     ],
 )
 def test_a_mistake_is_one_line(make_clip, common, capfd, options, message):
