@@ -94,7 +94,7 @@ def test_addresses(text, host, port, loopback):
     "text", ["", ":", "here", "127.0.0.1", "127.0.0.1:", "1:2:3", "host:99999", "http://a:80", "a b:80"]
 )
 def test_what_is_no_address(text):
-    with pytest.raises(QanetError, match="no address to serve on"):
+    with pytest.raises(QanetError, match="not an address to serve on"):
         parse_address(text)
 
 

@@ -158,7 +158,7 @@ def test_the_end_of_the_run_is_told(tab, running):
     start = time.monotonic()
     running.end()
     assert time.monotonic() - start < 10  # a browser that watches holds nothing up
-    tab.wait_for("document.getElementById('status').textContent === 'the run has ended, or cannot be reached'")
+    tab.wait_for("document.getElementById('status').textContent === 'the run has ended or cannot be reached'")
 
 
 def test_another_site_can_neither_read_nor_show_it(tab, running, tmp_path):

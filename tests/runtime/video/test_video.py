@@ -245,7 +245,7 @@ def test_a_feeder_never_runs_far_ahead_and_stops_its_thread():
 @pytest.mark.parametrize(
     ("output", "kind", "message"),
     [
-        ("o.png", "video", "one picture, the input is a video .expected a folder or a .webm file, got .png.; next"),
+        ("o.png", "video", "one picture, the input is a video .expected a folder or an .mp4 file, got .png.; next"),
         ("o.jpg", "folder", "the input is a folder"),
         ("o.gif", "video", "unknown output format .*got .gif"),
     ],
