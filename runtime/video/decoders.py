@@ -18,6 +18,7 @@ from qanet.runtime.video.frame import Capture, read_frame
 from qanet.runtime.video.hardware import GStreamer, Nvidia
 
 _FRAMES = 30
+_FULL_RANGE = 2  # 0..255: before version 17 PyAV keeps the range of the video by default
 _SAME_LEVELS = 8.0  # mean difference of two decoders' pictures; conversions to RGB differ by less
 
 
@@ -136,7 +137,9 @@ class AvCapture:
             self._first_s = frame.time if self._first_s is None else self._first_s
             self._time_s = frame.time - self._first_s
         try:
-            converted = self._reformatter.reformat(frame, format="bgr24", interpolation=self._interpolation)
+            converted = self._reformatter.reformat(
+                frame, format="bgr24", interpolation=self._interpolation, dst_color_range=_FULL_RANGE
+            )
             image = np.asarray(converted.to_ndarray(), np.uint8)
         except (self._av.error.FFmpegError, ValueError):
             return False, None
