@@ -18,7 +18,7 @@ from qanet.runtime.video.frame import Capture, read_frame
 from qanet.runtime.video.hardware import GStreamer, Nvidia
 
 _FRAMES = 30
-_FULL_RANGE = 2  # 0..255: before version 17 PyAV keeps the range of the video by default
+_LIMITED_RANGE, _FULL_RANGE = 1, 2  # of colours, 16..235 and 0..255; PyAV 16 does not expand by default
 _SAME_LEVELS = 8.0  # mean difference of two decoders' pictures; conversions to RGB differ by less
 
 
@@ -137,9 +137,8 @@ class AvCapture:
             self._first_s = frame.time if self._first_s is None else self._first_s
             self._time_s = frame.time - self._first_s
         try:
-            converted = self._reformatter.reformat(
-                frame, format="bgr24", interpolation=self._interpolation, dst_color_range=_FULL_RANGE
-            )
+            full = {"dst_color_range": _FULL_RANGE} if frame.color_range == _LIMITED_RANGE else {}
+            converted = self._reformatter.reformat(frame, format="bgr24", interpolation=self._interpolation, **full)
             image = np.asarray(converted.to_ndarray(), np.uint8)
         except (self._av.error.FFmpegError, ValueError):
             return False, None
