@@ -108,6 +108,7 @@ class AvCapture:
         self._reformatter, self._interpolation = VideoReformatter(), Interpolation.BICUBIC
         self._frames: deque[Any] = deque()
         self._newest_packet = self._newest_frame = -math.inf  # timestamps
+        self._given = -math.inf  # timestamp of the newest frame before the end was decoded again
         self._broken = self._known_broken = 0  # packets after the newest frame; those counted before the end was reread
         self._first_s: float | None = None
         self._time_s = 0.0
@@ -148,13 +149,12 @@ class AvCapture:
 
     def _decode(self, packet: Any) -> bool:
         """Decode a packet, whose frames may come later; False if it is broken."""
-        done = self._newest_frame  # frames up to here were given already, if the end is decoded again
         if packet.size and packet.pts is not None:
             self._newest_packet = max(self._newest_packet, packet.pts)
         try:
             decoded = packet.decode()
         except self._av.error.FFmpegError:
-            if not packet.size or (packet.pts is not None and packet.pts <= done):
+            if not packet.size or (packet.pts is not None and packet.pts <= self._given):
                 return True
             if self._known_broken:
                 self._known_broken -= 1
@@ -162,10 +162,10 @@ class AvCapture:
             self._broken += 1
             return False
         for frame in decoded:
-            if frame.pts is None or frame.pts > done:
+            if self._given == -math.inf or (frame.pts is not None and frame.pts > self._given):
                 self._frames.append(frame)
                 self._broken = self._known_broken = 0
-                self._newest_frame = max(self._newest_frame, done if frame.pts is None else frame.pts)
+                self._newest_frame = max(self._newest_frame, -math.inf if frame.pts is None else frame.pts)
         return True
 
     def _decode_end_again(self) -> bool:
@@ -177,7 +177,7 @@ class AvCapture:
             return False
         self._container.close()
         self._container, self._path = self._av.open(self._path), None
-        self._known_broken = self._broken
+        self._known_broken, self._given = self._broken, self._newest_frame
         self._begin("SLICE")
         self._container.seek(int(self._newest_frame), stream=self._stream)
         return True

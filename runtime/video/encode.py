@@ -22,8 +22,8 @@ from qanet.runtime.video.decoders import has_pyav
 from qanet.runtime.video.frame import Frame
 from qanet.runtime.video.sinks import FileSink
 
-_H264 = ("libx264", "libopenh264", "mpeg4")  # the first that this PyAV has
-# suffix -> codecs; every file plays in current browsers, except .avi and .mkv
+_H264 = ("libx264", "libopenh264", "mpeg4")
+# suffix -> codecs, the first available is used; browsers play .mp4, .mov and .webm
 CODECS = {".mp4": _H264, ".mov": _H264, ".mkv": _H264, ".webm": ("libvpx-vp9", "libvpx"), ".avi": ("mjpeg",)}
 _OPTIONS = {
     "libx264": {"preset": "veryfast", "crf": "20"},
@@ -34,7 +34,7 @@ _OPTIONS = {
 }
 _LEAST_SIDE_PX = 16
 _TICKS = 90_000  # per second, of the timestamps
-_BT709 = 1  # colour space, primaries and transfer: what players assume of HD, and .avi aside, stated in the file
+_BT709 = 1  # colour space, primaries and transfer, as players assume for HD; stated in every file except .avi
 
 _STALL_S = 10.0  # longest wait for an RTSP server to take data
 _END_S = 5.0
@@ -42,11 +42,11 @@ _RTSP_ENCODER = ("-c:v", "libx264", "-preset", "veryfast", "-tune", "zerolatency
 
 
 class VideoFileSink(FileSink):
-    """An overlay video; its frames have the times of the source's, so a variable frame rate is kept (not in .avi).
+    """An overlay video. Frames keep the times of the source, so a variable frame rate is kept, except in .avi.
 
     Args:
         path: .mp4, .mov or .mkv (H.264), .webm (VP9) or .avi (Motion-JPEG).
-        fps: frames per second, nominal where frames have times of their own.
+        fps: frames per second, used for frames without a time.
         max_width: shrink the overlay to this width; 0 keeps it.
     """
 

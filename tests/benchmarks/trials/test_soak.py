@@ -150,7 +150,7 @@ def test_a_leak_is_found_and_ends_with_1(make_clip, shared_tiny_bundle, boxes_fi
         (["--settle", "20000"], "bad --settle .expected 0 to 19999 frames"),
         (["--growth-mib", "-1"], "bad --growth-mib"),
         (["--peak-mib", "nan"], "bad --peak-mib"),
-        ([], "no input nothing.mp4"),
+        ([], "nothing.mp4: no such file"),
     ],
 )
 def test_what_cannot_be_is_told(options, message, shared_tiny_bundle, boxes_file):

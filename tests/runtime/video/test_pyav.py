@@ -112,6 +112,14 @@ def test_an_avi_holds_a_variable_rate_in_whole_frames(parser, tmp_path):
     assert times_of(tmp_path / "o.avi") == pytest.approx([0.0, 0.1, 0.4, 0.5, 0.6, 0.9])
 
 
+def test_times_that_start_again_in_the_middle_lose_no_frame(tmp_path):
+    part = write_clip(tmp_path / "part.ts").read_bytes()
+    (tmp_path / "joined.ts").write_bytes(part + part)
+    frames = list(open_source(str(tmp_path / "joined.ts")))
+    assert [number_of(frame.image) for frame in frames] == [*range(10), *range(10)]
+    assert (np.diff([frame.time_s for frame in frames]) > 0).all()
+
+
 def turn(path, degrees):
     """Write a rotation into the track header of an .mp4, as a phone does."""
     data, whole = bytearray(path.read_bytes()), 0x10000
