@@ -96,6 +96,8 @@ class AvCapture:
         self._av = av
         try:
             self._container = av.open(source, format=container, container_options=options or {}, timeout=timeout_s)
+        except av.error.ExitError:
+            raise OSError(f"no answer within {timeout_s or 0:g} s") from None
         except (av.error.FFmpegError, ValueError) as error:
             raise OSError(getattr(error, "strerror", None) or str(error)) from None
         if not self._container.streams.video:

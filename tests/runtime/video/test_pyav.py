@@ -4,6 +4,7 @@ import functools
 import http.server
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from headless_browser import Browser, find_browser
 from qanet.errors import QanetError
 from qanet.runtime.detectors.fixed import WholeImage
 from qanet.runtime.parser import Parser
+from qanet.runtime.video import live
 from qanet.runtime.video.decoders import AvCapture, Software
 from qanet.runtime.video.encode import VideoFileSink
 from qanet.runtime.video.pipeline import run
@@ -265,6 +267,16 @@ def test_a_network_stream_is_read_live(tmp_path, served):
     assert frames[0].time_s == 0 and frames[-1].captured_s - frames[0].captured_s == frames[-1].time_s
     with pytest.raises(QanetError, match="cannot open .*missing.ts .expected a stream that answers, got .*; next: ff"):
         open_source(f"{served}/missing.ts")
+
+
+def test_a_server_that_never_answers_is_left_after_a_while(monkeypatch):
+    monkeypatch.setattr(live, "STALL_S", 0.3)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(1)
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}/a.ts"
+        with pytest.raises(QanetError, match="cannot open http.*got no answer within 0.3 s.; next: ffprobe"):
+            open_source(uri)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
