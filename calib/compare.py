@@ -21,12 +21,11 @@ from typing import Any
 import numpy as np
 
 from qanet.bundle import Bundle, open_bundle
-from qanet.calib.cache import CropSpool
-from qanet.calib.calibrate import calibrate
-from qanet.calib.graph import load_model
 from qanet.calib.latency import network_latency_ms
-from qanet.calib.observe import crop_shape, each_crop
-from qanet.calib.quantize import int8_of_this_cpu, write_quantised
+from qanet.calib.observe import CropSpool, crop_shape, each_crop
+from qanet.calib.placement import load_model
+from qanet.calib.quantize import int8_of_this_cpu, quantise
+from qanet.calib.scales import find_scales
 from qanet.commandline import command_parser, emit, note, run_module, table
 from qanet.cpu import sums_saturate
 from qanet.errors import QanetError
@@ -93,11 +92,9 @@ def _make(bundle: Bundle, fp32: bytes, args: argparse.Namespace) -> tuple[dict[s
     """The INT8 graphs by name, and the seconds each took; written to --keep as well."""
     graphs, seconds = dict[str, bytes](), dict[str, float]()
     with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "model.onnx"
-        model.write_bytes(fp32)
         batches = people_crops(Path(args.data), bundle.input_hw, args.crops)
-        with CropSpool(each_crop(batches, crop_shape(load_model(model)))) as crops:
-            for name, make in _makers(model, crops, args.threads or 0).items():
+        with CropSpool(each_crop(batches, crop_shape(load_model(fp32)))) as crops:
+            for name, make in _makers(fp32, Path(folder), crops, args.threads or 0).items():
                 start = time.monotonic()
                 graphs[name] = make()
                 seconds[name] = time.monotonic() - start
@@ -114,14 +111,14 @@ def _other(text: str) -> tuple[str, Path]:
     return name, Path(file)
 
 
-def _makers(model: Path, crops: CropSpool, threads: int) -> dict[str, Callable[[], bytes]]:
-    """Name -> what makes an INT8 graph of the FP32 file."""
+def _makers(fp32: bytes, folder: Path, crops: CropSpool, threads: int) -> dict[str, Callable[[], bytes]]:
+    """Name -> a function that makes an INT8 graph of the FP32 one; `folder` takes quantize_static's files."""
+    model = folder / "model.onnx"
+    model.write_bytes(fp32)
 
     def ours(method: str) -> bytes:
-        output = model.with_name("ours.onnx")
-        scales = calibrate(model, crops, method, threads=threads)
-        write_quantised(model, scales, output, int8_of_this_cpu())
-        return output.read_bytes()
+        scales, _ = find_scales(fp32, crops, method, threads=threads, use_cache=False)
+        return quantise(fp32, scales, int8_of_this_cpu())
 
     return {
         "this room, entropy": lambda: ours("entropy"),

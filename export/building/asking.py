@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qanet.bundle import NO_VNNI, Bundle, create
-from qanet.calib.command import quantised_graph
+from qanet.calib.bundle import quantised_graph
 from qanet.errors import QanetError
 from qanet.export.building.entry import engine_entry
 from qanet.export.engines.built import BuiltEngine

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from qanet.bundle import NO_VNNI, Bundle
-from qanet.calib.command import quantize_bundle
+from qanet.calib.bundle import add_quantised_graph
 from qanet.calib.quantize import NARROW_TYPES, requantised_without_vnni
 from qanet.export.engines.source_graph import parse_graph
 
@@ -34,7 +34,7 @@ def write_typed_graph(bundle: Bundle, precision: str) -> None:
         bundle.add_file(f"model.{precision}.onnx", requantised_without_vnni(bundle.graph("int8")))
         bundle.manifest["graphs"][precision] = f"model.{precision}.onnx"
     elif precision in NARROW_TYPES:
-        quantize_bundle(bundle, precision)
+        add_quantised_graph(bundle, precision)
     else:
         from qanet.export.graphs.typed import to_bf16, to_fp16
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from qanet.calib.calibrate import calibrate
-from qanet.calib.graph import load_model
-from qanet.calib.quantize import NARROW_TYPES, insert_qdq, int8_of_this_cpu, write_quantised
+from qanet.calib.placement import load_model
+from qanet.calib.quantize import NARROW_TYPES, insert_qdq, int8_of_this_cpu, quantise
+from qanet.calib.scales import find_scales
 from qanet.cpu_precision import openvino_core
 
 onnx = pytest.importorskip("onnx")
@@ -35,8 +35,8 @@ def quantised(tmp_path_factory):
             chosen = tiny_recipe(family) if family in TINY else recipe("ccp13-lite0", settings)
             fp32, int8 = (folder / f"{family}.{precision}.onnx" for precision in ("fp32", "int8"))
             export_onnx(lively_network(chosen), SIZE, fp32)
-            scales = calibrate(fp32, [CROPS], "minmax", threads=1)
-            write_quantised(fp32, scales, int8, int8_of_this_cpu())
+            scales, _ = find_scales(fp32.read_bytes(), [CROPS], "minmax", threads=1, use_cache=False)
+            int8.write_bytes(quantise(fp32.read_bytes(), scales, int8_of_this_cpu()))
             made[family] = (fp32, int8, scales)
         return made[family]
 
@@ -128,7 +128,7 @@ def test_tensorrt_rtx_builds_it(quantised, family):
 def test_fp8_is_for_sm_89_and_newer(quantised, name, builds):
     trt = pytest.importorskip("tensorrt_rtx")
     fp32, _, scales = quantised("tiny-basic")
-    model = insert_qdq(load_model(fp32), scales, "fp8")
+    model = insert_qdq(load_model(fp32.read_bytes()), scales, "fp8")
     data = model.SerializeToString(deterministic=True)
     assert (_rtx_plan(trt, data, getattr(trt.ComputeCapability, name)) is not None) == builds
 
@@ -136,7 +136,7 @@ def test_fp8_is_for_sm_89_and_newer(quantised, name, builds):
 @pytest.mark.parametrize("family", ["lite0", "tiny-c"])
 def test_fp8_stores_e4m3_and_agrees_with_fp32(quantised, family):
     fp32, _, scales = quantised(family)
-    model = insert_qdq(load_model(fp32), scales, "fp8")
+    model = insert_qdq(load_model(fp32.read_bytes()), scales, "fp8")
     kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     weights = [name for name in kinds if name.endswith(".fp8")]
     assert weights and all(kinds[name] == onnx.TensorProto.FLOAT8E4M3FN for name in (*weights, "fp8.zero_point"))

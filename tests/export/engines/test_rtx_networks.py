@@ -6,8 +6,8 @@ from engine_graphs import needs_rtx
 from tiny_networks import lively_network
 
 from qanet.bundle import open_bundle
-from qanet.calib.calibrate import calibrate
-from qanet.calib.quantize import write_quantised
+from qanet.calib.scales import calibrate
+from qanet.calib.quantize import quantise
 from qanet.export.building.verify import drawn_crops
 from qanet.export.engines import tensorrt
 from qanet.export.engines.census import check_delivered
@@ -67,7 +67,7 @@ def r50c(tmp_path_factory):
     paths = {precision: folder / f"{precision}.onnx" for precision in ("fp32", "fp16", "int8")}
     export_onnx(lively_network(settings), settings.input_hw, paths["fp32"])
     scales = calibrate(paths["fp32"], [drawn_crops(2, settings.input_hw)], "minmax", threads=1)
-    write_quantised(paths["fp32"], scales, folder / "quantised.onnx")
+    quantise(paths["fp32"], scales, folder / "quantised.onnx")
     for precision, source in (("fp16", paths["fp32"]), ("int8", folder / "quantised.onnx")):
         onnx.save(to_fp16(onnx.load(source)), paths[precision])
     return paths

@@ -4,7 +4,7 @@ import onnx
 import pytest
 from tiny_networks import lively_network, register, tiny_recipe
 
-from qanet.calib.graph import load_model
+from qanet.calib.placement import load_model
 from qanet.calib.placement import place
 from qanet.errors import QanetError
 from qanet.export.graphs.parity import check_parity

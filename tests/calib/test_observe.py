@@ -1,22 +1,17 @@
 """What is cached, under which name, and that a broken or absent cache costs time only."""
 
+import hashlib
+
 import numpy as np
 import pytest
 
-from qanet.calib.cache import CropSpool, cache_folder, cache_key, cached_observations
-from qanet.calib.calibrate import calibrate, calibrate_cached
-from qanet.calib.graph import crops_sha256, load_model
-from qanet.calib.observe import Observations, observe
+from qanet.calib.observe import CropSpool, Observations, cache_folder, cache_key, cached_observations, observe
+from qanet.calib.placement import load_model
 from qanet.calib.ranges import METHODS
+from qanet.calib.scales import find_scales
 from qanet.errors import QanetError
 
 pytest.importorskip("onnxruntime")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "qanet" / "calibration"
 
 
 def _each(crops):
@@ -25,39 +20,38 @@ def _each(crops):
 
 def test_the_network_runs_once_for_all_methods(small_model, crops, cache):
     seen = []
-    first, was_there = calibrate_cached(small_model, [crops], "entropy", progress=seen.append)
+    first, was_there = find_scales(small_model, [crops], "entropy", progress=seen.append)
     assert not was_there and seen[-1] == 12
-    assert first == calibrate(small_model, [crops], "entropy", data_sha256=crops_sha256([crops]))
+    assert (first, False) == find_scales(small_model, [crops], "entropy", use_cache=False)
     for method in METHODS:
-        again, was_there = calibrate_cached(small_model, [crops[:5], crops[5:]], method, progress=seen.append)
+        again, was_there = find_scales(small_model, [crops[:5], crops[5:]], method, progress=seen.append)
         assert was_there and len(seen) == 12
-        assert again == calibrate(small_model, [crops], method, data_sha256=first.data_sha256)
+        assert (again, False) == find_scales(small_model, [crops], method, use_cache=False)
     assert len(list(cache.iterdir())) == 1
 
 
-def test_other_crops_or_another_graph_are_run(small_model, crops, tmp_path, small_graph, cache):
-    calibrate_cached(small_model, [crops], "minmax")
-    assert not calibrate_cached(small_model, [crops[::-1]], "minmax")[1]
-    other = tmp_path / "other.onnx"
-    other.write_bytes(small_graph(16, 12, seed=1).SerializeToString())
-    assert not calibrate_cached(other, [crops], "minmax")[1]
+def test_other_crops_or_another_graph_are_run(small_model, crops, small_graph, cache):
+    find_scales(small_model, [crops], "minmax")
+    assert not find_scales(small_model, [crops[::-1]], "minmax")[1]
+    other = small_graph(16, 12, seed=1).SerializeToString()
+    assert not find_scales(other, [crops], "minmax")[1]
     assert len(list(cache.iterdir())) == 3
 
 
 @pytest.mark.parametrize("damage", [b"", b"no npz", "half"])
 def test_a_broken_file_is_made_again(small_model, crops, cache, damage):
-    whole = calibrate_cached(small_model, [crops], "mse")[0]
+    whole = find_scales(small_model, [crops], "mse")[0]
     (file,) = cache.iterdir()
     file.write_bytes(file.read_bytes()[:500] if damage == "half" else damage)
-    again, was_there = calibrate_cached(small_model, [crops], "mse")
+    again, was_there = find_scales(small_model, [crops], "mse")
     assert again == whole and not was_there
-    assert calibrate_cached(small_model, [crops], "mse")[1]
+    assert find_scales(small_model, [crops], "mse")[1]
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(small_model, crops, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert calibrate_cached(small_model, [crops], "minmax")[0].crops == 12
+    assert find_scales(small_model, [crops], "minmax")[0].crops == 12
     assert cached_observations("name", lambda: observe(load_model(small_model), [crops]))[1] is False
 
 
@@ -77,12 +71,11 @@ def test_names_tell_parts_apart():
 
 
 def test_a_spool_gives_the_crops_again_and_again(crops):
-    counted = []
-    with CropSpool(_each(crops), counted.append) as spool:
+    with CropSpool(_each(crops)) as spool:
         for _ in range(2):
             np.testing.assert_array_equal(np.concatenate(list(spool)), crops)
-        assert len(spool) == 12 == counted[-1]
-        assert spool.digest == crops_sha256([crops])
+        assert len(spool) == 12
+        assert spool.digest == hashlib.sha256(crops.tobytes()).hexdigest()
     with CropSpool([]) as empty:
         assert list(empty) == []
     with pytest.raises(QanetError, match="differ in size"):
