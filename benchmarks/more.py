@@ -27,7 +27,7 @@ from qanet.benchmarks.targets.timed import batches, parser_target
 from qanet.benchmarks.targets.variants import Variant
 from qanet.benchmarks.targets.video import PipelineTarget
 from qanet.commandline import note
-from qanet.export.size import graph_size
+from qanet.export.graphs.source import graph_size
 from qanet.runtime.detectors.choice import open_detector
 from qanet.runtime.engines.base import Engine
 from qanet.runtime.parser import Parser

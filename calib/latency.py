@@ -13,7 +13,7 @@ from qanet.cpu_precision import openvino_core, openvino_hint
 from qanet.errors import QanetError
 from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS
 
-_WARM_UP = 3
+_WARM_UP = 2
 Samples = dict[str, list[float]]  # name -> milliseconds, one value per round
 
 

@@ -1,7 +1,7 @@
 """Quantisation-aware fine-tuning: a few epochs in which the network computes as its INT8 graph does.
 
 The INT8 graph of the bundle says what is quantised and with which scales; nodes of that graph are named after the
-modules (export/graphs/parsing.py), so each is found again while PyTorch runs: a convolution by its weight, a sum, a
+modules (export/graphs/network.py), so each is found again while PyTorch runs: a convolution by its weight, a sum, a
 resize or a pooling by what it reads. Activations are rounded with the calibrated scales, weights per output channel
 with the scale of their present values; both pass gradients straight through, clipped values pass none. Batch norms
 keep their statistics: folded into the convolution they only multiply a channel, which a scale per channel follows.

@@ -164,7 +164,7 @@ def _compare_with_torch(case: Case, rows: list[dict[str, Any]], repeats: int) ->
 
 def _torch_ms(case: Case, repeats: int) -> float:
     """Median of the straightforward PyTorch form on the GPU, logits there before and labels left there."""
-    from qanet.export.baseline import tail as baseline
+    from qanet.export import baseline
 
     torch = baseline.torch
     if not torch.cuda.is_available():

@@ -37,7 +37,7 @@ class Form:
         if self.backend:
             return tail(**arguments, backend=self.backend)
         if self.target == BASELINE:
-            from qanet.export.baseline.tail import pixel_score
+            from qanet.export.baseline import pixel_score
 
             return pixel_score(**arguments)
         module, _, name = self.target.partition(":")

@@ -26,7 +26,7 @@ def open_checked(
     if parser is None:
         return None, "there is no FP32 parser to check it against"
     try:
-        from qanet.export.baseline.parser import open_baseline  # imports torch
+        from qanet.export.baseline import open_baseline  # imports torch
 
         parse = open_baseline(bundle, threads)
         scored, quality = parse(sample.image, sample.found.boxes, sample.found.scores)

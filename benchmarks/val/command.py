@@ -66,10 +66,10 @@ def main(argv: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         path: Path = Path(args.model)
         if path.suffix == ".safetensors":
-            from qanet.export.command import bundle_of_checkpoint  # imports torch
+            from qanet.export.command import export_checkpoint  # imports torch
 
             note("exporting the checkpoint first: what is measured is the graph")
-            path = bundle_of_checkpoint(path, Path(folder) / f"{path.stem}.qanet").path
+            path = export_checkpoint(path, Path(folder) / f"{path.stem}.qanet").path
         bundle = open_bundle(str(path))
         document = _measure(args, bundle)
         if args.save:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.errors import QanetError
-from qanet.export.engines.multiply_adds import COMPUTES
+from qanet.export.graphs.source import COMPUTES
 from qanet.runtime.answers.judge import TOLERANCES, Difference, compare, relative_rms
 from qanet.runtime.answers.reference import exact_outputs
 

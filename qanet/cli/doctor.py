@@ -125,7 +125,7 @@ def main(argv: Sequence[str]) -> int:
     )
     args = parser.parse_args(argv)
     if args.prove:
-        from qanet.export.building.prove import prove
+        from qanet.export.building.answers import prove
 
         proof = prove(args.prove)
         header = (

@@ -13,7 +13,7 @@ _CHECKPOINTS = (".safetensors", ".pt", ".pth")
 
 def main(argv: Sequence[str]) -> int:
     """Entry point."""
-    from qanet.export.size import graph_size
+    from qanet.export.graphs.source import graph_size
 
     parser = command_parser(
         "inspect", "A bundle's manifest, checked against its files, and its engines' census; or the size of a network."

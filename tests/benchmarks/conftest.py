@@ -96,6 +96,6 @@ def full_document(document: dict) -> dict:
 def the_pytorch_form(monkeypatch):
     """Puts a function in its place."""
     pytest.importorskip("torch", reason="the baseline runs in PyTorch")
-    from qanet.export.baseline import parser
+    from qanet.export import baseline as parser
 
     return lambda function: monkeypatch.setattr(parser, "open_baseline", function)

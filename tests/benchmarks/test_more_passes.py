@@ -229,7 +229,7 @@ def test_the_shipped_networks_pytorch_form_agrees_with_ours():
 
 def test_a_bundle_without_weights_has_no_pytorch_form(fake_bundle):
     pytest.importorskip("torch", reason="the baseline runs in PyTorch")
-    from qanet.export.baseline.parser import open_baseline
+    from qanet.export.baseline import open_baseline
 
     with pytest.raises(QanetError, match=r"holds no weights.*model\.safetensors"):
         open_baseline(fake_bundle)

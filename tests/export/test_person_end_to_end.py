@@ -14,7 +14,7 @@ import qanet
 from qanet.__main__ import main
 from qanet.bundle import open_bundle
 from qanet.errors import QanetError
-from qanet.export.command import bundle_of_checkpoint
+from qanet.export.command import export_checkpoint
 from qanet.export.release import release
 from qanet.runtime.detectors.person import PersonDetector
 from qanet.train.detection.validate import detect
@@ -53,7 +53,7 @@ def run(tmp_path_factory):
         command = ["train", RECIPE.name, *map(str, arguments)]
         assert main(command) == 0
         assert main([*command, "--json"]) == 0  # a finished run only writes its weights again
-        bundle_of_checkpoint(folder / "run" / "model.safetensors", folder / "tiny.qanet")
+        export_checkpoint(folder / "run" / "model.safetensors", folder / "tiny.qanet")
         bundle = str(folder / "tiny.qanet")
         assert (
             main(

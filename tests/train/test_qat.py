@@ -12,7 +12,7 @@ from qanet.__main__ import main as qanet
 from qanet.bundle import open_bundle
 from qanet.datasets import PhotoFolder
 from qanet.errors import QanetError
-from qanet.export.command import bundle_of_checkpoint
+from qanet.export.command import export_checkpoint
 from qanet.labels import CCP13
 from qanet.train.qat import (
     fake_quantise,
@@ -42,7 +42,7 @@ def _bundle(folder, backbone, data):
     if not path.exists():
         chosen = tiny_recipe(backbone)
         save_weights(folder / f"{backbone}.safetensors", lively_network(chosen), chosen, half=False)
-        bundle_of_checkpoint(folder / f"{backbone}.safetensors", path)
+        export_checkpoint(folder / f"{backbone}.safetensors", path)
         assert qanet(["calibrate", str(path), "--data", str(data), "--method", "minmax", "--json"]) == 0
     return open_bundle(path)
 
@@ -90,7 +90,7 @@ def test_a_few_steps_move_the_weights_and_the_same_graph_is_exported(folder, sma
     for key in states[0]:
         if "running" in key:  # batch norms keep their statistics
             torch.testing.assert_close(states[0][key], states[1][key], rtol=2e-3, atol=1e-3)
-    new = bundle_of_checkpoint(weights, tmp_path / "new.qanet")
+    new = export_checkpoint(weights, tmp_path / "new.qanet")
     capsys.readouterr()
     assert qanet(["calibrate", str(new.path), "--scales", str(bundle.path / "scales.json"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["crops"] == 4

@@ -9,8 +9,8 @@ from tail_backends import assert_same, available, dense
 from torch import nn
 
 from qanet.cpu_precision import openvino_core
-from qanet.export.baseline import tail as baseline
-from qanet.export.graphs.parsing import ParsingGraph
+from qanet.export import baseline
+from qanet.export.graphs.network import ParsingGraph
 from qanet.quality import PixelScores, pixel_score
 from qanet.runtime.pixel_score import pixel_score as tail
 

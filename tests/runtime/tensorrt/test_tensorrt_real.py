@@ -39,10 +39,11 @@ def test_every_name_that_is_called_exists_in_the_real_library():
 @pytest.mark.skipif(not select.has_cuda(), reason="needs an NVIDIA GPU with its driver, TensorRT and PyCUDA")
 @pytest.mark.parametrize("static_buckets", [True, False])
 def test_a_real_engine_on_a_real_gpu(tmp_path, static_buckets):
-    onnx = pytest.importorskip("onnx", reason="the graph is made with onnx")
+    pytest.importorskip("onnx", reason="the graph is made with onnx")
     from onnx import TensorProto, helper
 
-    from qanet.export.engines import tensorrt
+    from qanet.export.backends import tensorrt
+    from qanet.export.backends.tensorrt_options import Options
     from qanet.runtime.cuda.context import open_gpu
 
     nodes = [
@@ -56,15 +57,13 @@ def test_a_real_engine_on_a_real_gpu(tmp_path, static_buckets):
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
     graph = helper.make_graph(nodes, "toy", [crops_info, scores_info], outputs)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    onnx.save(model, tmp_path / "toy.onnx")
     runtime = "tensorrt" if importlib.util.find_spec("tensorrt") else "tensorrt-rtx"
     targets = (open_gpu().target,)
     built = tensorrt.build(
-        tmp_path / "toy.onnx",
+        model.SerializeToString(),
         runtime=runtime,
         targets=targets,
-        static_buckets=static_buckets,
-        max_batch=8,
+        options=Options(static_buckets=static_buckets, max_batch=8),
         outputs=KERNEL_TAIL,
     )
     made = make_bundle(tmp_path, plan=built.data, runtime=runtime, version=built.version, targets=list(built.targets))
