@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from qanet.calib.openvino import ExecutedLayer, compile_graph, executed_layers, openvino_core
 from qanet.calib.placement import block_of
-from qanet.cpu_precision import openvino_core, openvino_hint
+from qanet.cpu_precision import openvino_hint
 from qanet.errors import QanetError
 from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS
 
@@ -92,7 +93,8 @@ def block_latency_ms(
     runs = []
     for name, (data, precision) in graphs.items():
         compiled = _compile(data, precision, threads, counters=True)
-        runs.append((name, compiled.create_infer_request(), _owners(compiled.get_runtime_model(), set(blocks))))
+        owners = {layer.name: _owner(layer, set(blocks)) for layer in executed_layers(compiled)}
+        runs.append((name, compiled.create_infer_request(), {k: block for k, block in owners.items() if block}))
     least: dict[str, dict[str, float]] = {name: {} for name in graphs}
     for _ in range(_WARM_UP + rounds):
         for name, request, owner in runs:
@@ -108,43 +110,25 @@ def block_latency_ms(
     return spent_ms
 
 
-def _owners(runtime_model: Any, blocks: set[str]) -> dict[str, str]:
-    """Executed layer -> its block."""
-    owners = {}
-    for node in runtime_model.get_ordered_ops():
-        info = node.get_rt_info()
-        if str(info["layerType"].astype(str)) in ("Const", "Input", "Output"):
-            continue
-        origins = str(info["originalLayersNames"].astype(str)).split(",")
-        # an inserted reorder has the names of what it stands between, or none
-        names = [*origins, node.get_friendly_name().split("/")[0]]
-        found = [block_of(name.split("/")[0]) for name in names if block_of(name.split("/")[0]) in blocks]
-        if found:
-            owners[node.get_friendly_name()] = found[0]
-    return owners
+def _owner(layer: ExecutedLayer, blocks: set[str]) -> str | None:
+    """The block of an executed layer."""
+    # an inserted reorder has the names of the layers on its two sides, or none
+    for name in (*layer.origins, layer.name):
+        block = block_of(name.split("/")[0])
+        if block in blocks:
+            return block
+    return None
 
 
 def _compile(graph: bytes, precision: str, threads: int | None, counters: bool = False) -> Any:
-    try:
-        import openvino
-    except ImportError as error:
-        raise QanetError("OpenVINO is not installed", got=str(error), next_command="pip install openvino") from error
+    """The graph, cut to the inputs of the kernel tail where it has them: the rest is then not computed."""
     core = openvino_core()
-    config: dict[str, Any] = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": openvino_hint(core, precision),
-        "PERF_COUNT": counters,
-    }
-    if threads:
-        config["INFERENCE_NUM_THREADS"] = threads
     try:
-        model = core.read_model(graph)
-        kept = [port for port in model.outputs if port.get_any_name() in KERNEL_TAIL_OUTPUTS]
-        if len(kept) == 2:  # inputs of the kernel tail; the rest of the graph is not computed
-            model = openvino.Model(kept, model.get_parameters()[:1], "network")
-        return core.compile_model(model, "CPU", config)
+        names = {port.get_any_name() for port in core.read_model(graph).outputs}
     except RuntimeError as error:
         raise QanetError("OpenVINO cannot compile the graph", got=str(error).strip().splitlines()[-1]) from error
+    outputs = KERNEL_TAIL_OUTPUTS if names.issuperset(KERNEL_TAIL_OUTPUTS) else None
+    return compile_graph(graph, openvino_hint(core, precision), outputs, threads, counters)
 
 
 def _inputs(request: Any) -> list[str]:

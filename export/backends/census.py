@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from qanet.bundle import NO_VNNI, safe_name
-from qanet.cpu_precision import cpu_signature, openvino_core
+from qanet.calib.openvino import HINT, openvino_core
+from qanet.cpu_precision import cpu_signature
 from qanet.errors import QanetError
 from qanet.export.graphs.source import CONVOLUTIONS, ComputeNode
 
@@ -265,7 +266,7 @@ def engine_entry(
         entry["stripped"] = True
     if built.runtime == "openvino":
         entry["cpu"] = cpu_signature(openvino_core())  # the blob holds code for this CPU's instructions
-        entry["hint"] = built.options["INFERENCE_PRECISION_HINT"]
+        entry["hint"] = built.options[HINT]
     if built.float_rest:
         entry["float_rest"] = dict(built.float_rest)
     return entry

@@ -4,18 +4,14 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from qanet.cpu_precision import floating_point, openvino_core, openvino_hint
+from qanet.calib.openvino import DEVICE, HINT, PRODUCTS, executed_layers, has_tail, openvino_core, version
+from qanet.cpu_precision import floating_point, openvino_hint
 from qanet.errors import QanetError
 from qanet.export.backends.census import BuiltEngine, EngineLayer, Report, take_census
 from qanet.export.graphs.source import compute_nodes, load_graph
 from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS
 
-_DEVICE = "CPU"
-_HINT = "INFERENCE_PRECISION_HINT"
 _PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-_TYPES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": "int8"}
-_NOT_LAYERS = {"Const", "Input", "Output"}
-_COMPUTES = {"Convolution", "Deconvolution", "FullyConnected", "MatMul"}
 _BYTES = {"Transpose", "Convert"}
 _MOVES = {"Reorder", *_BYTES}
 
@@ -35,7 +31,7 @@ def deliverable(precision: str, outputs: Sequence[str] | None = KERNEL_TAIL_OUTP
     """
     if precision not in _PRECISIONS:
         raise QanetError(f"OpenVINO has no precision {precision!r}; choose from {', '.join(_PRECISIONS)}")
-    return precision if precision in ("fp32", "int8") else floating_point(core(), precision, _has_tail(outputs))
+    return precision if precision in ("fp32", "int8") else floating_point(openvino_core(), precision, has_tail(outputs))
 
 
 def build(
@@ -67,58 +63,39 @@ def build(
     """
     started = time.perf_counter()
     say = report or (lambda line: None)
-    device = core()
+    core = openvino_core()
     expected = deliverable(precision, outputs)
-    version = _version()
     model = load_graph(graph, outputs, name)
     nodes = compute_nodes(model)
     aliases = _aliases(model)
-    hint = hint or openvino_hint(device, precision, _has_tail(outputs))
-    say(f"compiling {name} with OpenVINO {version} in {hint}")
+    hint = hint or openvino_hint(core, precision, has_tail(outputs))
+    say(f"compiling {name} with OpenVINO {version()} in {hint}")
     try:
-        network = device.read_model(model.SerializeToString())
-        compiled = device.compile_model(network, _DEVICE, {_HINT: hint})
+        network = core.read_model(model.SerializeToString())
+        compiled = core.compile_model(network, DEVICE, {HINT: hint})
         data = compiled.export_model().getvalue()
     except RuntimeError as error:
         raise QanetError(f"OpenVINO cannot compile {name}", got=str(error)[-600:]) from error
     note = f"{precision} was asked for, this CPU computes in {expected}" if expected != precision else ""
     if not data:
         raise QanetError(f"OpenVINO made an empty engine of {name}")
-    layers = _layers(compiled.get_runtime_model(), aliases, quantized=precision == "int8")
+    layers = _layers(compiled, aliases, quantized=precision == "int8")
     census = take_census(layers, nodes, note)
     seconds = time.perf_counter() - started
     say(f"built {len(data) / (1 << 20):.1f} MiB in {seconds:.1f} s")
     return BuiltEngine(
         data=data,
         runtime="openvino",
-        version=version,
-        targets=(f"cpu-{device.get_property(_DEVICE, 'DEVICE_ARCHITECTURE')}",),
+        version=version(),
+        targets=(f"cpu-{core.get_property(DEVICE, 'DEVICE_ARCHITECTURE')}",),
         census=census,
         seconds=seconds,
         messages=(note,) if note else (),
         inputs=tuple(value.name for value in model.graph.input),
         outputs=tuple(value.name for value in model.graph.output),
-        options={_HINT: hint},
+        options={HINT: hint},
         requires=_requirements(compiled),
     )
-
-
-def _has_tail(outputs: Sequence[str] | None) -> bool:
-    return outputs is None or not set(outputs) <= set(KERNEL_TAIL_OUTPUTS)
-
-
-def core() -> Any:
-    """The process's openvino.Core; QanetError where OpenVINO is not installed."""
-    try:
-        return openvino_core()
-    except ImportError as error:
-        raise QanetError("OpenVINO is not installed", got=str(error), next_command="pip install openvino") from error
-
-
-def _version() -> str:
-    import openvino
-
-    return openvino.__version__.split("-")[0]  # without the build's number and branch
 
 
 def _aliases(model: Any) -> dict[str, str]:
@@ -137,26 +114,21 @@ def _aliases(model: Any) -> dict[str, str]:
     return names
 
 
-def _layers(runtime_model: Any, aliases: dict[str, str], quantized: bool) -> list[EngineLayer]:
-    """The executed graph, node by node; OpenVINO keeps the type that each node ran in in its rt_info."""
+def _layers(compiled: Any, aliases: dict[str, str], quantized: bool) -> list[EngineLayer]:
+    """The layers of a compiled model for the census."""
     layers = []
-    for node in runtime_model.get_ordered_ops():
-        info = {key: str(value.astype(str)) for key, value in node.get_rt_info().items()}
-        kind = info["layerType"]
-        if kind in _NOT_LAYERS:
-            continue
-        precision = _TYPES.get(info["runtimePrecision"], "other")
-        if precision == "int8" and (kind in _BYTES or not quantized):
+    for layer in executed_layers(compiled):
+        precision = layer.precision or "other"
+        if precision == "int8" and (layer.kind in _BYTES or not quantized):
             precision = "other"  # bytes of the image, of labels and of truth values are no INT8 arithmetic
-        origins = [aliases.get(name, name) for name in info["originalLayersNames"].split(",") if name]
         layers.append(
             EngineLayer(
-                name=node.get_friendly_name(),
-                nodes=tuple(dict.fromkeys(origins)),
+                name=layer.name,
+                nodes=tuple(dict.fromkeys(aliases.get(origin, origin) for origin in layer.origins)),
                 precision=precision,
-                computes=kind in _COMPUTES,
-                moves=kind in _MOVES,
-                quantizes=kind == "FakeQuantize",
+                computes=layer.kind in PRODUCTS,
+                moves=layer.kind in _MOVES,
+                quantizes=layer.kind == "FakeQuantize",
             )
         )
     return layers

@@ -14,6 +14,7 @@ from typing import Any
 from qanet.bundle import NO_VNNI, OPTIONAL_PRECISIONS, PRECISIONS, Bundle, create, open_bundle
 from qanet.calib.bundle import SCALES, quantised_graph
 from qanet.calib.latency import samples_in_turns
+from qanet.calib.openvino import HINT
 from qanet.calib.quantize import NARROW_TYPES
 from qanet.errors import QanetError
 from qanet.export.backends.census import BuiltEngine, Report, engine_entry
@@ -84,7 +85,7 @@ def _ask_openvino(bundle: Bundle, built: BuiltEngine, precision: str, graph: str
     from qanet.runtime.engines.openvino import engine_from_file
 
     try:
-        engine = engine_from_file(built.data, precision, built.options["INFERENCE_PRECISION_HINT"], graph=graph)
+        engine = engine_from_file(built.data, precision, built.options[HINT], graph=graph)
     except RuntimeError as error:
         raise QanetError("OpenVINO refuses the engine it just built", got=str(error)[-300:]) from error
     return answer(bundle, engine)

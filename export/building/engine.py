@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.bundle import Bundle
+from qanet.calib.openvino import HINT
 from qanet.errors import QanetError, QanetWarning
 from qanet.export.backends.census import BuiltEngine, Census, Report, check_delivered
 from qanet.export.backends.tensorrt_options import Options
@@ -123,7 +124,7 @@ def verify_engine(
 
     def rebuild(graph: bytes, outputs: tuple[str, ...]) -> Run:
         typed = builder_graph(bundle, order.graph, order.runtime, graph)
-        hint = built.options.get("INFERENCE_PRECISION_HINT")
+        hint = built.options.get(HINT)
         return runner(build_one(bundle, typed, order, settings, outputs, lambda line: None, hint))
 
     reference = bundle.graph("fp32" if order.precision == "bf16" else order.graph)

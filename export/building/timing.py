@@ -14,9 +14,9 @@ import numpy as np
 
 from qanet.bundle import NO_VNNI, Bundle
 from qanet.calib.latency import Samples, samples_in_turns
+from qanet.calib.openvino import compile_graph, openvino_core
 from qanet.cpu_precision import float_rest_hints
 from qanet.errors import QanetError
-from qanet.export.backends import openvino
 from qanet.export.building.verify import drawn_crops
 from qanet.export.graphs.source import load_graph
 from qanet.runtime.answers.ask import answer
@@ -62,7 +62,7 @@ class FloatRest:
 
 def check_float_rest(asked: str) -> None:
     """QanetError where this CPU lacks the type of --float-rest."""
-    if asked == "bf16" and not float_rest_hints(openvino.core()):
+    if asked == "bf16" and not float_rest_hints(openvino_core()):
         raise QanetError("this CPU has no BF16", expected="auto or f32", got=f"--float-rest {asked}")
 
 
@@ -89,7 +89,7 @@ def choose_float_rest(
     check_float_rest(asked)
     if asked != "auto":
         return FloatRest(asked, "option", {})
-    hints = float_rest_hints(openvino.core())
+    hints = float_rest_hints(openvino_core())
     if not hints:
         return None
     samples = (time_in_turns or time_graph)(graph, outputs, input_hw, hints)
@@ -100,19 +100,14 @@ def choose_float_rest(
 
 def time_graph(graph: bytes, outputs: Sequence[str] | None, input_hw: tuple[int, int], hints: Sequence[str]) -> Samples:
     """Times (ms) of one crop with each of the hints, the graph compiled as the runtime compiles it."""
-    core = openvino.core()
-    requests: dict[str, Any] = {}
-    try:
-        model = core.read_model(load_graph(graph, outputs).SerializeToString())
-        for hint in hints:
-            config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
-            requests[hint] = core.compile_model(model, "CPU", config).create_infer_request()
-    except RuntimeError as error:
-        raise QanetError("OpenVINO cannot compile the INT8 graph", got=str(error)[-600:]) from error
-    names = {port.get_any_name() for port in model.inputs}
+    model = load_graph(graph, outputs)
     feed = {"crops": drawn_crops(1, input_hw), "box_scores": np.ones(1, np.float32)}
-    feed = {name: values for name, values in feed.items() if name in names}
-    return samples_in_turns({h: partial(request.infer, feed, share_inputs=True) for h, request in requests.items()})
+    feed = {value.name: feed[value.name] for value in model.graph.input}
+    calls: dict[str, Callable[[], Any]] = {}
+    for hint in hints:
+        compiled = compile_graph(model.SerializeToString(), hint, name="the INT8 graph")
+        calls[hint] = partial(compiled.create_infer_request().infer, feed, share_inputs=True)
+    return samples_in_turns(calls)
 
 
 def time_here(bundle: Bundle, device: str, outputs: Sequence[str], precisions: Sequence[str]) -> dict[str, Any] | None:

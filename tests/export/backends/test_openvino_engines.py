@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from engine_graphs import CLASSES, HEIGHT, WIDTH
 
-from qanet.cpu_precision import openvino_core
+from qanet.calib.openvino import openvino_core
 from qanet.errors import QanetError
 from qanet.export.backends import openvino
 from qanet.export.backends.census import check_delivered
@@ -62,7 +62,7 @@ def test_a_16_bit_type_the_cpu_lacks_is_not_claimed(monkeypatch, default, capabi
         def get_property(self, device, name):
             return capabilities if name == "OPTIMIZATION_CAPABILITIES" else getattr(Type, default)
 
-    monkeypatch.setattr(openvino, "core", Core)
+    monkeypatch.setattr(openvino, "openvino_core", Core)
     assert openvino.deliverable(asked) == given
 
 
@@ -83,7 +83,7 @@ def test_the_tail_of_a_graph_is_never_computed_in_fp16(monkeypatch, capabilities
         def get_property(self, device, name):
             return capabilities if name == "OPTIMIZATION_CAPABILITIES" else Type.bf16
 
-    monkeypatch.setattr(openvino, "core", Core)
+    monkeypatch.setattr(openvino, "openvino_core", Core)
     assert openvino.deliverable("fp16", outputs) == given
 
 

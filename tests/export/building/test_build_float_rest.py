@@ -12,9 +12,9 @@ from int8_bundle import KERNEL_TAIL, make_int8_bundle
 from qanet.__main__ import main as qanet
 from qanet.bundle import open_bundle
 from qanet.calib.latency import samples_in_turns
-from qanet.cpu_precision import float_rest_hints, openvino_core
+from qanet.calib.openvino import openvino_core
+from qanet.cpu_precision import float_rest_hints
 from qanet.errors import QanetError
-from qanet.export.backends import openvino
 from qanet.export.building import timing as build_float_rest
 from qanet.export.building.timing import choose_float_rest, time_graph
 
@@ -190,7 +190,7 @@ def test_there_is_a_choice_where_the_cpu_has_bf16(default, capabilities, hints):
 @pytest.mark.parametrize("asked", ["auto", "bf16"])
 def test_without_openvino_the_choice_says_how_to_install_it(monkeypatch, asked):
     monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.setattr(openvino, "openvino_core", openvino_core.__wrapped__)  # not the one of an earlier call
+    monkeypatch.setattr(build_float_rest, "openvino_core", openvino_core.__wrapped__)  # not the one of an earlier call
     with pytest.raises(QanetError, match="OpenVINO is not installed.*pip install openvino"):
         choose_float_rest(b"graph", None, (8, 8), asked, never)
 
