@@ -112,7 +112,7 @@ def block_latency_ms(
 
 def _owner(layer: ExecutedLayer, blocks: set[str]) -> str | None:
     """The block of an executed layer."""
-    # an inserted reorder has the names of the layers on its two sides, or none
+    # an inserted reorder has the names of the layers around it, or none
     for name in (*layer.origins, layer.name):
         block = block_of(name.split("/")[0])
         if block in blocks:

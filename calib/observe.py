@@ -32,13 +32,13 @@ from qanet.files import write_bytes
 
 Crop = NDArray[np.uint8]
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_VERSION = 1  # raised when what is observed changes
+_VERSION = 1  # raised when the observations change
 _IN_MEMORY_BYTES = 64 << 20  # about 200 crops of 384x288; more go to a file
 
 
 @dataclass(frozen=True)
 class Observations:
-    """What crops showed of a graph's activations.
+    """Statistics of a graph's activations over some crops.
 
     Attributes:
         crops: number of crops.
@@ -69,7 +69,7 @@ class Observations:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Observations":
-        """Inverse of `to_bytes`; ValueError, OSError, KeyError or zipfile.BadZipFile where it is not that."""
+        """Inverse of `to_bytes`; ValueError, OSError, KeyError or zipfile.BadZipFile for other data."""
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             crops, is_black, quantised, others = json.loads(str(file["head"]))
             parts = zip(quantised, file["counts"], file["exponents"], file["peaks"])
@@ -214,7 +214,7 @@ def cache_folder() -> Path:
 
 
 def cache_key(*parts: object) -> str:
-    """Hex digest of parts that JSON can tell apart."""
+    """Hex digest of parts that differ in JSON."""
     return hashlib.sha256(json.dumps([_VERSION, *parts], sort_keys=True).encode()).hexdigest()[:32]
 
 

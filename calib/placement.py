@@ -69,7 +69,7 @@ class GraphView:
 
     @classmethod
     def of(cls, graph: Any) -> "GraphView":
-        """Index an onnx.GraphProto; shapes come from its value_info, None for what is dynamic."""
+        """Index an onnx.GraphProto; shapes come from its value_info, None for dynamic axes."""
         producer: dict[str, int] = {}
         for index, node in enumerate(graph.node):
             for name in node.output:
@@ -93,7 +93,7 @@ class GraphView:
         return seen
 
     def tensors(self) -> set[str]:
-        """Names of every activation: the graph's inputs and what its nodes make."""
+        """Names of every activation: the graph's inputs and the outputs of its nodes."""
         return {value.name for value in self.graph.input} - set(self.initialisers) | set(self.producer)
 
 
@@ -114,7 +114,7 @@ class Placement:
         convolutions: indices of the convolutions that run in INT8.
         readers: quantised activation -> the (node, input) pairs that read it through Q/DQ; in graph order.
         range_of: quantised activation -> the activations of whose ranges it takes the widest: itself alone, but for
-            what passes through a resize, a pooling or a concatenation.
+            tensors that pass through a resize, a pooling or a concatenation.
     """
 
     convolutions: tuple[int, ...]
@@ -163,7 +163,7 @@ def place(model: Any, keep: tuple[str, ...] = DEFAULT_KEEP) -> Placement:
 
 
 def _pass_through(view: GraphView, wanted: set[tuple[int, int]], keep: tuple[str, ...]) -> dict[str, set[str]]:
-    """Quantise the inputs of what a quantised activation passed through unchanged.
+    """Quantise the inputs of nodes that a quantised activation passed through unchanged.
 
     Extends `wanted`; returns tensor -> the tensors, made by something else, that share one range with it.
     """
@@ -188,7 +188,7 @@ def _pass_through(view: GraphView, wanted: set[tuple[int, int]], keep: tuple[str
 
 
 def _passed(view: GraphView, node: Any) -> list[str]:
-    """The activations that a node hands on without widening their range; none where it does something else."""
+    """The activations that a node copies or resizes without widening their range; empty for other nodes."""
     if node.op_type in _PASS_THROUGH:
         return [node.input[0]]
     if node.op_type == "Concat" and all(name in view.producer for name in node.input):

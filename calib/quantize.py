@@ -35,7 +35,7 @@ class NarrowType:
         name: of the type.
         top: the value that amax maps to.
         opset: the first whose Q/DQ knows the type.
-        pair_top: what the magnitudes of two neighbouring weights may sum to; None where they may be anything.
+        pair_top: largest sum of the magnitudes of two neighbouring weights; None for no limit.
     """
 
     name: str

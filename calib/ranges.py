@@ -156,7 +156,7 @@ def _divergence(counts: NDArray[np.float64], bins: int, levels: int) -> float:
     occupied = kept > 0
     mass = np.bincount(group, kept, levels)
     members = np.bincount(group, occupied, levels)
-    # A level spreads its mass evenly over its bins that hold anything: that is all INT8 can tell of them.
+    # A level spreads its mass evenly over its occupied bins: INT8 cannot distinguish them.
     quantised = np.where(occupied, (mass / np.maximum(members, 1))[group], 0.0)
     seen = reference > 0
     if not quantised.sum() or (quantised[seen] == 0).any():
@@ -181,7 +181,7 @@ def mse_range(histogram: Histogram, levels: int = INT8_LEVELS) -> float:
 
 
 def _candidates(histogram: Histogram, levels: int) -> NDArray[np.int64]:
-    """Numbers of bins to try, ascending: from one bin a level (finer bins say nothing more) to all that are used."""
+    """Numbers of bins to try, ascending: from one bin per level (finer bins add nothing) to all that are used."""
     used = histogram.used_bins()
     return np.unique(np.linspace(min(levels, used), used, _CANDIDATES).round().astype(np.int64))
 

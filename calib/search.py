@@ -33,7 +33,7 @@ HEADER = ("block", "drop", "float ms", "INT8 ms", "saved ms", "chosen")
 
 @dataclass(frozen=True)
 class BlockCost:
-    """What quantising one block costs and saves.
+    """Cost and gain of quantising one block.
 
     Attributes:
         drop: of the metric (x 100) when this block alone is INT8; negative where it rose.
@@ -54,7 +54,7 @@ class BlockCost:
 
 @dataclass(frozen=True)
 class Found:
-    """The end of a search; accuracies are x 100.
+    """The result of a search; accuracies are x 100.
 
     Attributes:
         metric: one of METRICS.
@@ -134,7 +134,7 @@ def search_precision(
 
 
 class Measurements:
-    """Accuracies by the set of blocks in float, measured when first asked for and kept in a file."""
+    """Accuracies by the set of blocks in float, measured at the first use and kept in a file."""
 
     def __init__(self, path: Path, blocks: Sequence[str], measure: Callable[[tuple[str, ...] | None], Accuracy]):
         """measure: blocks in float, or None for FP32 -> accuracy."""
@@ -222,12 +222,12 @@ def choose(
 
 
 def _harm(cost: BlockCost) -> tuple[float, float]:
-    """Drop per millisecond; of blocks that do no harm, those that save least come first."""
+    """Sort key: drop per millisecond; of blocks without a drop, those that save least come first."""
     return (max(cost.drop, 0.0) / cost.saved_ms, -cost.saved_ms)
 
 
 def rows(found: Found) -> list[tuple[Any, ...]]:
-    """A table's rows: block, drop, milliseconds in float and in INT8, saved, what was chosen."""
+    """A table's rows, with the columns of HEADER."""
     return [
         (
             c.name,

@@ -23,7 +23,7 @@ _LINE = re.compile(
 )
 _TENSOR = re.compile(r"Dimensions: \[(?P<shape>[^\]]*)\].*?Datatype: (?P<type>\w+)")
 _ORIGIN = re.compile(r"\[ONNX Layer: ([^\x1e\x1f]+)\]")  # entries are separated by an ASCII record or unit separator
-# Both runtimes' words for the types, in the log ("Half") and in format descriptions ("Channel major FP16 ..").
+# Names of the types in both runtimes, in the log ("Half") and in format descriptions ("Channel major FP16 ..").
 _TYPES = (
     ("bf16", re.compile(r"\b(BFloat16|BF16)\b", re.I)),
     ("fp16", re.compile(r"\b(Half|FP16)\b", re.I)),
@@ -39,7 +39,7 @@ _MOVE_WORDS = {"Tran", "Resh", "Repl", "Conc", "Slic", "Cast", "Move", "Copy", "
 
 
 class BuilderLog:
-    """Everything a builder logged, as (severity, text); severities as in TensorRT, 0 internal error .. 4 verbose."""
+    """The log of a builder as (severity, text); severities as in TensorRT, 0 internal error .. 4 verbose."""
 
     ERROR, WARNING = 1, 2
 
@@ -51,7 +51,7 @@ class BuilderLog:
         return list(dict.fromkeys(text.strip() for level, text in self.entries if level <= severity))
 
     def warn(self, text: str) -> None:
-        """Add a warning of our own."""
+        """Add a warning of this program."""
         self.entries.append((self.WARNING, text))
 
     def last_errors(self, count: int = 3) -> str:
@@ -118,7 +118,7 @@ def layers_from_inspector(document: str) -> list[EngineLayer]:
 
 
 def precision_of(text: str) -> str:
-    """One of census.PRECISIONS from a data type or a format description in either runtime's words."""
+    """One of census.PRECISIONS from either runtime's data type or format description."""
     return next((precision for precision, words in _TYPES if words.search(text)), "other")
 
 
@@ -128,7 +128,7 @@ def _layer(
     computes = bool(_MATRIX_KINDS.search(kind) or _MATRIX_WORDS.match(name))
     widest = _widest(inputs + outputs)
     # A product runs in the type of its weights when data comes in that type as well (a residual may come wider, the
-    # sum may go out wider); otherwise something was converted first, and the wider type is what ran.
+    # sum may go out wider); otherwise something was converted first, and the product ran in the wider type.
     product = weights if weights and weights in inputs else _widest([*inputs, weights or "other"])
     return EngineLayer(
         name=name,
@@ -161,8 +161,8 @@ def _volume(shape: str) -> int:
 def watched(trt: Any, config: Any, bar: Any) -> Iterator[None]:
     """Move a tqdm bar with the builder's steps while the block runs; KeyboardInterrupt at its end after Ctrl-C.
 
-    A signal handler that raises would raise into the library's callbacks, which must not; this one only makes the
-    builder's monitor ask for the end, and the builder comes to it at the next step.
+    A signal handler that raises would raise into the library's callbacks, which must not raise; this one only makes the
+    builder's monitor ask for the end, which the builder reaches at its next step.
 
     Args:
         trt: the library's module.

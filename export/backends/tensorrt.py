@@ -50,8 +50,8 @@ def build(
 
     Raises:
         QanetError: the library is missing or too old, no driver (TensorRT), a target it cannot build for, an option
-            it does not have, a graph the parser refuses (the node is named), or a build that fails (with the last
-            errors logged).
+            it does not have, a graph that the parser refuses (with the node's name), or a build that fails (with the
+            last errors logged).
         KeyboardInterrupt: after Ctrl-C, at the builder's next step.
     """
     started = time.perf_counter()
@@ -158,9 +158,7 @@ def _layers(trt: Any, runtime: str, logger: Any, log: BuilderLog, data: bytes, o
             layers = layers_from_inspector(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
     layers = layers or layers_from_log(text for _, text in log.entries)
     if not layers:
-        raise QanetError(
-            f"{runtime} {trt.__version__} does not say what its engine is made of, so its precision is unknown"
-        )
+        raise QanetError(f"{runtime} {trt.__version__} reports no layers of its engine, so its precision is unknown")
     return layers
 
 
@@ -168,7 +166,7 @@ def _expand_dla(layers: list[EngineLayer], order: list[str]) -> list[EngineLayer
     """Layers of a DLA with every ONNX node they hold: the library names the first and the last of a run of them.
 
     Raises:
-        QanetError: nothing runs on the DLA: with the GPU as fallback that is no error to the library.
+        QanetError: nothing runs on the DLA, which the library does not report as an error.
     """
     found, expanded = 0, []
     for layer in layers:

@@ -23,7 +23,7 @@ class Options:
         max_batch: the most crops in one call.
         static_buckets: one profile for each batch of BUCKETS up to max_batch, instead of one from 1 to max_batch. Not
             for INT8 with TensorRT-RTX 1.7: the plan of a network of depthwise convolutions grew from 14 to 520 MiB.
-        profile: (min, opt, max) batch of the one profile, in place of what max_batch and static_buckets say.
+        profile: (min, opt, max) batch of a single profile, in place of those of max_batch and static_buckets.
         workspace_mib: the most scratch memory (MiB) a layer may use; to TensorRT-RTX the whole network is one layer.
         tactic_memory_mib: the most memory (MiB) the builder may take to time one kernel; None leaves the library's.
         optimization_level: 0 (fastest build) to 5; None leaves the library's own, 3.
@@ -34,7 +34,8 @@ class Options:
             machine code of its own.
         hardware_compatibility: a key of HARDWARE_LEVELS.
         strip_weights: leave the weights out; `refit` puts them back from the graph.
-        dla: number of the deep-learning accelerator to run on, the GPU taking what it cannot; None for the GPU alone.
+        dla: number of the deep-learning accelerator to run on, with the GPU for layers that it cannot run; None for
+            the GPU alone.
         few_tactics: neither compile kernels while building nor load cuBLAS and cuDNN to try theirs.
     """
 
@@ -124,7 +125,7 @@ class Options:
 def low_memory(options: Options, *, given: frozenset[str] = frozenset()) -> Options:
     """Options for machines whose CPU and GPU share a few GiB; those named in `given` keep their values.
 
-    The peak of a build is not the network, it is the builder's trials: so at most 256 MiB of scratch memory a layer,
+    The builder's trials, not the network, make the peak of a build. So at most 256 MiB of scratch memory per layer,
     512 MiB for timing a kernel (on a Jetson that is the system's memory), level 2, the highest that compiles no
     kernels while building, no libraries of kernels loaded for trial, and batches up to 4.
     """

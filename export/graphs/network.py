@@ -196,7 +196,7 @@ def to_onnx(
 def _tidy(model: Any, outputs: Sequence[str]) -> None:
     """Drop the exporter's traces of this machine and name every node and tensor after the module it came from.
 
-    The names are what a user reads in scales.json, in a census and in a profiler: `backbone.blocks.3.expand`.
+    Users read these names in scales.json, in a census and in a profiler: `backbone.blocks.3.expand`.
     """
     model.producer_name, model.producer_version = "qanet-edge", ""
     graph = model.graph
@@ -225,7 +225,7 @@ def _tidy(model: Any, outputs: Sequence[str]) -> None:
 
 
 def _tensor_name(node: Any, new_names: dict[str, str]) -> str:
-    """A convolution's output is called as its module; what follows it appends what it does."""
+    """A convolution's output has the name of its module; nodes behind it append their operation."""
     first = new_names.get(node.input[0], node.input[0]) if node.input else ""
     if node.op_type in ("Conv", "Gemm"):
         weight = new_names.get(node.input[1], node.input[1]).removesuffix(".weight")

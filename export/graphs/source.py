@@ -137,7 +137,7 @@ def _check_inputs(model: Any, name: str) -> None:
                 f"{name} does not have the inputs of a parsing graph",
                 expected="crops uint8 (N, H, W, 3) and box_scores float32 (N,)",
                 got=f"{value.name} {kind} of rank {rank}",
-                next_command="qanet export",
+                next_command="qanet export CHECKPOINT",
             )
         if value.name == CROPS and not all(d.dim_value > 0 for d in tensor.shape.dim[1:]):
             raise QanetError(f"{name}: only the batch may be dynamic", expected="crops (N, H, W, 3) with H and W set")

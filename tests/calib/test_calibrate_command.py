@@ -9,7 +9,7 @@ import pytest
 from qanet.__main__ import main as qanet
 from qanet.bundle import create, open_bundle
 from qanet.calib import command
-from qanet.calib.bundle import add_quantised_graph
+from qanet.calib.bundle import add_quantised_graph, calibrate, write_scales
 from qanet.calib.scales import load_scales
 from qanet.errors import QanetError
 
@@ -58,6 +58,17 @@ def test_the_second_run_comes_from_the_cache_and_gives_the_same_bytes(bundle, pe
     captured = capsys.readouterr()
     assert "cached from an earlier run" in captured.err and json.loads(captured.out)["crops"] == 4
     assert _files(bundle) == first
+
+
+def test_calibration_without_a_command_line(bundle, people):
+    opened, before, seen = open_bundle(bundle), _files(bundle), []
+    data = people(4)
+    found = calibrate(opened, data, method="minmax", crops=3, progress=lambda *done: seen.append(done))
+    assert (found.scales.method, found.scales.crops, found.is_cached) == ("minmax", 3, False)
+    assert seen == [(1, 3), (2, 3), (3, 3)] and _files(bundle) == before
+    assert calibrate(opened, str(data), method="mse", crops=3).is_cached
+    write_scales(opened, found.scales)
+    assert open_bundle(bundle).graph("int8") and load_scales(bundle / "scales.json") == found.scales
 
 
 @pytest.mark.parametrize(

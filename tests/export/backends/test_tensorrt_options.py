@@ -161,7 +161,7 @@ def test_asked_but_not_delivered_is_seen_by_the_census(library, graphs):
     ("fault", "message"),
     [
         ("no plan", "could not build model.onnx for sm_87: .*OutOfMemory.*; next: raise --workspace, lower"),
-        ("no inspector", "does not say what its engine is made of"),
+        ("no inspector", "reports no layers of its engine"),
     ],
 )
 def test_a_builder_that_returns_nothing(library, graphs, fault, message):

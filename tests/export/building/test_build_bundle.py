@@ -17,7 +17,9 @@ from qanet.__main__ import main as qanet
 from qanet.bundle import open_bundle
 from qanet.errors import QanetError
 from qanet.export.backends import openvino, tensorrt_library
+from qanet.export.building import bundle as building
 from qanet.export.building.command import main as build_main
+from qanet.export.building.options import BuildOptions
 from qanet.export.building.verify import mark_layers
 from qanet.locking import locked
 
@@ -54,6 +56,21 @@ def test_verified_engines_are_kept(tiny_bundle, capsys, precision, tail):
     (entry,) = open_bundle(tiny_bundle).engines
     graph = open_bundle(tiny_bundle).manifest["graphs"][precision]
     assert entry["graph_sha256"] == open_bundle(tiny_bundle).manifest["files"][graph]["sha256"]
+
+
+def test_a_build_without_a_command_line(tiny_bundle, tmp_path, capsys):
+    lines = []
+    options = BuildOptions(precisions=["fp32"], runtimes=["openvino"], tail="graph")
+    before = snapshot(tiny_bundle)
+    report = building.build(open_bundle(tiny_bundle), options, output=tmp_path / "copy.qanet", report=lines.append)
+    report.check()
+    (engine,) = report.engines
+    assert report.bundle.path == tmp_path / "copy.qanet" and snapshot(tiny_bundle) == before
+    assert engine.entry in report.bundle.engines and engine.bytes == len(report.bundle.read(engine.entry["file"]))
+    assert engine.built.census.multiply_add_shares["fp32"] == 1 and "census" not in engine.to_json()
+    assert report.to_json()["not_built"] == {} and lines[-1].startswith("  known answers: ")
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
 
 
 def wrong_weights(graph, precision, **options):
@@ -155,7 +172,7 @@ def test_a_build_that_waits_too_long_says_for_whom(tiny_bundle, capsys):
     ("faults", "message"),
     [
         (("no plan",), "tensorrt could not build tiny.fp32.onnx for sm_87: Error Code 2: OutOfMemory"),
-        (("no inspector",), "does not say what its engine is made of, so its precision is unknown"),
+        (("no inspector",), "reports no layers of its engine, so its precision is unknown"),
     ],
 )
 def test_a_builder_that_returns_nothing_leaves_the_bundle(tiny_bundle, orin, capsys, faults, message):
