@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qanet.bundle import NO_VNNI, Bundle
-from qanet.calib.plot import page
 from qanet.calib.quantize import NARROW_TYPES, int8_of_this_cpu, quantise
 from qanet.calib.ranges import DEFAULT_PERCENTILE
 from qanet.calib.scales import Scales, find_scales, load_scales, parse_scales
@@ -136,6 +135,8 @@ def search_bundle(
 
     Arguments, result and errors as `qanet.calib.search.search_precision`.
     """
+    from qanet.calib.plot import page  # pages are made by libraries that `qanet build` does not need
+
     changed, found = search_precision(
         bundle.graph("fp32"), scales, bundle.input_hw, measure, data_digest, metric, budget, threads, progress
     )

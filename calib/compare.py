@@ -121,8 +121,8 @@ def _makers(fp32: bytes, folder: Path, crops: CropSpool, threads: int) -> dict[s
         return quantise(fp32, scales, int8_of_this_cpu())
 
     return {
-        "this room, entropy": lambda: ours("entropy"),
-        "this room, minmax": lambda: ours("minmax"),
+        "qanet, entropy": lambda: ours("entropy"),
+        "qanet, minmax": lambda: ours("minmax"),
         "quantize_static, minmax": lambda: _quantize_static(model, crops, None),
         "quantize_static, minmax, Conv": lambda: _quantize_static(model, crops, ["Conv"]),
     }
