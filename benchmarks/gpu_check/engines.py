@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.benchmarks.gpu_check.steps import Refused, Runner, last_lines
+from qanet.benchmarks.score_cases import all_cases
 from qanet.benchmarks.statistics import summarize
-from qanet.benchmarks.tail.cases import all_cases
 from qanet.bundle import PRECISIONS
 from qanet.runtime.detectors.base import Detections
 from qanet.runtime.parser import Parser, load

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from qanet import quality
+from qanet.benchmarks.score_cases import Case, all_cases, difference
 from qanet.benchmarks.statistics import summarize
-from qanet.benchmarks.tail.cases import Case, all_cases
-from qanet.benchmarks.tail.forms import difference
 from qanet.geometry import crop_boxes, crop_people
 from qanet.quality import PixelScores
 from qanet.runtime.cuda.crop import crop_launch

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from qanet.benchmarks.lab import int8_tools as compare
 from qanet.bundle import create
-from qanet.calib import compare
 from qanet.errors import QanetError
 
 onnx = pytest.importorskip("onnx")

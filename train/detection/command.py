@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--looks",
         type=Path,
         metavar="JSON",
-        help="what teachers see in the unlabelled photographs (python -m qanet.runtime.detectors.looks)",
+        help="what teachers see in the unlabelled photographs (python -m qanet.benchmarks.lab.detector_looks)",
     )
     group.add_argument(
         "--more", type=Path, action="append", default=[], metavar="DIR", help="another such folder; may be given again"

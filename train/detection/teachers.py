@@ -1,6 +1,6 @@
 """What larger detectors see in photographs that nobody labelled: what two agree on is learnt, the rest is left out.
 
-Their looks come from a file (`python -m qanet.runtime.detectors.looks`): YOLOX at a picture and at its mirror image,
+Their looks come from a file (`python -m qanet.benchmarks.lab.detector_looks`): YOLOX at a picture and at its mirror image,
 NanoDet at it. Boxes of one person are fused, each weighted by its score (arXiv 1910.13302). A person whom two looks of
 enough score agree on is one to learn. What else they see is neither a person nor background: a student of one teacher
 learns its mistakes.
@@ -24,7 +24,7 @@ AGREED_SCORE = 0.35  # of a look that counts as agreeing
 _ALIKE_IOU, _SAME_IOU = 0.55, 0.5  # of looks at one person; of a look and a label
 _SMALL_PX = 32.0  # height of people whom labels leave out more often than not
 _KNOWN_IOU = 0.4  # a teacher's box that overlaps a labelled one so is that person
-_NEXT = "python -m qanet.runtime.detectors.looks PEOPLE --detector ONNX --detector ONNX --output looks.json"
+_NEXT = "python -m qanet.benchmarks.lab.detector_looks PEOPLE --detector ONNX --detector ONNX --output looks.json"
 
 Seen = NDArray[np.float32]  # (N, 6): x0 y0 x1 y1 score, number of the look
 

@@ -49,7 +49,7 @@ def read_index(root: Path) -> list[Person]:
         raise QanetError(
             f"no index of people at {path}",
             got=repr(error),
-            next_command="python -m qanet.train.people.silhouettes --help",
+            next_command="python -m qanet.benchmarks.lab.silhouettes --help",
         ) from error
 
 

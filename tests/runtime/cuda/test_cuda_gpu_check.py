@@ -12,7 +12,7 @@ from qanet.benchmarks.gpu_check import __main__ as command
 from qanet.benchmarks.gpu_check import engines, kernels, text, tools
 from qanet.benchmarks.gpu_check.gpu import find_gpu
 from qanet.benchmarks.gpu_check.steps import Answer, Refused, Step, answer_line, parse_answer, run_command, run_step
-from qanet.benchmarks.tail.cases import Case
+from qanet.benchmarks.score_cases import Case
 from qanet.errors import QanetError
 from qanet.runtime.engines.tensorrt import engine_from_bundle
 from qanet.runtime.parser import Parser
