@@ -5,21 +5,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from qanet._version import __version__
-from qanet.benchmarks.lab import quality_charts as charts
 from qanet.benchmarks.lab.quality_study import CLAIMED_AP_R_GAIN, GRID_IOU, GRID_PIXEL, evaluate, parse_images, plan
-from qanet.benchmarks.report.markup import Safe, facts, join, paragraph, section, table, tag
-from qanet.benchmarks.report.style import CSS
-from qanet.commandline import CommandParser, command_parser, emit, run_module
-from qanet.commandline import table as text_table
+from qanet.commandline import CommandParser, command_parser, emit, run_module, table
 from qanet.datasets import DATA_FORMATS, DataSet, default_split, open_dataset, read_detections
 from qanet.errors import QanetError
 from qanet.files import write_text
 from qanet.metrics import PROTOCOLS
+from qanet.pages.charts import Curve, curves, reliability_diagram
+from qanet.pages.render import render
+from qanet.pages.svg import COLOURS
 from qanet.runtime.evaluate import is_synthetic, plain
 from qanet.runtime.parser import Parser, load
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # nothing may be fetched, whatever a name in the data says
+_TEMPLATE = Path(__file__).with_name("quality.html.j2")
 _NAMES = {
     "ap_p": "AP^p",
     "ap_p_50": "AP^p 50",
@@ -36,7 +37,7 @@ _FRACTIONS = ("ap_p", "ap_p_50", "pcp_50", "ap_r", "ap_r_50")
 
 
 def verdict(document: dict[str, Any]) -> list[str]:
-    """A sentence a protocol: the gain of QAM in AP^r, and whether it is what the paper claims."""
+    """A sentence per protocol: the gain of QAM in AP^r, and whether it is what the paper claims."""
     lines = []
     for gain in document["gains"]:
         word = "reproduced" if gain["reproduced"] else "not reproduced"
@@ -52,7 +53,7 @@ def verdict(document: dict[str, Any]) -> list[str]:
 def headline(document: dict[str, Any]) -> str:
     """What was measured, on what."""
     kind = "synthetic scenes" if document["synthetic"] else "images"
-    views = f", {document['views']} views a person" if document["views"] > 1 else ""
+    views = f", {document['views']} views per person" if document["views"] > 1 else ""
     return (
         f"{document['bundle']} ({document['precision']}, {document['runtime']}{views}) on {document['images']} {kind} "
         f"of {document['data']}: {document['persons']} people, {document['predictions']} boxes ({document['boxes']})"
@@ -62,130 +63,84 @@ def headline(document: dict[str, Any]) -> str:
 def text(document: dict[str, Any]) -> str:
     """What a person reads on the terminal; metrics x 100, correlations and errors as they are."""
     blocks = [headline(document)]
-    for protocol in ("official", "strict"):
-        rows = [row for row in document["main"] if row["protocol"] == protocol]
-        cells = [(row["scores"], _exponents(row["weights"]), *_figures(row)) for row in rows]
-        blocks.append(f"{protocol} protocol\n" + text_table(cells, ("scores", "a, b, g", *_NAMES.values())))
+    for protocol in PROTOCOLS:
+        rows = _main_rows(document, protocol)
+        blocks.append(f"{protocol} protocol\n" + table(rows, ("scores", "a, b, g", *_NAMES.values())))
     blocks.append("\n".join(verdict(document)))
     scores = [
         (s["of"], _SCORES[s["score"]], _plain(s["rank_correlation"]), _plain(s["ece"])) for s in document["scores"]
     ]
-    blocks.append(text_table(scores, ("of", "score", "rank corr. with the true IoU", "ECE")))
+    blocks.append(table(scores, ("of", "score", "rank corr. with the true IoU", "ECE")))
     grid = [(_exponents(row["weights"]), *_figures(row)) for row in document["grid"]]
-    blocks.append(f"exponents, {document['protocol']} protocol\n" + text_table(grid, ("a, b, g", *_NAMES.values())))
+    blocks.append(f"exponents, {document['protocol']} protocol\n" + table(grid, ("a, b, g", *_NAMES.values())))
     swept = [(f"{row['threshold']:g}", *_figures(row)) for row in document["thresholds"]]
-    blocks.append(
-        f"pixel threshold T, QAM, {document['protocol']} protocol\n" + text_table(swept, ("T", *_NAMES.values()))
-    )
+    blocks.append(f"pixel threshold T, QAM, {document['protocol']} protocol\n" + table(swept, ("T", *_NAMES.values())))
     return "\n\n".join(blocks)
 
 
 def page(document: dict[str, Any]) -> str:
     """The HTML page."""
-    title = f"{document['bundle']}: what each score is worth"
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        tag("title", title),
-        tag("style", Safe(CSS)),
+    maps = document["maps"]["official"]
+    return render(
+        _TEMPLATE,
+        title=f"{document['bundle']}: what each score is worth",
+        headline=headline(document),
+        protocol=document["protocol"],
+        names=list(_NAMES.values()),
+        main={protocol: _main_rows(document, protocol) for protocol in PROTOCOLS},
+        verdict=verdict(document),
+        reliability=[
+            (drawn, f"rank correlation {_plain(entry['rank_correlation'])}, calibration error {_plain(entry['ece'])}")
+            for entry, drawn in zip(document["scores"], reliability_charts(document).values())
+        ],
+        pixel_exponents=[f"{g:g}" for g in GRID_PIXEL],
+        grids={_NAMES[key]: _grid_rows(document["grid"], key) for key in ("ap_r", "ap_p")},
+        without_box=[(_exponents(row["weights"]), *_figures(row)) for row in document["grid"] if not row["weights"][0]],
+        threshold_curves=[_threshold_curve(document["thresholds"], key) for key in ("ap_p", "ap_r")],
+        thresholds=[(f"{row['threshold']:g}", *_figures(row)) for row in document["thresholds"]],
+        about=[
+            ("data", document["data"]),
+            ("boxes", document["boxes"]),
+            ("bundle", document["bundle"]),
+            ("mIoU of the semantic map x 100", _percent(maps["miou"])),
+            ("boundary mIoU x 100", _percent(maps["boundary_miou"])),
+            ("views per person", document["views"]),
+            ("qanet-edge", document["qanet_edge"]),
+        ],
     )
-    top = tag("header", tag("h1", title), paragraph(headline(document), class_="quiet"), class_="top")
-    sections = [_main(document), _reliability(document), _grid(document), _thresholds(document), _about(document)]
-    body = tag("body", top, tag("main", *sections))
-    return f"<!doctype html>\n{tag('html', join(head, body), lang='en')}\n"
 
 
-def reliability_charts(document: dict[str, Any]) -> dict[str, Safe]:
-    """File stem -> diagram of each score of people and of parts."""
+def reliability_charts(document: dict[str, Any]) -> dict[str, str]:
+    """File stem -> diagram (SVG) of each score of people and of parts."""
     drawn = {}
     for entry in document["scores"]:
-        colour = charts.COLOURS[0 if entry["of"] == "people" else 1]
-        told = f"{_SCORES[entry['score']]} of {entry['of']}"
-        drawn[f"reliability_{entry['of']}_{entry['score']}"] = charts.reliability_diagram(
-            told, entry["reliability"], colour
-        )
+        colour = COLOURS["fp32" if entry["of"] == "people" else "int8"]
+        title = f"{_SCORES[entry['score']]} of {entry['of']}"
+        drawn[f"reliability_{entry['of']}_{entry['score']}"] = reliability_diagram(title, entry["reliability"], colour)
     return drawn
 
 
-def _main(document: dict[str, Any]) -> Safe:
-    tables = []
-    for protocol in ("official", "strict"):
-        rows = [row for row in document["main"] if row["protocol"] == protocol]
-        cells = [(row["scores"], _exponents(row["weights"]), *_figures(row)) for row in rows]
-        header = ("scores fused", "exponents a, b, g", *_NAMES.values())
-        tables.append(table(f"{protocol} protocol; metrics x 100", header, cells, 2))
-    lines = [paragraph(f"{line[0].upper()}{line[1:]}.") for line in verdict(document)]
-    return section("main", "Box score alone against quality-aware scores", *tables, *lines)
+def _main_rows(document: dict[str, Any], protocol: str) -> list[tuple[str, ...]]:
+    rows = [row for row in document["main"] if row["protocol"] == protocol]
+    return [(row["scores"], _exponents(row["weights"]), *_figures(row)) for row in rows]
 
 
-def _reliability(document: dict[str, Any]) -> Safe:
-    figures = []
-    for entry, drawn in zip(document["scores"], reliability_charts(document).values()):
-        words = f"rank correlation {_plain(entry['rank_correlation'])}, calibration error {_plain(entry['ece'])}"
-        figures.append(tag("figure", drawn, tag("figcaption", words)))
-    return section(
-        "reliability",
-        "Reliability of each score",
-        tag("div", *figures, class_="crops"),
-        paragraph(
-            "People: the mean class IoU with the best ground truth. Parts: the IoU of the part's class with that "
-            "person; box and IoU score are the person's. A disc's area is its bin's share of all.",
-            class_="note",
-        ),
-    )
+def _grid_rows(grid: list[dict[str, Any]], key: str) -> list[tuple[str, ...]]:
+    """A row per exponent of the IoU score, a column per exponent of the pixel score, the larger the darker."""
+    by_weights = {tuple(row["weights"]): row[key] for row in grid}
+    low, high = min(row[key] for row in grid), max(row[key] for row in grid)
+
+    def cell(value: float) -> Markup:
+        share = (value - low) / (high - low) if high > low else 0.0
+        style = f"background: rgba(0, 114, 178, {0.55 * share:.2f}); padding: 2px 6px"
+        return Markup('<span style="{}">{}</span>').format(style, _percent(value))
+
+    return [(f"{b:g}", *(cell(by_weights[(1.0, b, g)]) for g in GRID_PIXEL)) for b in GRID_IOU]
 
 
-def _grid(document: dict[str, Any]) -> Safe:
-    by_weights = {tuple(row["weights"]): row for row in document["grid"]}
-    shown = []
-    for key in ("ap_r", "ap_p"):
-        values = [row[key] for row in document["grid"]]
-        low, high = min(values), max(values)
-        rows = [(f"{b:g}", *(_shaded(by_weights[(1.0, b, g)][key], low, high) for g in GRID_PIXEL)) for b in GRID_IOU]
-        caption = (
-            f"{_NAMES[key]} x 100 by the exponents of the IoU score (rows) and of the pixel score (columns), box 1"
-        )
-        shown.append(table(caption, ("IoU \\ pixel", *(f"{g:g}" for g in GRID_PIXEL)), rows))
-    others = [(_exponents(row["weights"]), *_figures(row)) for row in document["grid"] if row["weights"][0] == 0]
-    shown.append(table("without the box score; metrics x 100", ("a, b, g", *_NAMES.values()), others))
-    return section("grid", f"Exponents ({document['protocol']} protocol)", *shown)
-
-
-def _thresholds(document: dict[str, Any]) -> Safe:
-    rows = document["thresholds"]
-    xs = [row["threshold"] for row in rows]
-    drawn = [
-        charts.curves(f"{_NAMES[key]} x 100", xs, {_NAMES[key]: [row[key] for row in rows]}, "pixel threshold T")
-        for key in ("ap_p", "ap_r")
-    ]
-    cells = [(f"{row['threshold']:g}", *_figures(row)) for row in rows]
-    return section(
-        "thresholds",
-        f"Pixel threshold ({document['protocol']} protocol)",
-        tag("div", *drawn, class_="pair"),
-        table("QAM at each threshold; metrics x 100", ("T", *_NAMES.values()), cells),
-    )
-
-
-def _about(document: dict[str, Any]) -> Safe:
-    maps = document["maps"]["official"]
-    rows = [
-        ("data", document["data"]),
-        ("boxes", document["boxes"]),
-        ("bundle", document["bundle"]),
-        ("mIoU of the semantic map x 100", _percent(maps["miou"])),
-        ("boundary mIoU x 100", _percent(maps["boundary_miou"])),
-        ("views a person", document["views"]),
-        ("qanet-edge", document["qanet_edge"]),
-    ]
-    return section("about", "What was measured", facts(rows))
-
-
-def _shaded(value: float, low: float, high: float) -> Safe:
-    share = (value - low) / (high - low) if high > low else 0.0
-    return tag("span", _percent(value), style=f"background: rgba(0, 114, 178, {0.55 * share:.2f}); padding: 2px 6px")
+def _threshold_curve(rows: list[dict[str, Any]], key: str) -> str:
+    name, points = f"{_NAMES[key]} x 100", [(row["threshold"], 100 * row[key]) for row in rows]
+    return curves(name, [Curve(COLOURS["fp32"], points)], "pixel threshold T", name, from_zero=False)
 
 
 def _figures(row: dict[str, Any]) -> list[str]:
