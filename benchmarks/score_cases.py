@@ -1,4 +1,4 @@
-"""What the tail is timed on: crowds and single persons, and sweeps over area, image size and classes.
+"""Cases of the pixel score (crowds, single people, sweeps), and the check of an answer against the reference.
 
 The logits are made, not a network's: horizontal bands of classes under noise, so that every class wins somewhere and
 most pixels are certain. Shapes decide how long most forms take. The native one also looks at fewer classes where
@@ -68,7 +68,7 @@ class Case:
         return {"logits": self.logits(), "boxes": np.array(self.boxes, np.float32), "image_size": self.image_hw}
 
     def floor_bytes(self) -> int:
-        """What no form can do without: the logits read once and a byte a pixel of label written once."""
+        """Least traffic of any form: the logits read once and a byte per pixel of label written once."""
         height, width = self.map_hw
         return len(self.boxes) * self.num_classes * height * width * 4 + self.area
 
@@ -110,7 +110,7 @@ def all_cases() -> list[Case]:
 
 
 def difference(got: PixelScores, expected: PixelScores) -> str | None:
-    """What tells two answers apart beyond rounding; None for nothing. The regions may differ, not what is in them."""
+    """How two answers differ beyond rounding; None where they do not. Regions may differ, not the labels in them."""
     if len(got.labels) != len(expected.labels):
         return f"{len(got.labels)} label maps where {len(expected.labels)} are due"
     for index, region in enumerate(expected.labels):

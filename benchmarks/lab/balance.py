@@ -1,11 +1,10 @@
-"""Logit adjustment: trade pixel accuracy for the recall of rare classes, without training again.
+"""Logit adjustment: a checkpoint whose rare classes win more often, at the cost of pixel accuracy, without training.
 
     python -m qanet.benchmarks.lab.balance model.safetensors --data CCP --tau 0.4 --output balanced.safetensors
 
-The classifier's bias gets -tau * log(share of the class among the training pixels), so that frequent classes win less
-often. Source: Menon et al., arXiv 2007.07314, section 4.1 (post-hoc). tau 0 changes nothing; tau 1 is optimal for the
-mean of the classes' recalls where the network's probabilities are right. Pixel scores come from the adjusted
-probabilities.
+The classifier's bias gets -tau * log(share of the class among the training pixels). Source: Menon et al., arXiv
+2007.07314, section 4.1 (post-hoc). tau 0 changes nothing; tau 1 is optimal for the mean of the classes' recalls where
+the network's probabilities are right. Pixel scores come from the adjusted probabilities.
 """
 
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from qanet.datasets import DATA_FORMATS, DataSet, open_dataset
 from qanet.errors import QanetError
 from qanet.train.weights.checkpoint import load_weights, save_weights
 
-_LEAST_SHARE = 1e-5  # rarer classes are raised no further: what a network knows of them is noise
+_LEAST_SHARE = 1e-5  # rarer classes are raised no further: their probabilities are noise
 
 
 def class_pixels(data: DataSet) -> NDArray[np.int64]:

@@ -1,11 +1,11 @@
-"""Boxes of people in frames or photographs by a detector that serves as a teacher, as files to train from.
+"""Boxes of people in frames or photographs by a detector that serves as a teacher: data to train from.
 
     python -m qanet.benchmarks.lab.detector_labels clip.avi --detector yolox_nano.onnx --output more/labelled/clip
     python -m qanet.benchmarks.lab.detector_labels photos/ --detector yolox_nano.onnx --nobody --output more/empty/x
 
-Both write a source of a folder to train from (`qanet train person-lite0 --more more`): DIR/images, and the first
-DIR/persons.json (COCO's images and annotations, with the teacher's scores). The second keeps only the photographs in
-which the teacher sees nobody.
+Both write a source for `qanet train person-lite0 --more more`: DIR/images, and with the first DIR/persons.json (COCO's
+images and annotations, with the teacher's scores). The second keeps only photographs in which the teacher finds no
+person.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from qanet.files import write_bytes, write_text
 from qanet.images import IMAGE_SUFFIXES, read_image
 from qanet.runtime.detectors.base import Detector
 
-LEAST_SCORE = 0.1  # what the teacher is less sure of is background
+LEAST_SCORE = 0.1  # a less certain box counts as background
 _JPEG_QUALITY = 95
 _PERSON = 1  # COCO's category
 
@@ -37,12 +37,12 @@ def label(
     nobody: bool = False,
     longest_px: int = 1280,
 ) -> dict[str, Any]:
-    """Write the images and what the teacher sees in them.
+    """Write the images and the boxes that the teacher finds in them.
 
     Args:
         source: a video, or a folder of pictures (its folders too).
         frames: of the video or of the sorted pictures.
-        nobody: keep only images in which the teacher sees nobody, and write no boxes.
+        nobody: keep only images without a person, and write no boxes.
         longest_px: larger images are shrunk to this longer side; boxes are of the shrunk image.
     Raises:
         QanetError: nothing to read, nothing kept, or a full disk.
@@ -82,7 +82,7 @@ def label(
 
 
 def _images(source: str, frames: slice) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Name and pixels of each image; a picture that cannot be read is told and left out."""
+    """Name and pixels of each image; a picture that cannot be read is reported and left out."""
     folder = Path(source)
     if folder.is_dir():
         files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
@@ -138,7 +138,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--detector", required=True, metavar="ONNX", help="the teacher")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
     parser.add_argument("--frames", type=frame_range, default=slice(None), metavar="FIRST:END[:STEP]")
-    parser.add_argument("--nobody", action="store_true", help="keep images in which nobody is seen; no boxes")
+    parser.add_argument("--nobody", action="store_true", help="keep images without a person; no boxes")
     parser.add_argument("--score", type=float, default=LEAST_SCORE, help=f"least score of a box ({LEAST_SCORE})")
     parser.add_argument("--longest", type=int, default=1280, metavar="PX", help="shrink larger images (1280)")
     parser.add_argument("--threads", type=int, help="CPU threads of the teacher")

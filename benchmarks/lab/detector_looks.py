@@ -1,10 +1,11 @@
-"""What several detectors see in photographs, as a file for `qanet train` to learn from where they agree.
+"""Boxes that several detectors find in photographs: `qanet train person-lite0 --looks` learns where they agree.
 
-    python -m qanet.benchmarks.lab.detector_looks PEOPLE --detector yolox_nano.onnx --detector nanodet_m.onnx --output FILE
+    python -m qanet.benchmarks.lab.detector_looks PEOPLE --detector yolox_nano.onnx --detector nanodet_m.onnx \
+        --output looks.json
 
-Looks at a picture: each detector's, and of the first also that at its mirror image. PEOPLE is a folder as `qanet train
-person-lite0` takes it; its labelled pictures are looked at too, for people whom labels leave out. Pictures that FILE
-knows are not looked at again.
+The looks at a picture are each detector's boxes, and those of the first detector on the mirrored picture. PEOPLE is a
+folder as `qanet train person-lite0` takes it. Labelled pictures are included, since their labels may lack people.
+Pictures that are in the output already are skipped.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from qanet.runtime.detectors.base import Detections
 from qanet.runtime.detectors.graph import compile_graph, letterbox, read_graph
 from qanet.runtime.detectors.onnx import OnnxDetector
 
-LEAST_SCORE = 0.08  # of a look's box
+LEAST_SCORE = 0.08  # of a box
 KINDS = ("labelled", "unlabelled")  # of the folder's sources
 _NMS_IOU = 0.5
 
@@ -33,9 +34,10 @@ Look = Callable[[NDArray[np.uint8]], Detections]
 
 
 class Nanodet:
-    """NanoDet-m of 80 classes (RangiLyu/nanodet), as ONNX: a class score and distributions of four distances a cell.
+    """NanoDet-m of 80 classes (RangiLyu/nanodet), as ONNX: per cell a class score and distributions of four
+    distances.
 
-    Outputs: cls_pred_stride_S (1, A, 80) in 0..1, dis_pred_stride_S (1, A, 32) logits of eight distances a side.
+    Outputs: cls_pred_stride_S (1, A, 80) in 0..1, dis_pred_stride_S (1, A, 32) logits of eight distances per side.
     """
 
     STRIDES = (8, 16, 32)
@@ -77,13 +79,13 @@ class Nanodet:
 
 
 def looks_of(files: Sequence[Path], threads: int | None = None) -> list[Look]:
-    """The looks at a picture: each detector's (of NanoDet's form, or any of a known family), the first's mirrored too.
+    """Functions from a picture to boxes: the first detector, the same on the mirrored picture, then the NanoDets.
 
     Raises:
-        QanetError: fewer than two detectors, or one that is not known.
+        QanetError: fewer than two detectors, or a file of another kind.
     """
     if len(files) < 2:
-        raise QanetError("one teacher alone teaches its mistakes", expected="two detectors", got=len(files))
+        raise QanetError("one detector is not enough", expected="two, whose agreement is learnt", got=len(files))
     first = OnnxDetector(files[0], LEAST_SCORE, threads)
 
     def mirrored(image: NDArray[np.uint8]) -> Detections:
@@ -96,7 +98,7 @@ def looks_of(files: Sequence[Path], threads: int | None = None) -> list[Look]:
 
 
 def look_at(roots: Sequence[Path], files: Sequence[Path], output: Path, threads: int | None = None) -> dict[str, Any]:
-    """Look at every picture of the folders that the output does not know yet, and write it.
+    """Run the detectors on every picture of the folders that is not in the output yet, and write the output.
 
     The output is JSON: "detectors" (a hash), "looks" (how many), and "seen": KIND/SOURCE/FILE to rows x0 y0 x1 y1 score
     look, in the picture's pixels.
@@ -109,9 +111,7 @@ def look_at(roots: Sequence[Path], files: Sequence[Path], output: Path, threads:
     named = {f"{p.parents[2].name}/{p.parents[1].name}/{p.name}": p for p in pictures if p.suffix in IMAGE_SUFFIXES}
     if not named:
         raise QanetError(
-            "no pictures to look at",
-            expected=f"{', '.join(KINDS)} with SOURCE/images",
-            got=", ".join(str(root) for root in roots),
+            "no pictures", expected=f"{', '.join(KINDS)} with SOURCE/images", got=", ".join(str(root) for root in roots)
         )
     looks = looks_of(files, threads)
     known = json.loads(output.read_text()) if output.is_file() else {}

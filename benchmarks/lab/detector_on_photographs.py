@@ -1,9 +1,10 @@
-"""Detectors on photographs whose people are known: average precision with an interval, recall and precision, and time.
+"""Person detectors on labelled photographs: average precision with an interval, recall, precision and time.
 
     python -m qanet.benchmarks.lab.detector_on_photographs yolox_nano.onnx person-lite0 --data FOLDER
 
-FOLDER holds persons.json (COCO's form; crowds do not count) and images/. Every detector sees every photograph in turn,
-so that times and differences are of one run. Differences are to the first, over the same draws of photographs.
+FOLDER holds persons.json (COCO's form; crowds do not count) and images/. All detectors run on a photograph before the
+next one, so that their times are comparable. Differences are to the first detector, over the same resampled
+photographs.
 """
 
 import argparse
@@ -32,7 +33,7 @@ _INTERVAL = (2.5, 97.5)  # percentiles
 
 @dataclass
 class Judged:
-    """One detector: what it found on each photograph, and how long it took."""
+    """One detector: its boxes on each photograph, and the processor time of each."""
 
     name: str
     images: list[DetectedImage] = field(default_factory=list)
@@ -116,7 +117,7 @@ def _line(row: dict[str, Any]) -> str:
     return (
         f"{row['detector']}: AP{100 * row['iou']:.0f} {row['ap']:.3f} [{low:.3f}, {high:.3f}], "
         f"{row['minus_first']:+.3f} [{less:+.3f}, {more:+.3f}] to the first; at {row['threshold']:g}: recall "
-        f"{row['recall']:.3f}, precision {row['precision']:.3f}; {row['cpu_ms']:.1f} ms of a processor a photograph"
+        f"{row['recall']:.3f}, precision {row['precision']:.3f}; {row['cpu_ms']:.1f} ms of a CPU per photograph"
     )
 
 

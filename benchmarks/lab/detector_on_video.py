@@ -1,7 +1,10 @@
-"""The teacher looks closer: at parts of a frame, each at the teacher's own input size.
+"""A person detector against a larger one, its teacher, on a video: recall at a rate of false boxes, and time.
 
-A small teacher misses people in a large frame, and whoever finds them seems wrong. What it sees in the parts alone is
-nothing that has to be found, but no error either.
+    python -m qanet.benchmarks.lab.detector_on_video person-lite0 --video clip.mp4 --teacher yolox_nano.onnx --from 0.5
+
+A small teacher misses people in a large frame, so that a detector that finds them seems wrong. With --closer the
+teacher also runs on parts of each frame at its own input size; a person whom it finds only there need not be found, and
+is no error either.
 """
 
 import argparse
@@ -25,9 +28,9 @@ from qanet.runtime.detectors.person import SCORE_THRESHOLD, PersonDetector, name
 from qanet.runtime.video.sources.open import open_source
 
 _SHARES = (1.0, 0.65)  # of the frame's shorter side: the sides of the squares
-_RIM_PX = 2.0  # a box that ends at a cut is of somebody who is cut
+_RIM_PX = 2.0  # a box that ends at a cut is of a person who is cut
 _NMS_IOU = 0.6
-_LEAST_CLOSE_SCORE = 0.3  # many looks see much: what the teacher is less sure of in a part excuses nobody
+_LEAST_CLOSE_SCORE = 0.3  # many parts give many boxes: a less certain one excuses no false box
 
 
 def squares_of(image_hw: tuple[int, int]) -> list[tuple[int, int, int]]:
@@ -41,7 +44,7 @@ def squares_of(image_hw: tuple[int, int]) -> list[tuple[int, int, int]]:
 
 
 def look_closer(teacher: Detector, image: NDArray[np.uint8], frame: int | str) -> Detections:
-    """What the teacher sees in the squares, in the frame's pixels; people whom a square cuts are left out."""
+    """The teacher's boxes in the squares, in the frame's pixels; people whom a square cuts are left out."""
     height, width = image.shape[:2]
     boxes, scores = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.float32)]
     for x, y, side in squares_of((height, width)):
@@ -63,17 +66,17 @@ def _starts(size: int, side: int) -> list[int]:
     return [round(v) for v in np.linspace(0, max(size - side, 0), count)]
 
 
-_SAME_IOU = 0.5  # of two looks at one person
+_SAME_IOU = 0.5  # of two boxes of one person
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked.
+    """When a box counts.
 
     Attributes:
         least_score, least_height_px: of the teacher's boxes that are to be found.
-        iou: from which on a box counts as found.
-        false_per_frame: boxes on nobody that are allowed.
+        iou: least overlap of a box that was found.
+        false_per_frame: false boxes that are allowed.
     """
 
     least_score: float = 0.5
@@ -84,7 +87,7 @@ class Question:
 
 @dataclass(frozen=True, eq=False)
 class Compared:
-    """One frame: what was found, what the teacher found, and what it found when it looked closer."""
+    """One frame: the detector's boxes, the teacher's, and the teacher's in parts of the frame."""
 
     found: Detections
     taught: Detections
@@ -97,7 +100,7 @@ def compare(
     """Both detectors on every frame, and the detector's milliseconds on each.
 
     Args:
-        closer: the teacher looks at parts of each frame too.
+        closer: the teacher runs on parts of each frame too.
     Raises:
         QanetError: no frames.
     """
@@ -109,7 +112,7 @@ def compare(
         near = look_closer(teacher, frame, number) if closer else None
         compared.append(Compared(found, teacher.detect(frame, number), near))
     if not compared:
-        raise QanetError("there is no frame to compare on", expected="one or more", got=0)
+        raise QanetError("the video has no frame in this part", expected="one or more", got=0)
     return compared, times_ms
 
 
@@ -117,14 +120,14 @@ def report(compared: list[Compared], times_ms: list[float], question: Question, 
     """The numbers.
 
     Args:
-        threshold: the detector's usual one, at which recall and false boxes are told as well.
+        threshold: the detector's usual one, for recall and false boxes in use.
     Returns:
-        "strict": recall where every box that matches none of those to be found is false; "fair": where a box on one of
-        the teacher's other people (smaller, or less sure) is neither right nor false; "usual": at `threshold`, strict;
-        and the time a frame. If it looked closer: "closer": where what it saw then is neutral too; "thorough": where
-        what it saw in either look is to be found, and its small and unsure ones are neutral; "teacher_strict"
-        and "teacher_fair": "strict" and "fair" of what it saw then, as if that were the detector's: what these counts
-        are worth to one who sees more than the teacher.
+        Recall by what a box may match. "strict": every box that matches none of the people to be found is false;
+        "fair": a box on one of the teacher's other people (smaller, or of a low score) is neutral; "usual": at
+        `threshold`, strict. With boxes in parts of the frame also "closer": those are neutral too; "thorough": the
+        teacher's boxes in the frame or in its parts are to be found; "teacher_strict" and "teacher_fair": the teacher's
+        boxes in the parts scored as the detector's, which is the most that these counts grant a better detector.
+        "milliseconds" are per frame.
     """
     strict = [_image(one, question, fair=False) for one in compared]
     counts = {"strict": strict, "fair": [_image(one, question, fair=True) for one in compared]}
@@ -150,7 +153,7 @@ def report(compared: list[Compared], times_ms: list[float], question: Question, 
 
 
 def _both_looks(one: Compared) -> Detections:
-    """What the teacher saw in the frame or in its parts, each person once."""
+    """The teacher's boxes in the frame or in its parts, one per person."""
     if one.closer is None:
         return one.taught
     boxes = np.concatenate([one.taught.boxes, one.closer.boxes])
@@ -169,13 +172,13 @@ def _image(one: Compared, question: Question, fair: bool, closer: bool = False) 
 
 
 def _at(images: list[DetectedImage], threshold: float, iou: float) -> dict[str, float]:
-    """Recall and false boxes a frame with one threshold."""
+    """Recall and false boxes per frame at one threshold."""
     found = total = given = 0
     for image in images:
         boxes = image.boxes[image.scores >= threshold]
         overlaps = pairwise_iou(boxes, image.true)
         free = np.ones(len(image.true), bool)
-        for row in overlaps:  # the detector gives its best first
+        for row in overlaps:  # in descending order of score
             row = np.where(free, row, -1.0)
             if len(row) and row.max() >= iou:
                 free[int(row.argmax())] = False
@@ -185,7 +188,7 @@ def _at(images: list[DetectedImage], threshold: float, iou: float) -> dict[str, 
 
 
 _LEAST_SCORE = 0.05  # of the boxes that thresholds are searched among
-_TEACHER_LEAST_SCORE = 0.1  # what a teacher is less sure of is nobody
+_TEACHER_LEAST_SCORE = 0.1  # a less certain box is background
 
 
 def main(argv: Sequence[str]) -> int:
@@ -220,17 +223,17 @@ def main(argv: Sequence[str]) -> int:
 
 def _arguments() -> argparse.ArgumentParser:
     parser = CommandParser(prog="python -m qanet.benchmarks.lab.detector_on_video", description=__doc__.split("\n")[0])
-    parser.add_argument("detector", metavar="DETECTOR", help="a bundle, an ONNX detector, or hog")
+    parser.add_argument("detector", metavar="DETECTOR", help="a bundle or an ONNX detector")
     parser.add_argument("--video", required=True)
     parser.add_argument("--teacher", required=True, metavar="ONNX")
     parser.add_argument("--from", dest="start", type=float, default=0.0, metavar="SHARE", help="0.667: the last third")
     parser.add_argument("--to", dest="end", type=float, default=1.0, metavar="SHARE")
     parser.add_argument("--every", type=int, default=1, metavar="K", help="every K-th frame")
-    parser.add_argument("--false-rate", type=float, default=0.1, help="false boxes a frame that are allowed (0.1)")
+    parser.add_argument("--false-rate", type=float, default=0.1, help="false boxes per frame that are allowed (0.1)")
     parser.add_argument("--iou", type=float, default=0.5)
     parser.add_argument("--least-score", type=float, default=0.5, help="of the teacher's boxes to be found (0.5)")
     parser.add_argument("--least-height", type=float, default=60.0, metavar="PX", help="of those boxes (60)")
-    parser.add_argument("--closer", action="store_true", help="the teacher looks at parts of each frame too: slow")
+    parser.add_argument("--closer", action="store_true", help="run the teacher on parts of each frame too (slow)")
     parser.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS), help="of a bundle")
     parser.add_argument("--threads", type=int, help="CPU threads of each detector")
     parser.add_argument("--save", action="store_true", help="add the result to the bundle's accuracy")
@@ -239,10 +242,6 @@ def _arguments() -> argparse.ArgumentParser:
 
 
 def _detector(args: argparse.Namespace) -> Detector:
-    if args.detector == "hog":
-        from qanet.runtime.detectors.hog import HogDetector
-
-        return HogDetector()
     if names_a_bundle(args.detector):
         return PersonDetector(args.detector, _LEAST_SCORE, "cpu", args.precision, args.threads)
     return OnnxDetector(Path(args.detector), _LEAST_SCORE, args.threads)
@@ -252,7 +251,7 @@ def _frames(video: str, start: float, end: float, every: int) -> Iterator[NDArra
     source = open_source(video)
     count = source.expected_frames
     if not count and (start, end) != (0.0, 1.0):
-        raise QanetError(f"{video} does not tell its length", expected="a file, for a part of it", got="a stream")
+        raise QanetError(f"{video} has no known length", expected="a file, for a part of it", got="a stream")
     first, last = round(start * count), round(end * count)
     for frame in source:
         if (not count or first <= frame.index < last) and (frame.index - first) % every == 0:
@@ -265,22 +264,22 @@ def _text(document: dict[str, Any]) -> str:
         f"{document['detector']} against {document['teacher']} on {document['frames']} frames of {document['video']}, "
         f"{document['teacher_boxes']} boxes of score above {question['least_score']:g} and "
         f"{question['least_height_px']:g} px or more, IoU {question['iou']:g}",
-        f"recall {strict['recall']:.3f} at {question['false_per_frame']:g} false boxes a frame "
+        f"recall {strict['recall']:.3f} at {question['false_per_frame']:g} false boxes per frame "
         f"(threshold {strict['threshold']:.3f}); {fair['recall']:.3f} where boxes on the teacher's other people are "
         f"not false (threshold {fair['threshold']:.3f})",
         f"at threshold {usual['threshold']:g}: recall {usual['recall']:.3f}, {usual['false_per_image']:.3f} false "
-        f"boxes a frame; {document['milliseconds']['p50']:.1f} ms a frame (median), letterbox and suppression included",
+        f"boxes per frame; {document['milliseconds']['p50']:.1f} ms per frame (median), with letterbox and suppression",
     ]
     if closer := document.get("closer"):
         lines.insert(
             2,
-            f"{closer['recall']:.3f} where what the teacher sees in parts of the frame is not false either "
+            f"{closer['recall']:.3f} where the teacher's boxes in parts of the frame are not false either "
             f"(threshold {closer['threshold']:.3f})",
         )
         thorough = document["thorough"]
         lines.insert(
             3,
-            f"{thorough['recall']:.3f} of the {thorough['true_boxes']} that it sees in the frame or in its "
+            f"{thorough['recall']:.3f} of the {thorough['true_boxes']} that it finds in the frame or in its "
             f"parts (threshold {thorough['threshold']:.3f})",
         )
         mine, gentle = document["teacher_strict"], document["teacher_fair"]

@@ -1,7 +1,9 @@
-"""One network's rows: every precision alone in the same rounds, then whole frames with every tail in the same rounds.
+"""Networks at every precision, alone and in whole frames, as a Markdown table.
 
-`qanet benchmark` puts all its targets into the same rounds, where a slow network spends the time of all. Here a network
-has rounds of its own, and what is compared, its precisions and its tails, still shares them.
+    python -m qanet.benchmarks.lab.families ccp13-lite0.qanet r50c.qanet --input clip.mp4 --boxes boxes.json
+
+`qanet benchmark` times all its targets in the same rounds, where a slow network takes the time of all. Here each
+network has rounds of its own, first its precisions alone, then whole frames with every tail.
 """
 
 import json
@@ -28,7 +30,7 @@ from qanet.runtime.detectors.choice import open_detector
 from qanet.runtime.parser import TAILS, Parser
 from qanet.runtime.video.sources.open import open_source
 
-_CHECK_CROPS = 4  # a ResNet-50c takes half a second a crop
+_CHECK_CROPS = 4  # a ResNet-50c takes half a second per crop
 _MEDIAN = percentile_statistic(50)
 
 
@@ -56,8 +58,9 @@ def measure_family(bundle: Bundle, samples: SampleSet, plan: Plan) -> dict[str, 
     Args:
         samples: frames and people, cropped for this network.
     Returns:
-        Plain data: model, input_hw, rows (a precision each), baseline (the PyTorch form's frames, None where it was not
-        asked for or refused), refused (what was not timed, and why), interrupted, sessions: rounds and seconds of each.
+        Plain data: model, input_hw, rows (one per precision), baseline_ms (the PyTorch form's frames, None where it
+        was not asked for or refused), refused (what was not timed, and why), interrupted, sessions (rounds and seconds
+        of each).
     """
     variants = list_variants([bundle], plan.precisions, plan.tails, ["cpu"])
     checked = check_variants(bundle, variants, plan.threads, *samples.crops(_CHECK_CROPS))
@@ -130,7 +133,7 @@ def _baseline(
 def _row(
     precision: str, variants: Sequence[Variant], checked: Checked, samples_ms: Mapping[tuple[str, str], list[float]]
 ) -> dict[str, Any]:
-    """One precision: what it is, and its medians."""
+    """One precision: its files, its accuracy and its medians."""
     mine = [v for v in variants if v.precision == precision]
     bundle = mine[0].bundle
     execution = next((checked.executions[v.label] for v in mine if v.label in checked.executions), {})
@@ -218,11 +221,11 @@ def markdown(document: Mapping[str, Any]) -> str:
 def _table_row(family: Mapping[str, Any], row: Mapping[str, Any], tails: list[str], has_baseline: bool) -> list[str]:
     shares = row["computes_in"] or {}
     total = sum(shares.values()) or 1
-    told = ", ".join(f"{name} {value / total:.0%}" for name, value in shares.items() if value / total >= 0.005)
+    computes_in = ", ".join(f"{name} {value / total:.0%}" for name, value in shares.items() if value / total >= 0.005)
     cells = [
         family["model"],
         row["precision"],
-        told or _NOT,
+        computes_in or _NOT,
         _megabytes(row["graph_bytes"]),
         _megabytes(row["engine_bytes"]),
         _NOT if row["miou"] is None else f"{100 * row['miou']:.2f}",
@@ -262,7 +265,7 @@ def _arguments() -> CommandParser:
     parser.add_argument("--input", required=True, metavar="URI", help="a video, an image, or a folder of images")
     people = parser.add_mutually_exclusive_group()
     people.add_argument(
-        "--detector", metavar="NAME", help="a bundle, an ONNX file of a known form, hog; default: person-lite0"
+        "--detector", metavar="NAME", help="a bundle or an ONNX file of a known form; default: person-lite0"
     )
     people.add_argument("--boxes", metavar="JSON", help="boxes from a file instead of a detector")
     people.add_argument("--whole-image", action="store_true", help="one person who fills the image")

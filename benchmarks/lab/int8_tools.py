@@ -1,13 +1,12 @@
-"""INT8 by this room beside other tools' on the same network, crops and images: `python -m qanet.benchmarks.lab.int8_tools`.
-
-ONNX Runtime's quantize_static is run here, symmetric S8S8 and per channel, with its default operators and with
-convolutions alone; a graph that another tool wrote (NVIDIA ModelOpt's needs an environment of its own) is taken with
---graph NAME=FILE. Latency is the network's on this CPU through OpenVINO, all graphs in turns.
-
-Times want a quiet machine, the rest does not: keep the graphs of a first run, and time them alone in a second.
+"""INT8 graphs of several quantisers: accuracy, size and speed of one network.
 
     python -m qanet.benchmarks.lab.int8_tools NAME.qanet --data CCP --keep graphs
-    python -m qanet.benchmarks.lab.int8_tools NAME.qanet --crops 0 --images 0 --rounds 300 --graph ours=graphs/ours.onnx ...
+    python -m qanet.benchmarks.lab.int8_tools NAME.qanet --crops 0 --images 0 --rounds 300 --graph ours=graphs/ours.onnx
+
+Compared are this project's graphs, ONNX Runtime's quantize_static (symmetric S8S8, per channel, with its default
+operators and with convolutions alone), and graphs that another tool wrote (--graph NAME=FILE; NVIDIA ModelOpt needs an
+environment of its own). Latency is the network's on this CPU through OpenVINO, all graphs in turns. Timing needs a
+quiet machine, the rest does not: keep the graphs of a first run, and time them alone in a second.
 """
 
 import argparse
@@ -124,8 +123,8 @@ def _makers(model: Path, crops: CropSpool, threads: int) -> dict[str, Callable[[
         return output.read_bytes()
 
     return {
-        "this room, entropy": lambda: ours("entropy"),
-        "this room, minmax": lambda: ours("minmax"),
+        "qanet, entropy": lambda: ours("entropy"),
+        "qanet, minmax": lambda: ours("minmax"),
         "quantize_static, minmax": lambda: _quantize_static(model, crops, None),
         "quantize_static, minmax, Conv": lambda: _quantize_static(model, crops, ["Conv"]),
     }

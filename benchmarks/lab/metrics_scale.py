@@ -1,4 +1,7 @@
-"""`python -m qanet.benchmarks.lab.metrics_scale`: time and memory of the metrics themselves on synthetic predictions."""
+"""Time and memory of the metrics on synthetic predictions.
+
+python -m qanet.benchmarks.lab.metrics_scale --people 10000
+"""
 
 import resource
 import sys
@@ -13,10 +16,10 @@ from qanet.commandline import command_parser, emit, run_module
 from qanet.errors import QanetError
 from qanet.metrics import PROTOCOLS, ParsingEvaluator, Prediction, Truth
 
-_IMAGE_HW, _PERSON_HW, _PEOPLE = (720, 1280), (300, 200), 5  # pixels, pixels, people an image
+_IMAGE_HW, _PERSON_HW, _PEOPLE = (720, 1280), (300, 200), 5  # pixels, pixels, people per image
 _DISTINCT = 32  # images, drawn once and evaluated in turns: drawing is not what is timed
 _BLOCK_PX = 20  # side of the squares that a made-up person's classes come in
-_SHIFT_PX = 8  # most that a prediction is off
+_SHIFT_PX = 8  # greatest shift of a prediction
 
 
 def main(argv: Sequence[str] | None = None) -> int:

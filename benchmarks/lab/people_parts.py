@@ -1,11 +1,11 @@
-"""Parts of people whose silhouettes are known: what a teacher sees within them, where its views agree.
+"""Parts of people whose silhouettes are known, by a trained network where its views agree: labels to train from.
 
-    python -m qanet.benchmarks.lab.people_parts runs/first/model.safetensors --people people/silhouettes --output people/parts
+    python -m qanet.benchmarks.lab.people_parts model.safetensors --people people/silhouettes --output people/parts
 
 The teacher is the averaged network of an earlier run (a mean teacher between runs). It sees each whole person at
-several sizes, each mirrored too; the silhouette bounds what it says, so that only the shares of the classes among each
-other are taken from it. Where no class is certain, a pixel stays somebody's, or one of two garments. Sources: mean
-teachers, arXiv 1703.01780; self-training with a noisy student, arXiv 1911.04252.
+several sizes, each mirrored too. Only the classes' shares among each other are taken from it, within the silhouette.
+Where no class is certain, a pixel stays "a person", or one of two garments. Sources: mean teachers, arXiv 1703.01780;
+self-training with a noisy student, arXiv 1911.04252.
 """
 
 import shutil
@@ -26,8 +26,8 @@ from qanet.train.people.partial import BOTTOM, FIRST, SOMEBODY, SUIT, TOP, parti
 from qanet.train.weights.checkpoint import load_weights
 
 CERTAIN = 0.75  # share of a class among the foreground from which it is the pixel's label
-_LEAST_SEEN = 0.3  # probability of any foreground; with less the teacher does not see the person there
-_BODY_SEEN = 0.5  # of a silhouette, seen by the teacher: with less it knows nothing of this person
+_LEAST_SEEN = 0.3  # least probability of any foreground at a pixel
+_BODY_SEEN = 0.5  # least share of a silhouette that the teacher calls foreground; else its parts are not used
 
 
 def add_parts(

@@ -1,10 +1,10 @@
-"""Labels for photographs that have none: what trained networks agree on, where the photograph's tags allow it.
+"""Labels for photographs without any: the classes that trained networks agree on, among the photograph's tags.
 
     python -m qanet.benchmarks.lab.pseudo_labels runs/ccp59/model.safetensors runs/ccp13/model.safetensors \
         --photos MORE/photos --tags tags.json --join CCP --output CCP-more
 
-The first teacher's label set is the finest; each further one may group its classes, and then says how much of a pixel
-goes to each group, while the first says how that is shared out within. A class that is not among a photograph's tags
+The first teacher has the finest label set. Each further one may group its classes: it decides how much of a pixel goes
+to each group, and the first how that is shared out within the group. A class that is not among a photograph's tags
 cannot be there. Pixels where no class is certain become void. `--join` makes one data set of these photographs and of
 an annotated one, whose splits stay what they are. Without it the folder also has an index of people, so that it serves
 as `qanet train ... --people`. Source: self-training with a noisy student, arXiv 1911.04252; photographs with tags as in
@@ -37,10 +37,10 @@ from qanet.train.people.folder import Person, write_index
 from qanet.train.tta import paste_probabilities
 from qanet.train.weights.checkpoint import load_weights
 
-CERTAIN = 0.5  # probability below which a pixel is void
+CERTAIN = 0.5  # least probability of a pixel's class, or it is void
 _SCALES = (0.9, 1.1)
-_LEAST_MASS = 1e-3  # of probability: below, a teacher has no opinion
-_LEAST_SHARE = 0.01  # of the photograph: fewer foreground pixels are no person
+_LEAST_MASS = 1e-3  # of probability: below it a teacher's shares are noise
+_LEAST_SHARE = 0.01  # of the photograph: with less foreground there is no person
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,14 @@ def groups_among(labels: LabelSet, ids: NDArray[np.intp]) -> tuple[NDArray[np.in
 
 def combine(fine: Tensor, groups: Tensor, group_of: NDArray[np.intp]) -> Tensor:
     """Probabilities (K, H, W) of the fine classes: their groups by `groups` (G, H, W), in the order of their ids, the
-    share within a group by `fine`. Classes outside all groups keep what `fine` gives them."""
+    share within a group by `fine`. Classes outside all groups keep their probability of `fine`."""
     result = fine.clone()
     outside = fine[torch.from_numpy(group_of == IGNORE)].sum(0)
     for index, group in enumerate(np.setdiff1d(group_of, [IGNORE])):
         members = np.flatnonzero(group_of == group)
         within = fine[members]
         mass = within.sum(0)
-        # where the fine teacher sees nothing of a group that the coarse one is sure of, it is shared out evenly
+        # where the fine teacher has no probability in a group of the coarse one, it is shared out evenly
         share = torch.where(mass > _LEAST_MASS, within / mass.clamp(min=_LEAST_MASS), 1 / len(members))
         result[members] = share * groups[index] * (1 - outside)
     return result
@@ -94,7 +94,7 @@ def combine(fine: Tensor, groups: Tensor, group_of: NDArray[np.intp]) -> Tensor:
 def label_photo(
     teachers: Sequence[Teacher], image: NDArray[np.uint8], ids: NDArray[np.intp], certain: float = CERTAIN
 ) -> NDArray[np.uint8] | None:
-    """Labels (H, W) uint8 in the first teacher's ids, 255 where none is certain; None where nobody is seen.
+    """Labels (H, W) uint8 in the first teacher's ids, 255 where none is certain; None without a person.
 
     Args:
         ids: the first teacher's classes that may be there, ascending, background among them.
@@ -178,13 +178,13 @@ def _open_teachers(paths: Sequence[Path]) -> list[Teacher]:
                 f"the classes of {path} are no groups of {first.name}",
                 expected=f"{first.num_classes} raw ids",
                 got=f"{teacher.labels.name} of {teacher.labels.num_raw}",
-                next_command="give the finest teacher first",
+                next_command="name the finest teacher first",
             )
     return teachers
 
 
 def _tags(path: Path | None, given: LabelSet, wanted: LabelSet) -> Tags:
-    """The tags in the first teacher's classes; a tag that is in none of its groups says nothing."""
+    """The tags in the first teacher's classes; a tag in none of its groups is left out."""
     tags = read_tags(path, given) if path else {}
     if given == wanted:
         return tags
@@ -221,7 +221,7 @@ def main(argv: Sequence[str]) -> int:
     if people:
         write_index(args.output, people)
     write_bytes(args.output / "train.txt", ("\n".join(names) + "\n").encode())
-    print(f"wrote {args.output}: {len(names)} photographs to train; nobody was seen in {empty}")
+    print(f"wrote {args.output}: {len(names)} photographs to train; {empty} without a person")
     return 0
 
 

@@ -1,4 +1,9 @@
-"""What the study says: a text table, and one HTML page that asks the network for nothing."""
+"""What box, IoU and pixel score are worth on detected boxes that are jittered, doubled and spurious.
+
+    python -m qanet.benchmarks.lab.quality NAME.qanet --data scenes --format cihp --boxes detections.json --output study
+
+Writes results.json, results.txt, report.html, and the reliability diagrams as SVG.
+"""
 
 import json
 from collections.abc import Sequence
@@ -51,7 +56,7 @@ def verdict(document: dict[str, Any]) -> list[str]:
 
 
 def headline(document: dict[str, Any]) -> str:
-    """What was measured, on what."""
+    """The model and the data, in one line."""
     kind = "synthetic scenes" if document["synthetic"] else "images"
     views = f", {document['views']} views per person" if document["views"] > 1 else ""
     return (
@@ -61,7 +66,7 @@ def headline(document: dict[str, Any]) -> str:
 
 
 def text(document: dict[str, Any]) -> str:
-    """What a person reads on the terminal; metrics x 100, correlations and errors as they are."""
+    """The tables for a terminal: metrics x 100, correlations and errors as they are."""
     blocks = [headline(document)]
     for protocol in PROTOCOLS:
         rows = _main_rows(document, protocol)
@@ -110,7 +115,7 @@ def page(document: dict[str, Any]) -> str:
     )
 
 
-def reliability_charts(document: dict[str, Any]) -> dict[str, str]:
+def reliability_charts(document: dict[str, Any]) -> dict[str, Markup]:
     """File stem -> diagram (SVG) of each score of people and of parts."""
     drawn = {}
     for entry in document["scores"]:

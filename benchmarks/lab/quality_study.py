@@ -1,4 +1,8 @@
-"""The study: which settings are compared, and one pass over the images that evaluates them all."""
+"""The quality study: every box is parsed once, and every setting of the scores is evaluated on the same labels.
+
+Settings: box score alone, with the pixel score, with the IoU score, and the full QAM; a grid of exponents; a sweep of
+the pixel threshold.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -45,7 +49,7 @@ _MAPS = ("miou", "pixel_accuracy", "mean_accuracy", "mean_recall", "mean_f_measu
 
 @dataclass(frozen=True)
 class Plan:
-    """The settings by the table they stand in, each with what the table calls it."""
+    """The settings by the table that shows them, each with the cells that name it there."""
 
     thresholds: tuple[float, ...]  # in the order of the sweep's variants
     base: int  # index of the bundle's own
@@ -57,11 +61,11 @@ class Plan:
         return [setting for _, _, setting in self.rows]
 
     def main_index(self, protocol: str, scores: str) -> int:
-        """Which setting a row of the main table is."""
+        """Index of the setting in a row of the main table."""
         return next(
             index
-            for index, (table, told, setting) in enumerate(self.rows)
-            if table == "main" and told["scores"] == scores and setting.protocol == protocol
+            for index, (table, cells, setting) in enumerate(self.rows)
+            if table == "main" and cells["scores"] == scores and setting.protocol == protocol
         )
 
 
@@ -76,7 +80,7 @@ def plan(threshold: float, protocol: str = "official") -> Plan:
     base = thresholds.index(threshold)
     rows: list[tuple[str, dict[str, Any], Setting]] = []
     for name in PROTOCOLS:
-        rows += [("main", {"scores": told}, Setting(weights, name, base)) for told, weights in MAIN.items()]
+        rows += [("main", {"scores": scores}, Setting(weights, name, base)) for scores, weights in MAIN.items()]
     grid = [(1.0, b, g) for b in GRID_IOU for g in GRID_PIXEL] + list(WITHOUT_BOX)
     rows += [("grid", {}, Setting(weights, protocol, base)) for weights in grid]
     rows += [
@@ -118,9 +122,9 @@ def evaluate(images: Iterable[ParsedImage], num_classes: int, chosen: Plan) -> d
     document: dict[str, Any] = {key: first[key] for key in ("images", "persons", "predictions")}
     document["maps"] = {name: {key: report[key] for key in _MAPS} for name, report in reports.items()}
     tables: dict[str, list[dict[str, Any]]] = {"main": [], "grid": [], "thresholds": []}
-    for (table, told, setting), report in zip(chosen.rows, sweep.reports()):
+    for (table, cells, setting), report in zip(chosen.rows, sweep.reports()):
         row = {"protocol": setting.protocol, "weights": list(setting.weights)}
-        tables[table].append({**told, **row, **{key: report[key] for key in FIGURES}})
+        tables[table].append({**cells, **row, **{key: report[key] for key in FIGURES}})
     document |= tables
     document["gains"] = gains(tables["main"])
     for gain in document["gains"]:
@@ -155,7 +159,7 @@ def gains(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def parse_images(
     parser: Parser, images: Iterable[AnnotatedImage], thresholds: Sequence[float], base: int = 0
 ) -> Iterator[ParsedImage]:
-    """Parse the boxes of each image, nobody suppressed: NMS is part of what is studied.
+    """Parse the boxes of each image without suppression, which is part of the study.
 
     Args:
         parser: a bundle, its engine and the views that are averaged.

@@ -1,4 +1,4 @@
-"""ccp13-lite0 for photographs of daily life, from its sources, by one command; what is done is not done again.
+"""ccp13-lite0 for photographs of daily life, from its sources; steps whose file exists are skipped.
 
     python -m qanet.benchmarks.lab.rebuild_parser --data CCP --tagged TAGGED --people PEOPLE --models MODELS \
         --initial-weights FIRST.safetensors --output runs/parser
@@ -6,8 +6,8 @@
 CCP: photographs with masks. TAGGED: photos/ and tags.json of photographs with tags alone. PEOPLE: labelled/, partial/,
 unlabelled/ and without_people/ of photographs of real people (docs/training.md names the sources). MODELS: the teachers
 yolox_nano.onnx and selfie_segmentation.tflite. FIRST: a checkpoint of ccp13-lite0 that was trained on CCP alone. Each
-step is a command of its own, printed before it runs. The shipped weights came by the same steps in shorter runs, which
-their card lists.
+step is a command of its own, printed before it runs. The shipped weights came from the same steps in shorter runs,
+which their card lists.
 """
 
 import shlex
@@ -39,7 +39,7 @@ HARD = (
 
 @dataclass(frozen=True)
 class Step:
-    """A command of this project, and the file that is there when it is done."""
+    """A command of this project, and the file that it writes last."""
 
     module: str
     arguments: tuple[str, ...]
@@ -47,7 +47,7 @@ class Step:
 
     @property
     def command(self) -> list[str]:
-        """What is run."""
+        """The command line."""
         return [sys.executable, "-m", self.module, *self.arguments]
 
 
@@ -58,7 +58,7 @@ def boxes_steps(args: Namespace) -> Iterator[Step]:
         yield Step(
             "qanet.benchmarks.lab.detector_labels",
             (str(folder / "images"), "--detector", str(args.models / "yolox_nano.onnx"), "--output", str(made)),
-            made / "train.json",
+            made / "persons.json",
         )
 
 
@@ -70,7 +70,7 @@ def boxed_folders(args: Namespace) -> list[Path]:
 
 
 def steps(args: Namespace) -> Iterator[Step]:
-    """The whole way, in order."""
+    """All steps, in order."""
     out = args.output
     yield from boxes_steps(args)
     for name, several in (("silhouettes", True), ("silhouettes-scenes", False)):
@@ -150,7 +150,7 @@ def main(argv: Sequence[str]) -> int:
         parser.add_argument(name, required=True, type=Path, help=what)
     parser.add_argument("--first", default="epochs=8 epoch_people=768 learning_rate=1.2e-3", metavar="KEY=VALUE ...")
     parser.add_argument("--second", default="epochs=14 epoch_people=768 learning_rate=1e-3", metavar="KEY=VALUE ...")
-    parser.add_argument("--dry-run", action="store_true", help="print the commands alone")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands without running them")
     args = parser.parse_args(argv)
     for step in steps(args):
         if step.made.exists():
@@ -158,7 +158,7 @@ def main(argv: Sequence[str]) -> int:
             continue
         note(shlex.join(step.command))
         if not args.dry_run and subprocess.run(step.command, check=False).returncode:
-            raise QanetError(f"{step.module} failed", expected=str(step.made), got="see its message above")
+            raise QanetError(f"{step.module} failed", expected=str(step.made), got="its message above")
     return 0
 
 

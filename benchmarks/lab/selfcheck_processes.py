@@ -1,7 +1,11 @@
-"""The harness beside the runtime's own benchmark program on the same engine, in turns.
+"""What the self-check runs in processes of their own: the runtime's benchmark program, and single runs of an engine.
 
-OpenVINO's is benchmark_app of its wheel, TensorRT's is trtexec. Each runs in a process of its own, one after the other
-with the harness, so that a slow minute hits both.
+OpenVINO's program is benchmark_app of its wheel, TensorRT's is trtexec. Each takes turns with the harness, so that a
+slow minute hits both.
+
+    python -m qanet.benchmarks.lab.selfcheck_processes NAME.qanet PRECISION SECONDS SLOWDOWN DEVICE THREADS
+
+is one run of an engine as a results.json that can be compared, started by `run_once` (THREADS 0: the runtime's choice).
 """
 
 import json
@@ -44,7 +48,7 @@ Spawn = Callable[[list[str]], str]  # command line to what it printed
 
 
 def openvino_command(graph: Path, bundle: Bundle, engine: Engine, threads: int | None, seconds: float) -> list[str]:
-    """benchmark_app on a graph, compiled as the engine was: one crop a call, one request after the other."""
+    """benchmark_app on a graph, compiled as the engine was: one crop per call, one request after the other."""
     line = [
         sys.executable,
         "-c",
@@ -104,12 +108,12 @@ def trtexec_command(bundle: Bundle, engine: Engine, seconds: float) -> list[str]
     return line + (["--useCudaGraph"] if getattr(engine, "graph_batches", ()) else [])
 
 
-def read_median_ms(said: str, pattern: re.Pattern[str]) -> float:
+def read_median_ms(output: str, pattern: re.Pattern[str]) -> float:
     """The median latency in a program's output; QanetError with its last line where there is none."""
-    found = pattern.search(said)
+    found = pattern.search(output)
     if found is None:
-        lines = [line.strip() for line in said.splitlines() if line.strip()]
-        raise QanetError("the benchmark program told no median", got=lines[-1][:200] if lines else "nothing")
+        lines = [line.strip() for line in output.splitlines() if line.strip()]
+        raise QanetError("the benchmark program printed no median", got=lines[-1][:200] if lines else "nothing")
     return float(found.group(1)) * _MS[found.group(2)]
 
 
@@ -125,11 +129,11 @@ def compare_with_program(
     """Time in turns: the program, the harness, the program, ...
 
     Args:
-        target: the harness's target on `engine`, one crop a call.
+        target: the harness's target on `engine`, one crop per call.
         pairs: of turns.
         seconds: of each turn.
     Returns:
-        Plain data: program_ms and harness_ms (a median a turn), ratio: median over the pairs of harness over program
+        Plain data: program_ms and harness_ms (a median per turn), ratio: median over the pairs of harness over program
         with its 95% interval, agrees: whether that median is within AGREEMENT of 1.
     """
     is_openvino = engine.runtime == "openvino"
@@ -165,7 +169,7 @@ def _harness_ms(target: harness.Target, seconds: float) -> float:
 
 
 def _output_of(line: list[str]) -> str:
-    """What a program printed; QanetError where it cannot be run. Its exit code is left to whoever reads the output."""
+    """What a program printed; QanetError where it cannot be run. A failed one prints no median."""
     try:
         done = subprocess.run(line, capture_output=True, text=True, timeout=600, check=False)
     except (OSError, subprocess.SubprocessError) as error:
@@ -225,7 +229,7 @@ def measure_run(
 def run_once(
     bundle: Path, precision: str, seconds: float, slowdown: float = 0.0, device: str = "cpu", threads: int | None = None
 ) -> dict[str, Any]:
-    """`measure_run` in a fresh process, as two results of two days come from two processes.
+    """`measure_run` in a fresh process, as two results of two days would be.
 
     Raises:
         QanetError: the process failed; its last line is in the message.

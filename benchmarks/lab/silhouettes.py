@@ -1,12 +1,11 @@
-"""Silhouettes of boxed people: somebody, background or unsure for every pixel, by a network of silhouettes.
+"""Silhouettes of boxed people (person, background or unsure per pixel) by MediaPipe's network: labels to train from.
 
-    python -m qanet.benchmarks.lab.silhouettes PEOPLE/labelled/park YOLOX/portraits --model selfie_segmentation.tflite \
+    python -m qanet.benchmarks.lab.silhouettes PEOPLE/labelled/park boxes/portraits --model selfie_segmentation.tflite \
         --output people/silhouettes
 
-Each folder holds COCO boxes (persons.json, or train.json of `qanet.benchmarks.lab.detector_labels`). The network sees a
-person's box and MARGIN more on each side; beyond that, what lies in nobody's box is background. Pixels that are
-somebody's but lie in several boxes, or outside the person's own, are void: whose they are is not known. Runs where
-ai-edge-litert is installed, which the project does not require.
+Each folder holds COCO boxes (persons.json). The network sees a person's box and MARGIN more on each side; beyond that,
+pixels in no box are background. Pixels of a person that lie in several boxes, or outside the person's own, are void.
+Runs where ai-edge-litert is installed, which the project does not require.
 """
 
 import json
@@ -26,18 +25,18 @@ from qanet.labels import IGNORE
 from qanet.train.people.folder import Person, write_index
 from qanet.train.people.partial import SOMEBODY
 
-MARGIN = 0.15  # of the box, on each side: what the network sees
-SURE = 0.75  # probability from which a pixel is somebody's, and below 1 - SURE background
+MARGIN = 0.15  # of the box, on each side, in the network's input
+SURE = 0.75  # least probability of a person's pixel; 1 - SURE is the greatest of background
 _SLACK = 0.06  # of the box, on each side: boxes are seldom tight
 _LEAST_PX = 48  # height of a person worth learning from
-_LEAST_SCORE = 0.4  # of a detected box; less sure ones say only where somebody may be
-_LEAST_SHARE, _MOST_SHARE = 0.15, 0.97  # of the box that is somebody's: else the network or the box is wrong
+_LEAST_SCORE = 0.4  # of a detected box; one of a lower score only makes its pixels void
+_LEAST_SHARE, _MOST_SHARE = 0.15, 0.97  # of the box that is the person's; else the network or the box is wrong
 _INDEXES = ("persons.json", "train.json")
 
 
 @dataclass(frozen=True)
 class Boxed:
-    """A photograph and everybody boxed in it: boxes (N, 4) float32 xyxy, scores (N,) float32, 0 for crowds."""
+    """A photograph and all boxes in it: boxes (N, 4) float32 xyxy, scores (N,) float32, 0 for crowds."""
 
     photo: Path
     boxes: NDArray[np.float32]
@@ -105,7 +104,7 @@ def silhouette_labels(
 
 
 class Silhouettes:
-    """The network: (1, 256, 256, 3) float32 RGB in 0..1 -> (1, 256, 256, 1) probability of somebody."""
+    """The network: (1, 256, 256, 3) float32 RGB in 0..1 -> (1, 256, 256, 1) probability of a person."""
 
     def __init__(self, model: Path):
         from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-not-found, import-untyped, unused-ignore]
@@ -155,7 +154,7 @@ def main(argv: Sequence[str]) -> int:
                 x0, y0, x1, y1 = (float(v) for v in box)
                 people.append(Person(name, str(boxed.photo), (x0, y0, x1, y1)))
         write_index(args.output, people)
-    print(f"wrote {args.output}: {len(people)} people; silhouette and box of {unfit} did not fit")
+    print(f"wrote {args.output}: {len(people)} people; {unfit} left out, whose silhouette and box disagree")
     return 0
 
 

@@ -1,4 +1,9 @@
-"""What this process holds just now, by Linux's word: resident memory, threads, open files."""
+"""Endurance of the video pipeline: does memory, a thread or a file leak over thousands of frames of a looped clip?
+
+    python -m qanet.benchmarks.lab.soak clip.mp4 --frames 20000
+
+Exit code 1 when a limit is broken.
+"""
 
 import argparse
 import json
@@ -30,11 +35,11 @@ _PROC = Path("/proc/self")
 
 @dataclass(frozen=True)
 class Reading:
-    """One look at the process, after so many frames.
+    """The state of this process after so many frames.
 
     Attributes:
-        threads: of the operating system; the pools of OpenVINO and OpenCV are among them and stay.
-        python_threads: those that Python knows, which are the pipeline's.
+        threads: of the operating system, the pools of OpenVINO and OpenCV included.
+        python_threads: those that Python started, which are the pipeline's.
     """
 
     frame: int
@@ -45,7 +50,7 @@ class Reading:
 
 
 def read_process(frame: int, proc: Path = _PROC) -> Reading:
-    """Look at this process.
+    """Read /proc for this process.
 
     Raises:
         QanetError: the system has no /proc.
@@ -60,7 +65,7 @@ def read_process(frame: int, proc: Path = _PROC) -> Reading:
 
 
 class Watch:
-    """Collects a reading every so many frames."""
+    """Collects a reading every `every` frames."""
 
     def __init__(self, every: int):
         self.every = every
@@ -73,11 +78,11 @@ class Watch:
 
 
 class Looped:
-    """A source that opens a clip anew for every turn, so that a handle left open each time is seen.
+    """A source that repeats a clip and opens it anew for every turn, so that a handle that stays open is found.
 
     Args:
-        open_clip: gives a fresh source of the clip.
-        frames: to give in all.
+        open_clip: opens the clip.
+        frames: in all.
     """
 
     def __init__(self, open_clip: Callable[[], Source], frames: int):
@@ -100,7 +105,7 @@ class Looped:
                     if given == self._frames:
                         return
             if given == before:
-                raise QanetError("the clip has no frame", expected="one or more a turn", got=f"turn {self.turns}")
+                raise QanetError("the clip has no frame", expected="one or more per turn", got=f"turn {self.turns}")
 
 
 _LEAST_READINGS = 4  # two at each end, or there is no growth to speak of
@@ -124,8 +129,8 @@ class Limits:
 def growth_mib(readings: Sequence[Reading], settle: int) -> float | None:
     """How much more memory the last tenth of the readings holds than the first tenth after `settle` frames.
 
-    Medians of both: a frame on its way through the queues is megabytes, and how many are on their way changes from
-    reading to reading. None for fewer than four readings.
+    Medians of both: a frame in a queue is megabytes, and the number of queued frames varies. None for fewer than four
+    readings.
     """
     rss = np.array([reading.rss_mib for reading in readings if reading.frame >= settle])
     if len(rss) < _LEAST_READINGS:
@@ -138,11 +143,11 @@ def judge(before: Reading, readings: Sequence[Reading], after: Reading, limits: 
     """Figures, and a sentence for each limit that is broken.
 
     Args:
-        before, after: with no pipeline running, once everything is loaded and warm, and once all is over.
+        before, after: without a running pipeline, when everything is loaded and warm, and at the end.
         readings: while it ran.
     Returns:
         growth_mib, peak_mib, mib_per_1000_frames (slope of the line through all readings after `settle`), threads and
-        files before, at most and after, broken: sentences.
+        files before, at most and after, broken: a sentence per broken limit.
     """
     growth = growth_mib(readings, limits.settle)
     peak = max(reading.rss_mib for reading in (before, *readings, after))
@@ -182,7 +187,7 @@ def _slope(readings: Sequence[Reading], settle: int) -> float | None:
     return float(np.polyfit(frames, rss, 1)[0] * 1000)
 
 
-_WARM_UP_FRAMES = 16  # run to the end before the books are opened: pools of threads are made on first use
+_WARM_UP_FRAMES = 16  # before the first reading: pools of threads are made on first use
 _READINGS = 400
 
 
@@ -238,7 +243,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(args: argparse.Namespace, parser: Parser, frames: int, watch: Watch | None) -> Summary:
-    """So many frames to files that are thrown away."""
+    """Parse so many frames into temporary files."""
     done = 0
 
     def count(*_: object) -> None:
@@ -281,7 +286,7 @@ def _text(document: dict[str, Any]) -> str:
         f"{document['frames']} frames of {document['clip']} in {document['seconds']:.0f} s "
         f"({document['frames_per_second']} frames/s), {document['people']} people",
         f"resident memory: growth {'-' if growth is None else f'{growth:+.1f}'} MiB after {document['settle']} frames "
-        f"({'-' if slope is None else f'{slope:+.2f}'} MiB a thousand), peak {document['peak_mib']:.0f} MiB",
+        f"({'-' if slope is None else f'{slope:+.2f}'} MiB per 1000), peak {document['peak_mib']:.0f} MiB",
         f"threads {three('threads')}, Python's {three('python_threads')}, open files {three('files')} "
         "(before -> most -> after)",
     ]

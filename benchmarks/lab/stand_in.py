@@ -1,11 +1,11 @@
-"""Weights to measure speed with where a network has never been trained: latency and size are real, accuracy is not.
+"""Weights to measure speed with where a network was never trained: latency and size are real, accuracy is not.
 
     python -m qanet.benchmarks.lab.stand_in ccp13-r18 --data CCP --output r18.safetensors
 
-A random network as it starts is no stand-in for a trained one: its last batch norms are zero, so that whole blocks do
-nothing, its activations grow from layer to layer, and one class wins everywhere, which spares the tail its work. So the
-zero scales become `_SCALE`, batch norms take their statistics from crops of people, the classifier is fitted to those
-crops by ridge regression, and the IoU head is shifted to plausible scores.
+A freshly initialised network does not stand in for a trained one: its last batch norms are zero, so that whole blocks
+do nothing, its activations grow from layer to layer, and one class wins everywhere, which spares the tail its work. So
+the zero scales become `_SCALE`, batch norms take their statistics from crops of people, the classifier is fitted to
+those crops by ridge regression, and the IoU head is shifted to plausible scores.
 """
 
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ def stand_in(chosen: Recipe, crops: Tensor, labels: Tensor, batch: int = 4) -> P
     Args:
         crops: (N, H, W, 3) uint8 BGR.
         labels: (N, H/4, W/4) int64 class ids.
-        batch: crops a forward pass; their number has to be `batch` or more, for batch norm's sake.
+        batch: crops per forward pass, at most N, so that every batch norm sees a full batch.
     """
     torch.manual_seed(chosen.seed)
     network = build(chosen).train()

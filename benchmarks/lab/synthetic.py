@@ -1,4 +1,9 @@
-"""Scenes -> files in the official layout, and the annotation file of them."""
+"""Synthetic scenes in any official layout: people cut out of photographs and pasted together, with exact truth.
+
+    python -m qanet.benchmarks.lab.synthetic --people CCP --format cihp --labels ccp13 --split val --output scenes
+
+Every number measured on them is a number on synthetic data, and the files say so (synthetic_<split>.json).
+"""
 
 import dataclasses
 import json
@@ -44,7 +49,7 @@ class LayoutWriter:
         self._annotations: list[dict[str, Any]] = []
 
     def add(self, scene: Scene) -> int:
-        """Write a scene; the id of its image."""
+        """Write a scene; returns the id of its image."""
         image_id = len(self._images) + 1
         stem = f"synthetic_{self.split}_{image_id:06d}"
         self._write(f"{IMAGES}/{stem}.jpg", scene.image)
@@ -116,7 +121,7 @@ _SINGLE = SceneStyle(people=(1, 1), height_px=(400, 700), aspect=(0.5, 0.9), far
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be made."""
+    """The scenes to make."""
 
     people: Path  # CCP's folder
     format: str
@@ -183,7 +188,7 @@ def _scene(order: Order, people: People, number: int) -> tuple[Scene, NDArray[np
 
 
 def _guests(people: People, sequence: NDArray[np.int64]) -> Iterator[Cutout]:
-    """The people in that order, without those whom nobody marked; again from the start when they run out."""
+    """The people in that order, without empty label maps; from the start again at the end."""
     anybody = True
     while anybody:
         anybody = False
@@ -192,9 +197,7 @@ def _guests(people: People, sequence: NDArray[np.int64]) -> Iterator[Cutout]:
             if person is not None:
                 anybody = True
                 yield person
-    raise QanetError(
-        "there are no people to paste", expected="label maps that show somebody", got=f"{len(people)} empty"
-    )
+    raise QanetError("there are no people to paste", expected="label maps with a person", got=f"{len(people)} empty")
 
 
 def _manifest(order: Order, people: People, used: list[str], overlaps: NDArray[np.float64]) -> dict[str, Any]:
@@ -222,7 +225,9 @@ def _manifest(order: Order, people: People, used: list[str], overlaps: NDArray[n
 
 def main(argv: Sequence[str]) -> int:
     """Entry point."""
-    parser = CommandParser(prog="python -m qanet.benchmarks.lab.synthetic", description=__doc__, allow_abbrev=False)
+    parser = CommandParser(
+        prog="python -m qanet.benchmarks.lab.synthetic", description=__doc__.split("\n")[0], allow_abbrev=False
+    )
     parser.add_argument("--people", required=True, metavar="CCP_DIR", help="photos/, labels/, train.txt, val.txt")
     parser.add_argument("--format", required=True, choices=tuple(LAYOUTS))
     parser.add_argument("--split", required=True, choices=SPLITS, help="train: people of train.txt; else of val.txt")

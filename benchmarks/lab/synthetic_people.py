@@ -1,10 +1,10 @@
-"""What CCP's 59 labels mean in the other label sets.
+"""The people and backgrounds of synthetic scenes, out of CCP's photographs, with CCP's labels in another label set.
 
-CCP knows no limbs and no left or right: its `skin` is the face, the arms and the legs alike. Where a set wants more
-than CCP tells, the place decides: the height within the person's box (0 = top) by bands, and the side by the middle of
-the box, the person taken to face the camera (the person's left is on the right of the image). That is no anatomy, only
-a fixed rule that gives every layout all kinds of classes to be read, trained on and measured; what has no clear
-counterpart is void.
+CCP has no limbs and no left or right: its `skin` is the face, the arms and the legs alike. Where a label set needs
+more, the place decides: the height within the person's box (0 = top) by bands, and the side by the middle of the box,
+for a person who faces the camera (the person's left is on the right of the image). That is no anatomy, only a fixed
+rule that gives every layout all kinds of classes to read, train on and measure. A class without a clear counterpart is
+void.
 """
 
 from dataclasses import dataclass
@@ -125,7 +125,7 @@ def rules(labels: LabelSet) -> dict[int, Bands]:
     name = "ppp7" if labels.name.startswith("ppp7") else labels.name
     if name not in _TABLES:
         known = ", ".join(("ccp13", "ccp59", *_TABLES))
-        raise QanetError(f"CCP's people cannot be told in {labels.name}", expected=f"one of {known}", got=labels.name)
+        raise QanetError(f"CCP's people have no labels of {labels.name}", expected=f"one of {known}", got=labels.name)
     found: dict[int, Bands] = {0: ((1.0, "background"),)}
     for members, target in _TABLES[name].items():
         for member in members.split():
@@ -160,7 +160,7 @@ def translate(raw: NDArray[np.uint8], labels: LabelSet) -> NDArray[np.uint8]:
 
 
 _MARGIN_PX = 3  # of the photograph around the person, for the feathered edge
-_STRIP_PX = 30  # least street beside a person that can be mirrored
+_STRIP_PX = 30  # least width of the street beside a person that can be mirrored
 _BLENDED = 0.4  # of the hole's width: where the mirrored left turns into the mirrored right
 _GROWTH_PX = 9  # of the hole beyond the mask: hair, straps and shadows at the contour
 
@@ -191,7 +191,7 @@ class People:
         return self._photos.names[index]
 
     def cutout(self, index: int) -> Cutout | None:
-        """The person of that index; None where the label map shows nobody."""
+        """The person of that index; None where the label map is empty."""
         sample = self._photos[index]
         raw = self._photos.raw_labels(index)
         if not raw.any():
@@ -225,7 +225,7 @@ class People:
 def mirrored_street(image: NDArray[np.uint8], x0: int, x1: int) -> NDArray[np.float32]:
     """(H, W, 3) float32: columns x0..x1 replaced by what is left of x0 and right of x1, mirrored there.
 
-    A strip narrower than _STRIP_PX gives nothing; where both are, the photograph is blurred beyond recognition.
+    A strip narrower than _STRIP_PX is not used; without one the whole photograph is blurred beyond recognition.
     """
     import cv2
 
@@ -253,7 +253,7 @@ def source_split(root: Path, split: str) -> str:
     """CCP's split that a split of scenes is made of: train of train.txt, val and test of val.txt.
 
     Raises:
-        QanetError: a list is missing, or somebody is in both.
+        QanetError: a list is missing, or a photograph is in both.
     """
     lists = {}
     for name in ("train", "val"):
@@ -261,7 +261,7 @@ def source_split(root: Path, split: str) -> str:
         if not path.is_file():
             raise QanetError(
                 f"no {path.name} in {root}",
-                expected="train.txt and val.txt, so that nobody is in both parts",
+                expected="train.txt and val.txt, without a photograph in both",
                 got="missing",
             )
         lists[name] = set(path.read_text().split())

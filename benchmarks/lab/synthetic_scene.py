@@ -1,4 +1,8 @@
-"""One scene: people at different depths painted from far to near over a background, and the exact truth of it."""
+"""A synthetic scene: people painted from far to near over a background, its exact truth, and a detector's boxes.
+
+Detections are true boxes shifted, doubled and missed, and boxes on background. Their scores follow the overlap only
+loosely, as a detector's do: that is what a quality score has to mend.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,15 +21,15 @@ _FEATHER_SIGMA_PX = 0.8
 class SceneStyle:
     """How scenes are drawn; shares are of the scene's height or of a person's pixels."""
 
-    people: tuple[int, int] = (2, 6)  # wanted in a scene, both ends included
+    people: tuple[int, int] = (2, 6)  # per scene, both ends included
     height_px: tuple[int, int] = (600, 800)
     aspect: tuple[float, float] = (1.1, 1.5)  # width / height
     nearest: float = 0.95  # height of a person at depth 1
     farthest: float = 0.4
-    horizon: float = 0.45  # where the feet of somebody infinitely far would stand
+    horizon: float = 0.45  # where the feet of a person infinitely far away would stand
     visible: float = 0.25  # least share of every person's pixels that must be seen
     over_border: float = 0.2  # share of a person's width that may be cut by the image's side
-    tries: int = 8  # places tried for a person before the scene goes without
+    tries: int = 8  # places tried for a person, who is left out then
     flip: float = 0.5
     brightness: float = 0.15  # factor 1 +- this, each person's own
     blur_sigma_px: tuple[float, float] = (0.5, 2.5)  # of the background
@@ -41,7 +45,7 @@ class Scene:
         parts: (H, W) uint16 part ids; 0 = none, and in void.
         part_table: (L, 3) int64 part id, class, human id.
         boxes: (P, 4) float32 xyxy of each person's visible pixels.
-        visible: (P,) share of each person's pixels inside the image that nobody covers.
+        visible: (P,) share of each person's pixels inside the image that no other person covers.
         names: the P people's photographs.
         background: the background's photograph.
     """
@@ -86,7 +90,7 @@ def compose(
     """Draw one scene.
 
     Args:
-        draw_person: gives another person at every call.
+        draw_person: returns another person at every call.
         background: (h, w, 3) uint8 BGR of any size.
     """
     height = int(rng.integers(style.height_px[0], style.height_px[1] + 1))
@@ -106,7 +110,7 @@ def compose(
         _paint(image[there], one, here, 1 + style.brightness * rng.uniform(-1, 1))
         mask, own = one.cutout.mask[here], one.cutout.labels[here]
         category[there][mask] = own[mask]
-        # what the label set calls background (a bag, in CIHP) is nobody's, though it hides who is behind it
+        # background of the label set (a bag, in CIHP) belongs to no person, though it hides those behind it
         human[there][mask] = np.where(own[mask] == 0, 0, number)
     return _with_truth(image, category, human, placed, visible_shares(placed, hw), background_name)
 
@@ -224,15 +228,15 @@ class DetectorStyle:
 
     jitter: float = 0.05  # standard deviation of each edge
     missed: float = 0.05  # probability of a wholly visible person to be missed
-    missed_covered: float = 0.4  # the same for a person of whom nothing is seen; in between, linear
+    missed_covered: float = 0.4  # the same for a person wholly covered; linear in between
     doubled: float = 0.35  # probability of a second box on a person
     double_jitter: float = 0.15
-    spurious: float = 0.8  # mean number of boxes on nobody in an image (Poisson)
-    spurious_iou: float = 0.2  # most that such a box overlaps a person
+    spurious: float = 0.8  # mean number of boxes on background per image (Poisson)
+    spurious_iou: float = 0.2  # greatest IoU of such a box with a person
     score_offset: float = 0.25  # score = clip(offset + slope * IoU + noise * N(0, 1), 0.05, 1)
     score_slope: float = 0.5
     score_noise: float = 0.2
-    spurious_score: tuple[float, float] = (0.45, 0.2)  # mean and standard deviation on nobody
+    spurious_score: tuple[float, float] = (0.45, 0.2)  # mean and standard deviation on background
 
 
 def detect(
@@ -259,13 +263,13 @@ def detect(
         found.append(_shifted(box, style.jitter, hw, rng))
         if rng.random() < style.doubled:
             found.append(_shifted(box, style.double_jitter, hw, rng))
-    found += _on_nobody(boxes, hw, style, rng)
+    found += _on_background(boxes, hw, style, rng)
     where = np.array(found).reshape(-1, 4)
     ious = box_iou(where, boxes).max(1, initial=0.0)
     scores = style.score_offset + style.score_slope * ious + style.score_noise * rng.standard_normal(len(where))
     mean, spread = style.spurious_score
-    nobody = ious <= style.spurious_iou
-    scores[nobody] = mean + spread * rng.standard_normal(int(nobody.sum()))
+    spurious = ious <= style.spurious_iou
+    scores[spurious] = mean + spread * rng.standard_normal(int(spurious.sum()))
     order = np.argsort(-scores, kind="stable")
     rows = np.column_stack([where, np.clip(scores, 0.05, 1.0)])
     return rows[order], ious[order]
@@ -288,10 +292,10 @@ def _shifted(box: NDArray[np.float64], jitter: float, hw: tuple[int, int], rng: 
     return inside if (inside[2:] - inside[:2] >= 2).all() else box
 
 
-def _on_nobody(
+def _on_background(
     boxes: NDArray[np.float32], hw: tuple[int, int], style: DetectorStyle, rng: np.random.Generator
 ) -> list[NDArray]:
-    """Boxes of a person's shape where hardly anybody is; a crowded scene may have no place for one."""
+    """Boxes of a person's shape that hardly overlap one; a crowded scene may have no place for any."""
     found: list[NDArray] = []
     for _ in range(int(rng.poisson(style.spurious))):
         for _ in range(20):

@@ -1,4 +1,10 @@
-"""What the tail costs in memory, and what this machine's memory allows at best."""
+"""The kernel tail alone (logits and boxes in, labels and scores out): every back-end in turns on the same cases.
+
+    taskset -c 1 python -m qanet.benchmarks.lab.tail --baseline --cases people
+
+On a machine that others use, give it a CPU of its own: a library whose threads wait for each other, as PyTorch's do, is
+slowed out of proportion when one of them has to share.
+"""
 
 import importlib
 import time
@@ -31,7 +37,7 @@ class Form:
 
     Attributes:
         name: "numpy", "native", ...; "baseline".
-        backend: of `qanet.runtime.pixel_score`; "" for a function of its own.
+        backend: of `qanet.runtime.pixel_score`; "" for another function.
         target: BASELINE, or "module:function" of another function, imported when it is first called.
     """
 
@@ -72,7 +78,7 @@ def find_forms(baseline: str | None) -> list[Form]:
             form(trivial)
         except (ImportError, AttributeError, ValueError) as error:
             raise QanetError(
-                f"the baseline {baseline} cannot be had",
+                f"the baseline {baseline} is not available",
                 expected="module:function that is installed",
                 got=error,
                 next_command="pip install 'qanet-edge[export]'",
@@ -96,7 +102,7 @@ _PEAK_RESET = Path("/proc/self/clear_refs")
 
 
 def copy_bandwidth(threads: int, mib: int = 256, repeats: int = 5) -> float:
-    """Bytes a second that memory moves in a large copy, read and written bytes counted; the best of `repeats`."""
+    """Bytes per second that memory moves in a large copy, read and written bytes counted; the best of `repeats`."""
     source = np.ones(mib * _MIB, np.uint8)
     target = np.zeros_like(source)
     parts = list(zip(np.array_split(source, threads), np.array_split(target, threads)))
@@ -116,14 +122,14 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def floor_ms(case: Case, bandwidth: float) -> float:
-    """Milliseconds to read the logits and write the labels once at `bandwidth` bytes a second."""
+    """Milliseconds to read the logits and write the labels once at `bandwidth` bytes per second."""
     return case.floor_bytes() / bandwidth * 1e3
 
 
 def peak_mib(form: Form, case: Case) -> tuple[float | None, str]:
-    """The most extra memory one call takes, and how that was measured; None where this system does not tell.
+    """The most extra memory one call takes, and how that was measured; None where the system does not report it.
 
-    NumPy tells Python's allocator what it takes. Libraries do not, so their call is made in a process of its own,
+    NumPy's memory is traced by Python's allocator, a library's is not: its call runs in a process of its own,
     and the peak of its resident memory taken.
     """
     if form.name == "numpy":
@@ -174,12 +180,12 @@ def measure_case(
     peak: Peak = peak_mib,
     clock: harness.Clock = time.perf_counter_ns,
 ) -> list[dict[str, Any]]:
-    """A row a form.
+    """Check every form against the reference and time those that pass in turns; a row per form.
 
     Args:
-        bandwidth: bytes a second of a large copy.
+        bandwidth: bytes per second of a large copy.
         duration_s: seconds of timed rounds.
-        peak: gives the extra memory of a call in MiB and how it was measured.
+        peak: measures the extra memory of a call: MiB, and how it was measured.
     Returns:
         Plain data: case, form, status ("ok", "refused", "failed"), reason, latency_ms, speed_up over the baseline of
         the same rounds, peak_mib and peak_by, floor_ms and times_floor. What was not measured is None.
@@ -230,10 +236,10 @@ def with_ratios(rows: list[dict[str, Any]], floor: float) -> list[dict[str, Any]
 
 
 def sweeps(cases: Sequence[Case], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Per form, what the sweeps say: time is linear in the persons' area and flat in the image's size, or is not.
+    """Per form, whether time is linear in the people's area and constant in the image's size.
 
     Returns:
-        Plain data a form: form; ns_per_pixel, constant_ms and r2 of the straight line through the "area" points;
+        Plain data per form: form; ns_per_pixel, constant_ms and r2 of the straight line through the "area" points;
         image_ratio, the longest over the shortest median of the "image" points. None where points are missing.
     """
     found = []
@@ -277,7 +283,7 @@ def _arguments() -> CommandParser:
         help=f"time the straightforward PyTorch form too, or another function ({BASELINE})",
     )
     parser.add_argument("--cases", default=",".join(GROUPS), help=f"comma-separated groups ({','.join(GROUPS)})")
-    parser.add_argument("--duration", type=float, default=5.0, metavar="S", help="seconds of timed rounds a case (5)")
+    parser.add_argument("--duration", type=float, default=5.0, metavar="S", help="seconds of timed rounds per case (5)")
     return parser
 
 
@@ -299,7 +305,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def measure(cases: Sequence[Case], forms: Sequence[Form], facts: dict[str, Any], duration_s: float) -> dict[str, Any]:
-    """The document: machine, bandwidth in bytes a second, cases, rows and sweeps."""
+    """The document: machine, bandwidth in bytes per second, cases, rows and sweeps."""
     bandwidth = max(copy_bandwidth(threads) for threads in {1, facts["cpu"]["usable_cpus"]})
     rows = []
     for case in cases:
@@ -319,7 +325,7 @@ def measure(cases: Sequence[Case], forms: Sequence[Form], facts: dict[str, Any],
 
 
 def text(document: dict[str, Any]) -> str:
-    """What a person reads on the terminal."""
+    """The tables for a terminal."""
     cpu = document["machine"]["cpu"]
     head = (
         f"{cpu['model'] or 'an unnamed CPU'}, {cpu['usable_cpus']} CPUs; a large copy moves "
@@ -347,7 +353,9 @@ def text(document: dict[str, Any]) -> str:
         )
     header = ("case", "form", "p50 ms", "min ms", "MAD ms", "n", "speed-up", "peak MiB", "floor ms", "over floor", "")
     lines = [(s["form"], *(_figure(s[k]) for k in _SWEEP)) for s in document["sweeps"]]
-    swept = table(lines, ("form", "ns a pixel", "constant ms", "r2 of the line", "longest / shortest over image sizes"))
+    swept = table(
+        lines, ("form", "ns per pixel", "constant ms", "r2 of the line", "longest / shortest over image sizes")
+    )
     warnings = [f"warning: {line}" for line in document["warnings"]]
     return "\n\n".join([*warnings, head, table(rows, header), swept])
 

@@ -1,10 +1,10 @@
-"""A checkpoint out of a detector's bundle, to go on training from: the shipped one has none.
+"""A checkpoint out of a detector's bundle, to go on training from: the shipped bundle has none.
 
     python -m qanet.benchmarks.lab.unfold_detector person-lite0 --data people --output person.safetensors
 
 In the graph every batch norm is folded into its convolution. Here each gets back what training needs: the mean and the
-variance of what the folded convolution gives on training images, and the scale and offset that undo them. In
-evaluation the network computes what the graph does; in training its batch norms see the statistics they expect.
+variance of the folded convolution's output on training images, and the scale and offset that undo them. In evaluation
+the network computes what the graph does; in training its batch norms see the statistics they expect.
 """
 
 import argparse

@@ -236,9 +236,9 @@ def stages(document: Document) -> dict[str, Any]:
     for precision, measured in document.get("stages", {}).items():
         for stage, figures in measured.items():
             by_stage.setdefault(stage, []).append((precision, figures))
-        entry = next((e for e in document.get("comparison", []) if e["precision"] == precision), {})
-        if entry.get("parser_ms"):
-            whole.append((precision, entry["parser_ms"]))
+        frame = next((e.get("parser_ms") for e in document.get("comparison", []) if e["precision"] == precision), None)
+        if frame:
+            whole.append((precision, frame))
     if whole:
         by_stage["whole frame"] = [*by_stage.pop("whole frame", []), *whole]
     source = document.get("input", {})

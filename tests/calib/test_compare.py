@@ -40,7 +40,7 @@ def test_every_tool_is_measured_on_the_same_network(small_model, crops, tmp_path
     assert compare.main([*arguments, "--keep", str(kept), "--graph", f"copy={small_model}"]) == 0
     lines = {line["graph"]: line for line in json.loads(capsys.readouterr().out)}
     assert len(lines) == 7 and lines["FP32"]["miou"] == lines["copy"]["miou"] == 100
-    ours, theirs = lines["this room, minmax"], lines["quantize_static, minmax"]
+    ours, theirs = lines["qanet, minmax"], lines["quantize_static, minmax"]
     assert 90 < ours["miou"] <= 100 and ours["qdq_nodes"] < theirs["qdq_nodes"]
     assert all(line["latency_ms"] > 0 for line in lines.values())
     if ours["tensorrt_rtx"] != "not installed":
@@ -48,13 +48,13 @@ def test_every_tool_is_measured_on_the_same_network(small_model, crops, tmp_path
         assert theirs["tensorrt_rtx"].startswith(("refused", "fails"))  # its int32 biases
 
     assert {file.name for file in kept.iterdir()} == {
-        "this-room-entropy.onnx",
-        "this-room-minmax.onnx",
+        "qanet-entropy.onnx",
+        "qanet-minmax.onnx",
         "quantize_static-minmax.onnx",
         "quantize_static-minmax-Conv.onnx",
     }
     times_alone = [str(bundle.path), "--crops", "0", "--images", "0", "--rounds", "2", "--threads", "1"]
-    assert compare.main([*times_alone, "--graph", f"ours={kept / 'this-room-minmax.onnx'}"]) == 0
+    assert compare.main([*times_alone, "--graph", f"ours={kept / 'qanet-minmax.onnx'}"]) == 0
     rows = capsys.readouterr().out.splitlines()[2:]
     assert [row.split("  ")[0] for row in rows] == ["FP32", "FP32, run in BF16", "ours"] and "  -  " in rows[2]
 

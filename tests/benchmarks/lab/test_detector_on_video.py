@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from qanet.benchmarks.lab import detector_on_video as command
+from qanet.benchmarks.lab import detector_on_video
 from qanet.benchmarks.lab.detector_on_video import Compared, Question, compare, report, squares_of
 from qanet.bundle import create
 from qanet.errors import QanetError
@@ -125,15 +125,15 @@ def test_the_command_takes_the_part_it_is_told_and_saves(make_clip, tmp_path, mo
             seen.append(int(image[60, :, 0].argmax()))
             return Detections(np.array([TALL[:4]], np.float32), np.array([0.9], np.float32))
 
-    monkeypatch.setattr(command, "OnnxDetector", Always)
-    monkeypatch.setattr(command, "PersonDetector", Always)
+    monkeypatch.setattr(detector_on_video, "OnnxDetector", Always)
+    monkeypatch.setattr(detector_on_video, "PersonDetector", Always)
     bundle = create(tmp_path / "mine.qanet", labels="personbox1", input_hw=[64, 96])
     bundle.save()
     arguments = [str(bundle.path), "--video", str(make_clip(9)), "--teacher", "t.onnx", "--from", "0.667", "--json"]
-    assert command.main(arguments) == 0
+    assert detector_on_video.main(arguments) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["frames"] == 3 and document["strict"]["recall"] == 1
-    assert command.main([*arguments, "--every", "2", "--precision", "int8", "--save"]) == 0
+    assert detector_on_video.main([*arguments, "--every", "2", "--precision", "int8", "--save"]) == 0
     saved = json.loads((bundle.path / "manifest.json").read_text())["accuracy"]["int8"]
     assert saved["clip.avi 0.667-1"] == {
         "frames": 2,
@@ -144,11 +144,11 @@ def test_the_command_takes_the_part_it_is_told_and_saves(make_clip, tmp_path, mo
         "false_per_frame": 0.1,
     }
     with pytest.raises(QanetError, match="this result cannot be saved"):
-        command.main([*arguments, "--save"])
+        detector_on_video.main([*arguments, "--save"])
     assert len(seen) > 0
 
 
 @pytest.mark.parametrize("part", [["--from", "0.5", "--to", "0.5"], ["--from", "-1"], ["--every", "0"]])
 def test_bad_parts_are_named(part):
     with pytest.raises(QanetError, match="bad part of the video"):
-        command.main(["hog", "--video", "clip.avi", "--teacher", "t.onnx", *part])
+        detector_on_video.main(["person-lite0", "--video", "clip.avi", "--teacher", "t.onnx", *part])

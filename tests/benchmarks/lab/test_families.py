@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from qanet.benchmarks.lab import families as measure
+from qanet.benchmarks.lab import families as module
 from qanet.benchmarks.lab.families import main, markdown
 from qanet.benchmarks.targets import check
 from qanet.bundle import open_bundle
@@ -55,8 +55,8 @@ def test_a_row_a_precision_with_both_tails(families, capsys):
 
 
 def test_processor_time_stands_where_the_latency_would(families, monkeypatch, capsys):
-    ran, run = [], measure.harness.run
-    monkeypatch.setattr(measure.harness, "run", lambda *a, **k: (ran.append(run(*a, **k)), ran[-1])[1])
+    ran, run = [], module.harness.run
+    monkeypatch.setattr(module.harness, "run", lambda *a, **k: (ran.append(run(*a, **k)), ran[-1])[1])
     code, document = families("--processor-time")
     engine = next(m for m in ran[0].measurements if m.target.kind == "engine")
     figures = document["families"][0]["rows"][0]["network_ms"]
@@ -71,7 +71,7 @@ def test_json_on_stdout_is_the_file(families, capsys):
 
 
 def test_the_pytorch_form_stands_beside_the_frames(families, monkeypatch, capsys):
-    monkeypatch.setattr(measure, "open_checked", lambda *arguments: (lambda image, boxes, scores: scores, ""))
+    monkeypatch.setattr(module, "open_checked", lambda *arguments: (lambda image, boxes, scores: scores, ""))
     code, document = families("--baseline")
     (family,) = document["families"]
     assert code == 0 and family["baseline_ms"]["n"] == family["sessions"]["frames"]["rounds"]
@@ -82,7 +82,7 @@ def test_the_pytorch_form_stands_beside_the_frames(families, monkeypatch, capsys
 
 
 def test_a_pytorch_form_that_is_refused_is_told(families, monkeypatch, capsys):
-    monkeypatch.setattr(measure, "open_checked", lambda *arguments: (None, "its labels differ"))
+    monkeypatch.setattr(module, "open_checked", lambda *arguments: (None, "its labels differ"))
     code, document = families("--baseline")
     assert code == 0 and document["families"][0]["baseline_ms"] is None
     assert "not timed: tiny in PyTorch: its labels differ" in capsys.readouterr().out
@@ -107,9 +107,7 @@ def test_nothing_to_time_is_exit_code_1(families, tiny_bundle):
 
 
 def test_ctrl_c_keeps_the_families_before(families, monkeypatch, tiny_bundle, capsys):
-    from qanet.benchmarks.lab import families as command
-
-    measured, made = command.measure_family, []
+    measured, made = module.measure_family, []
 
     def second_is_interrupted(bundle, samples, plan):
         made.append(bundle)
@@ -117,7 +115,7 @@ def test_ctrl_c_keeps_the_families_before(families, monkeypatch, tiny_bundle, ca
             raise KeyboardInterrupt
         return measured(bundle, samples, plan)
 
-    monkeypatch.setattr(command, "measure_family", second_is_interrupted)
+    monkeypatch.setattr(module, "measure_family", second_is_interrupted)
     code, document = families(models=[str(tiny_bundle)] * 3)
     assert code == 130 and len(document["families"]) == 1 and len(made) == 2
     assert len(rows_of(capsys.readouterr().out)) == 2

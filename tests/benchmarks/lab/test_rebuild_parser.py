@@ -1,5 +1,7 @@
 """The way to the shipped network: which commands, in which order, and that what is done is not done again."""
 
+import importlib.util
+
 import pytest
 
 from qanet.benchmarks.lab import rebuild_parser as rebuild
@@ -25,15 +27,16 @@ def test_the_steps_come_in_order_and_use_what_came_before(arguments, monkeypatch
     monkeypatch.setattr(rebuild.subprocess, "run", lambda command, check: run.append(command) or Done)
     assert rebuild.main(arguments) == 0
     assert [command[2].rsplit(".", 1)[-1] for command in run] == [
-        "label",
+        "detector_labels",
         "silhouettes",
         "silhouettes",
-        "pseudo",
+        "pseudo_labels",
         "qanet",
-        "parts",
+        "people_parts",
         "qanet",
         "mean",
     ]
+    assert all(importlib.util.find_spec(command[2]) for command in run)
     several, scenes = run[1], run[2]
     assert any(text.endswith("park") for text in several) and any(text.endswith("boxes/portraits") for text in several)
     assert [text for text in scenes if text.startswith(str(tmp_path / "people"))] == [
@@ -46,10 +49,10 @@ def test_the_steps_come_in_order_and_use_what_came_before(arguments, monkeypatch
 def test_what_is_there_is_not_made_again(arguments, monkeypatch, tmp_path, capsys):
     made = tmp_path / "output" / "boxes" / "portraits"
     made.mkdir(parents=True)
-    (made / "train.json").write_text("{}")
+    (made / "persons.json").write_text("{}")
     assert rebuild.main([*arguments, "--dry-run"]) == 0
     shown = capsys.readouterr().err
-    assert "there already" in shown and "detectors.label" not in shown
+    assert "there already" in shown and "detector_labels" not in shown
 
 
 def test_a_step_that_fails_ends_it(arguments, monkeypatch):
@@ -57,5 +60,5 @@ def test_a_step_that_fails_ends_it(arguments, monkeypatch):
         returncode = 2
 
     monkeypatch.setattr(rebuild.subprocess, "run", lambda command, check: Failed)
-    with pytest.raises(QanetError, match="label failed"):
+    with pytest.raises(QanetError, match="detector_labels failed"):
         rebuild.main(arguments)

@@ -7,7 +7,7 @@ import pytest
 
 from qanet.benchmarks.compare.verdict import CANNOT_TELL, FASTER, SLOWER
 from qanet.benchmarks.harness import Target
-from qanet.benchmarks.lab import selfcheck as command
+from qanet.benchmarks.lab import selfcheck
 from qanet.benchmarks.lab.selfcheck import LIMIT_US, measure_overhead, same_rounds, separate_runs, summary
 from qanet.benchmarks.lab.selfcheck_processes import run_once, slowed
 from qanet.benchmarks.output.document import SCHEMA_VERSION
@@ -145,26 +145,26 @@ def measured(monkeypatch):
         "separate": summary([[row(CANNOT_TELL)]], [[row(SLOWER)]]),
         "rounds": summary([[row(CANNOT_TELL)]], [[row(SLOWER)]]),
     }
-    monkeypatch.setattr(command, "open_target", lambda *arguments: (None, Target("engine", work, "engine")))
+    monkeypatch.setattr(selfcheck, "open_target", lambda *arguments: (None, Target("engine", work, "engine")))
     for name, function in (
         ("overhead", "measure_overhead"),
         ("program", "compare_with_program"),
         ("separate", "separate_runs"),
         ("rounds", "same_rounds"),
     ):
-        monkeypatch.setattr(command, function, lambda *arguments, name=name, **options: found[name])
+        monkeypatch.setattr(selfcheck, function, lambda *arguments, name=name, **options: found[name])
     return found
 
 
 def test_every_promise_has_a_row_and_one_that_is_broken_is_exit_code_1(measured, shared_tiny_bundle, capsys):
-    assert command.main([str(shared_tiny_bundle), "--precision", "fp32"]) == 0
+    assert selfcheck.main([str(shared_tiny_bundle), "--precision", "fp32"]) == 0
     out = capsys.readouterr().out
     assert out.count("holds") == 4 and "harness over benchmark_app: 1.0100 (1.0000 to 1.0200)" in out
     assert "nothing changed: cannot tell 1; slowed: slower 1" in out
     measured["program"]["agrees"] = False
-    assert command.main([str(shared_tiny_bundle), "--precision", "fp32", "--json"]) == 1
+    assert selfcheck.main([str(shared_tiny_bundle), "--precision", "fp32", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["program"]["agrees"] is False
-    assert command.main([str(shared_tiny_bundle), "--precision", "fp32", "--only", "overhead, rounds"]) == 0
+    assert selfcheck.main([str(shared_tiny_bundle), "--precision", "fp32", "--only", "overhead, rounds"]) == 0
     assert "benchmark_app" not in capsys.readouterr().out
 
 
@@ -183,4 +183,4 @@ def test_every_promise_has_a_row_and_one_that_is_broken_is_exit_code_1(measured,
 )
 def test_mistakes_are_errors_with_a_way_out(shared_tiny_bundle, arguments, message):
     with pytest.raises(QanetError, match=message):
-        command.main([str(shared_tiny_bundle), *arguments])
+        selfcheck.main([str(shared_tiny_bundle), *arguments])

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from qanet.benchmarks.harness import Target
-from qanet.benchmarks.lab import selfcheck_processes as program
+from qanet.benchmarks.lab import selfcheck_processes
 from qanet.benchmarks.lab.selfcheck_processes import compare_with_program, open_target, read_median_ms, trtexec_command
 from qanet.bundle import open_bundle
 from qanet.cpu_precision import openvino_core
@@ -29,9 +29,9 @@ TRTEXEC = """[I] Throughput: 1423.51 qps
 @pytest.mark.parametrize(
     ("said", "pattern", "median_ms"),
     [
-        (APP, program._APP_MEDIAN, 5.67),
-        (APP.replace("5.67 ms", "36.50 us"), program._APP_MEDIAN, 0.0365),
-        (TRTEXEC, program._TRTEXEC_MEDIAN, 0.699),
+        (APP, selfcheck_processes._APP_MEDIAN, 5.67),
+        (APP.replace("5.67 ms", "36.50 us"), selfcheck_processes._APP_MEDIAN, 0.0365),
+        (TRTEXEC, selfcheck_processes._TRTEXEC_MEDIAN, 0.699),
     ],
     ids=["benchmark_app", "benchmark_app in us", "trtexec"],
 )
@@ -42,7 +42,7 @@ def test_the_median_latency_is_read(said, pattern, median_ms):
 @pytest.mark.parametrize("said", ["", "[ ERROR ] Cannot load\n  it went wrong\n"])
 def test_a_program_without_a_median_is_an_error_with_its_last_line(said):
     with pytest.raises(QanetError, match="it went wrong" if said else "nothing"):
-        read_median_ms(said, program._APP_MEDIAN)
+        read_median_ms(said, selfcheck_processes._APP_MEDIAN)
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_program_and_harness_take_turns_on_the_same_graph(opened, monkeypatch):
         turns.append("harness")
         return 2.1
 
-    monkeypatch.setattr(program, "_harness_ms", harness_ms)
+    monkeypatch.setattr(selfcheck_processes, "_harness_ms", harness_ms)
     found = compare_with_program(bundle, engine, Target("e", lambda number: None, "engine"), 3, 1.0, 1, spawn)
     assert turns == ["program", "harness"] * 3 and found["program_ms"] == [2.01, 2.03, 2.05]
     assert found["ratio"]["value"] == pytest.approx(2.1 / 2.03, abs=1e-5) and not found["agrees"]
@@ -111,7 +111,7 @@ def test_without_a_program_or_an_engine_file_there_is_nothing_to_compare_with(te
     bundle, engine = tensorrt
     if what == "no program":
         monkeypatch.setattr(shutil, "which", lambda name: None)
-        monkeypatch.setattr(program, "_TRTEXEC", Path("/nowhere/trtexec"))
+        monkeypatch.setattr(selfcheck_processes, "_TRTEXEC", Path("/nowhere/trtexec"))
     elif what == "no engine":
         bundle.manifest["engines"] = []
     else:
@@ -122,4 +122,4 @@ def test_without_a_program_or_an_engine_file_there_is_nothing_to_compare_with(te
 
 def test_a_program_that_cannot_be_started(monkeypatch):
     with pytest.raises(QanetError, match="cannot be run"):
-        program._spawn(["/nowhere/benchmark_app"])
+        selfcheck_processes._output_of(["/nowhere/benchmark_app"])

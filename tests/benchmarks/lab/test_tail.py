@@ -6,8 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from qanet.benchmarks.lab import tail as command
-from qanet.benchmarks.lab import tail as measure
+from qanet.benchmarks.lab import tail
 from qanet.benchmarks.lab.tail import Form, copy_bandwidth, find_forms, floor_ms, peak_mib, refusal
 from qanet.benchmarks.score_cases import Case, all_cases, box_of, difference
 from qanet.errors import QanetError
@@ -41,7 +40,7 @@ def flip_labels(scored):
 def test_rows_have_medians_ratios_and_distance_to_the_floor(clock):
     forms = [FakeForm("numpy", clock, 8.0), FakeForm("native", clock, 2.0), FakeForm("baseline", clock, 40.0)]
     bandwidth = SMALL.floor_bytes() * 1000.0  # a millisecond for the floor
-    rows = measure.measure_case(SMALL, forms, bandwidth, 0.5, no_peak, clock)
+    rows = tail.measure_case(SMALL, forms, bandwidth, 0.5, no_peak, clock)
     assert [row["form"] for row in rows] == ["numpy", "native", "baseline"]
     assert [row["latency_ms"]["p50"] for row in rows] == [8.0, 2.0, 40.0]
     assert [row["speed_up"] for row in rows] == [5.0, 20.0, 1.0]
@@ -52,7 +51,7 @@ def test_rows_have_medians_ratios_and_distance_to_the_floor(clock):
 
 def test_a_form_whose_answer_is_wrong_is_not_timed(clock):
     forms = [FakeForm("numpy", clock, 1.0), FakeForm("native", clock, 1.0, flip_labels)]
-    good, bad = measure.measure_case(SMALL, forms, 1e9, 0.01, no_peak, clock)
+    good, bad = tail.measure_case(SMALL, forms, 1e9, 0.01, no_peak, clock)
     assert good["status"] == "ok" and good["speed_up"] is None  # no baseline in the run
     assert bad["status"] == "refused"
     assert re.match(r"person 1: (\d+) of \1 labels differ from the reference", bad["reason"])
@@ -63,7 +62,7 @@ def test_a_form_that_raises_is_refused_and_the_others_go_on(clock):
     def spoil(scored):
         raise RuntimeError("no such device")
 
-    rows = measure.measure_case(
+    rows = tail.measure_case(
         SMALL, [FakeForm("native", clock, 1, spoil), FakeForm("numpy", clock, 1)], 1e9, 0.01, no_peak, clock
     )
     assert [row["status"] for row in rows] == ["refused", "ok"] and rows[0]["reason"] == "RuntimeError: no such device"
@@ -108,17 +107,17 @@ def test_the_floor_reads_the_logits_and_writes_the_labels_once():
 
 
 def test_a_straight_line_and_one_that_is_not():
-    line = measure.straight_line([(1000, 2.5), (2000, 3.0), (4000, 4.0)])
+    line = tail.straight_line([(1000, 2.5), (2000, 3.0), (4000, 4.0)])
     assert line == pytest.approx({"ns_per_pixel": 500, "constant_ms": 2.0, "r2": 1.0})
-    assert measure.straight_line([(1, 1), (2, 9), (3, 1)])["r2"] == pytest.approx(0)
-    assert measure.straight_line([(1, 1), (2, 2)])["r2"] is None
+    assert tail.straight_line([(1, 1), (2, 9), (3, 1)])["r2"] == pytest.approx(0)
+    assert tail.straight_line([(1, 1), (2, 2)])["r2"] is None
 
 
 def test_sweeps_by_form():
     cases = [c for c in all_cases() if c.group in ("area", "image")]
     rows = [{"case": c.name, "form": "numpy", "latency_ms": {"p50": c.area * 1e-5}} for c in cases]
     rows += [{"case": c.name, "form": "dead", "latency_ms": {"n": 0}} for c in cases]
-    numpy, dead = measure.sweeps(cases, rows)
+    numpy, dead = tail.sweeps(cases, rows)
     assert numpy["ns_per_pixel"] == pytest.approx(10) and numpy["r2"] == pytest.approx(1)
     assert numpy["image_ratio"] == pytest.approx(1)  # the same person in every image
     assert dead == {"form": "dead", "ns_per_pixel": None, "constant_ms": None, "r2": None, "image_ratio": None}
@@ -166,13 +165,13 @@ def test_a_copy_moves_bytes():
 
 
 def test_the_command_prints_a_table_or_json(monkeypatch, capsys):
-    monkeypatch.setattr(command, "all_cases", lambda: [SMALL])
-    monkeypatch.setattr(command, "copy_bandwidth", lambda threads: 1e10)
+    monkeypatch.setattr(tail, "all_cases", lambda: [SMALL])
+    monkeypatch.setattr(tail, "copy_bandwidth", lambda threads: 1e10)
     arguments = ["--duration", "0.01", "--cases", "people", "--baseline", "qanet.quality:pixel_score"]
-    assert command.main(arguments) == 0
+    assert tail.main(arguments) == 0
     text = capsys.readouterr().out
     assert "small  numpy" in text and "small  baseline" in text and "10.0 GB/s" in text
-    assert command.main([*arguments, "--json"]) == 0
+    assert tail.main([*arguments, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert {"numpy", "baseline"} <= {row["form"] for row in document["rows"]}
     assert document["cases"][0]["floor_bytes"] == SMALL.floor_bytes()
@@ -183,4 +182,4 @@ def test_the_command_prints_a_table_or_json(monkeypatch, capsys):
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(QanetError, match=message):
-        command.main(arguments)
+        tail.main(arguments)
