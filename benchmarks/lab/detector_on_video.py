@@ -31,6 +31,9 @@ _SHARES = (1.0, 0.65)  # of the frame's shorter side: the sides of the squares
 _RIM_PX = 2.0  # a box that ends at a cut is of a person who is cut
 _NMS_IOU = 0.6
 _LEAST_CLOSE_SCORE = 0.3  # many parts give many boxes: a less certain one excuses no false box
+_SAME_IOU = 0.5  # of two boxes of one person
+_LEAST_SCORE = 0.05  # of the boxes that thresholds are searched among
+_TEACHER_LEAST_SCORE = 0.1  # a less certain box is background
 
 
 def squares_of(image_hw: tuple[int, int]) -> list[tuple[int, int, int]]:
@@ -64,9 +67,6 @@ def _starts(size: int, side: int) -> list[int]:
     """Where the parts of a length begin: evenly, overlapping by half or more."""
     count = 1 if size <= side else 1 + int(np.ceil(2 * (size - side) / side))
     return [round(v) for v in np.linspace(0, max(size - side, 0), count)]
-
-
-_SAME_IOU = 0.5  # of two boxes of one person
 
 
 @dataclass(frozen=True)
@@ -185,10 +185,6 @@ def _at(images: list[DetectedImage], threshold: float, iou: float) -> dict[str, 
         found, total, given = found + int((~free).sum()), total + len(free), given + len(boxes)
     recall = found / total if total else float("nan")
     return {"threshold": threshold, "recall": recall, "false_per_image": (given - found) / len(images)}
-
-
-_LEAST_SCORE = 0.05  # of the boxes that thresholds are searched among
-_TEACHER_LEAST_SCORE = 0.1  # a less certain box is background
 
 
 def main(argv: Sequence[str]) -> int:

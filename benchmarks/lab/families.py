@@ -32,6 +32,17 @@ from qanet.runtime.video.sources.open import open_source
 
 _CHECK_CROPS = 4  # a ResNet-50c takes half a second per crop
 _MEDIAN = percentile_statistic(50)
+_NOT = "-"
+_COLUMNS = (
+    "network",
+    "precision",
+    "multiply-adds in",
+    "graph MB",
+    "engine MB",
+    "mIoU",
+    "network ms",
+    "over FP32 (95%)",
+)
 
 
 @dataclass(frozen=True)
@@ -175,19 +186,6 @@ def _over(
 
 def _figures(samples_ms: list[float] | None) -> dict[str, Any] | None:
     return summarize(samples_ms) if samples_ms else None
-
-
-_NOT = "-"
-_COLUMNS = (
-    "network",
-    "precision",
-    "multiply-adds in",
-    "graph MB",
-    "engine MB",
-    "mIoU",
-    "network ms",
-    "over FP32 (95%)",
-)
 
 
 def markdown(document: Mapping[str, Any]) -> str:

@@ -28,6 +28,11 @@ from qanet.commandline import CommandParser, command_parser, note, run_module, t
 from qanet.errors import QanetError
 
 LIMIT_US = 20.0
+FOUND_SHARE = 0.9  # of the repeats in which the slow-down has to be found
+_MEDIAN = percentile_statistic(50)
+RunOnce = Callable[[float], dict[str, Any]]  # slow-down to a result
+OpenTarget = Callable[[], harness.Target]
+PARTS = ("overhead", "program", "separate", "rounds")
 
 
 def measure_overhead(target: harness.Target, seconds: float) -> dict[str, Any]:
@@ -53,13 +58,6 @@ def measure_overhead(target: harness.Target, seconds: float) -> dict[str, Any]:
         "around_us": around_us,
         "fits": bool(null.samples_ms) and inside_us["p50"] + around_us < LIMIT_US,
     }
-
-
-FOUND_SHARE = 0.9  # of the repeats in which the slow-down has to be found
-_MEDIAN = percentile_statistic(50)
-
-RunOnce = Callable[[float], dict[str, Any]]  # slow-down to a result
-OpenTarget = Callable[[], harness.Target]
 
 
 def separate_runs(run_once: RunOnce, repeats: int, slowdown: float) -> dict[str, Any]:
@@ -142,9 +140,6 @@ def summary(same: list[list[dict[str, Any]]], changed: list[list[dict[str, Any]]
         "found": found,
         "finds": found >= FOUND_SHARE * len(changed),
     }
-
-
-PARTS = ("overhead", "program", "separate", "rounds")
 
 
 def _arguments() -> CommandParser:

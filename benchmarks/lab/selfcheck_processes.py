@@ -45,6 +45,8 @@ _TRTEXEC_MEDIAN = re.compile(r"\bLatency: .*?median = ([\d.]+) (ms)\b")
 _MS = {"us": 1e-3, "ms": 1.0}
 
 Spawn = Callable[[list[str]], str]  # command line to what it printed
+_TIMEOUT_S = 600
+_CELL = 16  # pixels of the same colour in the made-up crop
 
 
 def openvino_command(graph: Path, bundle: Bundle, engine: Engine, threads: int | None, seconds: float) -> list[str]:
@@ -175,10 +177,6 @@ def _output_of(line: list[str]) -> str:
     except (OSError, subprocess.SubprocessError) as error:
         raise QanetError("the benchmark program cannot be run", got=error) from error
     return done.stdout + done.stderr
-
-
-_TIMEOUT_S = 600
-_CELL = 16  # pixels of the same colour in the made-up crop
 
 
 def open_target(bundle: Bundle, precision: str, device: str, threads: int | None) -> tuple[Engine, harness.Target]:

@@ -31,6 +31,9 @@ from qanet.runtime.video.sources.open import open_source
 from qanet.runtime.video.summary import Summary
 
 _PROC = Path("/proc/self")
+_LEAST_READINGS = 4  # two at each end, or there is no growth to speak of
+_WARM_UP_FRAMES = 16  # before the first reading: pools of threads are made on first use
+_READINGS = 400
 
 
 @dataclass(frozen=True)
@@ -108,9 +111,6 @@ class Looped:
                 raise QanetError("the clip has no frame", expected="one or more per turn", got=f"turn {self.turns}")
 
 
-_LEAST_READINGS = 4  # two at each end, or there is no growth to speak of
-
-
 @dataclass(frozen=True)
 class Limits:
     """What a soak must keep.
@@ -185,10 +185,6 @@ def _slope(readings: Sequence[Reading], settle: int) -> float | None:
     frames = np.array([reading.frame for reading in chosen], np.float64)
     rss = np.array([reading.rss_mib for reading in chosen])
     return float(np.polyfit(frames, rss, 1)[0] * 1000)
-
-
-_WARM_UP_FRAMES = 16  # before the first reading: pools of threads are made on first use
-_READINGS = 400
 
 
 def _arguments() -> CommandParser:

@@ -26,6 +26,9 @@ from qanet.labels import LABEL_SETS, LabelSet, label_set
 
 _JPEG_QUALITY = 95
 _BYTES_A_SCENE = 2**20
+SPLITS = ("train", "val", "test")
+SINGLE_PERSON = ("lip", "atr")  # one person an image, no Human_ids, no Instance_ids
+_SINGLE = SceneStyle(people=(1, 1), height_px=(400, 700), aspect=(0.5, 0.9), farthest=0.75, horizon=0.8)
 
 
 class LayoutWriter:
@@ -112,11 +115,6 @@ def detections_of(image_id: int, rows: NDArray[np.float64]) -> list[dict[str, An
         }
         for x0, y0, x1, y1, score in rows.tolist()
     ]
-
-
-SPLITS = ("train", "val", "test")
-SINGLE_PERSON = ("lip", "atr")  # one person an image, no Human_ids, no Instance_ids
-_SINGLE = SceneStyle(people=(1, 1), height_px=(400, 700), aspect=(0.5, 0.9), farthest=0.75, horizon=0.8)
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,10 @@ _TABLES: dict[str, dict[str, str | Bands]] = {
         "bag purse wallet": "background",
     },
 }
+_MARGIN_PX = 3  # of the photograph around the person, for the feathered edge
+_STRIP_PX = 30  # least width of the street beside a person that can be mirrored
+_BLENDED = 0.4  # of the hole's width: where the mirrored left turns into the mirrored right
+_GROWTH_PX = 9  # of the hole beyond the mask: hair, straps and shadows at the contour
 
 
 @cache
@@ -157,12 +161,6 @@ def translate(raw: NDArray[np.uint8], labels: LabelSet) -> NDArray[np.uint8]:
             else:
                 out[band] = labels.classes.index(target)
     return out
-
-
-_MARGIN_PX = 3  # of the photograph around the person, for the feathered edge
-_STRIP_PX = 30  # least width of the street beside a person that can be mirrored
-_BLENDED = 0.4  # of the hole's width: where the mirrored left turns into the mirrored right
-_GROWTH_PX = 9  # of the hole beyond the mask: hair, straps and shadows at the contour
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from qanet.datasets import person_box
 from qanet.labels import IGNORE, LabelSet
 
 _FEATHER_SIGMA_PX = 0.8
+Rows = NDArray[np.float64]  # (N, 5) x0 y0 x1 y1 score
 
 
 @dataclass(frozen=True)
@@ -217,9 +218,6 @@ def _with_truth(
         tuple(one.cutout.name for one in placed),
         background,
     )
-
-
-Rows = NDArray[np.float64]  # (N, 5) x0 y0 x1 y1 score
 
 
 @dataclass(frozen=True)

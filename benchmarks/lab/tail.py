@@ -29,6 +29,15 @@ from qanet.runtime.pixel_score import BACKENDS
 from qanet.runtime.pixel_score import pixel_score as tail
 
 BASELINE = "torch"  # PyTorch, as the official code computes it; needs the export extra
+_MIB = 1 << 20
+_STATUS = Path("/proc/self/status")
+_PEAK_RESET = Path("/proc/self/clear_refs")
+GROUPS = ("people", "area", "image", "classes")
+TIMED = (
+    "one call: float32 logits (N, C, h, w) and boxes in host memory in, labels of each region and scores out; "
+    "the baseline's labels are of the whole image"
+)
+_SWEEP = ("ns_per_pixel", "constant_ms", "r2", "image_ratio")
 
 
 @dataclass(frozen=True)
@@ -94,11 +103,6 @@ def refusal(form: Form, case: Case, arguments: dict[str, Any]) -> str | None:
     except Exception as error:  # whatever a library raises: the other forms go on
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     return difference(got, quality.pixel_score(**arguments))
-
-
-_MIB = 1 << 20
-_STATUS = Path("/proc/self/status")
-_PEAK_RESET = Path("/proc/self/clear_refs")
 
 
 def copy_bandwidth(threads: int, mib: int = 256, repeats: int = 5) -> float:
@@ -265,13 +269,6 @@ def straight_line(points: Sequence[tuple[float, float]]) -> dict[str, float | No
     }
 
 
-GROUPS = ("people", "area", "image", "classes")
-TIMED = (
-    "one call: float32 logits (N, C, h, w) and boxes in host memory in, labels of each region and scores out; "
-    "the baseline's labels are of the whole image"
-)
-
-
 def _arguments() -> CommandParser:
     parser = command_parser("benchmark-tail", "The kernel tail alone: its back-ends in turns on the same cases.")
     parser.prog = "python -m qanet.benchmarks.lab.tail"
@@ -358,9 +355,6 @@ def text(document: dict[str, Any]) -> str:
     )
     warnings = [f"warning: {line}" for line in document["warnings"]]
     return "\n\n".join([*warnings, head, table(rows, header), swept])
-
-
-_SWEEP = ("ns_per_pixel", "constant_ms", "r2", "image_ratio")
 
 
 def _figure(value: float | None, unit: str = "") -> str:

@@ -108,7 +108,7 @@ def test_height_score_and_overlap_are_as_asked():
 
 
 def test_no_frames_is_an_error():
-    with pytest.raises(QanetError, match="no frame to compare on"):
+    with pytest.raises(QanetError, match="the video has no frame"):
         compare([], TEACHER, TEACHER)
 
 

@@ -119,7 +119,7 @@ def test_the_command_makes_a_data_set_of_both_and_goes_on_where_it_stopped(small
     assert train[:4] == ["p0", "p1", "p2", "p3"] and "q1" in train
     assert (output / "val.txt").read_text().split() == ["p4", "p5"]
     assert (cv2.imread(str(output / "labels" / "q1.png"), 0) == PANTS).all()  # was there, is kept
-    seen = int(re.search(r"nobody was seen in (\d)", capsys.readouterr().out)[1])
+    seen = int(re.search(r"(\d) without a person", capsys.readouterr().out)[1])
     assert len(train) == 6 - seen
     if not seen:
         assert set(np.unique(cv2.imread(str(output / "labels" / "q0.png"), 0))) <= {0, HAIR, PANTS, IGNORE}

@@ -149,7 +149,7 @@ def test_forms_of_this_machine_pass_their_own_check():
 
 @pytest.mark.parametrize("target", ["qanet.no_such_module:f", "qanet.quality:no_such_name", "no_colon"])
 def test_a_baseline_that_is_not_there_is_a_users_mistake(target):
-    with pytest.raises(QanetError, match=f"the baseline {target} cannot be had.*export"):
+    with pytest.raises(QanetError, match=f"the baseline {target} is not available.*export"):
         find_forms(target)
 
 

@@ -1,4 +1,4 @@
-"""The charts: round ticks, and labels that neither overlap nor leave the chart."""
+"""The charts: round ticks, labels that neither overlap nor leave the chart, escapes."""
 
 import re
 import xml.etree.ElementTree as ElementTree
