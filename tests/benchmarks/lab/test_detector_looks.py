@@ -57,7 +57,7 @@ def test_what_is_refused(tmp_path):
     with pytest.raises(QanetError, match="no pictures"):
         look_at([tmp_path], [], tmp_path / "looks.json")
     people = write_people(tmp_path / "people", 1)
-    with pytest.raises(QanetError, match="one teacher alone"):
+    with pytest.raises(QanetError, match="one detector is not enough"):
         look_at([people], [tmp_path / "a.onnx"], tmp_path / "looks.json")
     with pytest.raises(QanetError, match="no detector at"):
         look_at([people], [tmp_path / "a.onnx", tmp_path / "b.onnx"], tmp_path / "looks.json")
