@@ -66,7 +66,10 @@ def main(argv: Sequence[str]) -> int:
     if args.images:
         measure, _ = open_accuracy(bundle, Path(args.data), args.images, args.threads)
     fp32 = bundle.graph("fp32")
-    made, seconds = _make(bundle, fp32, args) if args.crops else ({}, {})
+    made, seconds = dict[str, bytes](), dict[str, float]()
+    if args.crops:
+        keep = Path(args.keep) if args.keep else None
+        made, seconds = _make(bundle, Path(args.data), args.crops, args.threads or 0, keep)
     graphs = {"FP32": (fp32, "fp32"), "FP32, run in BF16": (fp32, "bf16")}
     graphs |= {name: (data, "int8") for name, data in (made | others).items()}
     latency_ms = network_latency_ms(graphs, bundle.input_hw, args.rounds, args.threads)
@@ -88,21 +91,23 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _make(bundle: Bundle, fp32: bytes, args: argparse.Namespace) -> tuple[dict[str, bytes], dict[str, float]]:
-    """The INT8 graphs by name, and the seconds each took; written to --keep as well."""
+def _make(
+    bundle: Bundle, data: Path, count: int, threads: int, keep: Path | None
+) -> tuple[dict[str, bytes], dict[str, float]]:
+    """The INT8 graphs by name, and the seconds each took, calibrated on `count` crops; written to `keep` as well."""
     graphs, seconds = dict[str, bytes](), dict[str, float]()
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model.onnx"
-        model.write_bytes(fp32)
-        batches = people_crops(Path(args.data), bundle.input_hw, args.crops)
+        model.write_bytes(bundle.graph("fp32"))
+        batches = people_crops(data, bundle.input_hw, count)
         with CropSpool(each_crop(batches, crop_shape(load_model(model)))) as crops:
-            for name, make in _makers(model, crops, args.threads or 0).items():
+            for name, make in _makers(model, crops, threads).items():
                 start = time.monotonic()
                 graphs[name] = make()
                 seconds[name] = time.monotonic() - start
                 note(f"{name}: made in {seconds[name]:.1f} s")
-                if args.keep:
-                    write_bytes(Path(args.keep) / f"{name.replace(', ', '-').replace(' ', '-')}.onnx", graphs[name])
+                if keep:
+                    write_bytes(keep / f"{name.replace(', ', '-').replace(' ', '-')}.onnx", graphs[name])
     return graphs, seconds
 
 
