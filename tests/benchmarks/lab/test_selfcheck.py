@@ -112,7 +112,7 @@ def test_the_same_rounds_open_the_engine_anew_for_every_repeat():
         opened.append(1)
         return Target("engine", work, "engine")
 
-    found = same_rounds(open_target, 2, 1.0, 0.6)
+    found = same_rounds(open_target, 2, 1.0, 1.5)
     assert len(opened) == 6 and found["repeats"] == 2  # an engine for each of the three
     assert found["changed"] == {SLOWER: 2}  # twice as long is found in any weather
     assert all(ratio["value"] > 1.5 for ratio in found["changed_ratios"])
