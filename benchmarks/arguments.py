@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from qanet.benchmarks.compare.verdict import RESOLUTION
+from qanet.benchmarks.verdict import RESOLUTION
 from qanet.bundle import OPTIONAL_PRECISIONS, PRECISIONS
 from qanet.commandline import command_parser
 from qanet.datasets import DATA_FORMATS

@@ -6,23 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from qanet.benchmarks import document as documents
 from qanet.benchmarks import harness, machine
-from qanet.benchmarks.accuracy.measure import measure_accuracies, open_data
+from qanet.benchmarks import tables as output
+from qanet.benchmarks.accuracy import measure_accuracies, open_data
 from qanet.benchmarks.arguments import parse_arguments
-from qanet.benchmarks.compare.command import run_compare
-from qanet.benchmarks.more import Passes
-from qanet.benchmarks.output import document as documents
-from qanet.benchmarks.output import files as output
+from qanet.benchmarks.check import Checked, check_variants, compare, execution_warning
+from qanet.benchmarks.compare import run_compare
+from qanet.benchmarks.passes import Passes
 from qanet.benchmarks.report.page import write_report
 from qanet.benchmarks.report.pictures import Pictures, gather_pictures
-from qanet.benchmarks.targets.agreement import compare
-from qanet.benchmarks.targets.baseline import open_checked
-from qanet.benchmarks.targets.check import Checked, check_variants
-from qanet.benchmarks.targets.execution import execution_warning
-from qanet.benchmarks.targets.samples import SampleSet, collect, recrop
-from qanet.benchmarks.targets.timed import baseline_target, build_targets
-from qanet.benchmarks.targets.variants import Variant, list_variants, model_names, without_lacking
-from qanet.benchmarks.video.command import run_video
+from qanet.benchmarks.samples import SampleSet, collect, recrop
+from qanet.benchmarks.targets import baseline_target, build_targets, open_checked
+from qanet.benchmarks.variants import Variant, list_variants, model_names, without_lacking
+from qanet.benchmarks.video import run_video
 from qanet.bundle import Bundle, open_bundle
 from qanet.commandline import note
 from qanet.errors import QanetError

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from qanet.benchmarks import machine
+from qanet.benchmarks.document import describe_input
 from qanet.benchmarks.families.measure import Plan, measure_family
 from qanet.benchmarks.families.table import markdown
-from qanet.benchmarks.output.document import describe_input
-from qanet.benchmarks.targets.samples import collect, recrop
+from qanet.benchmarks.samples import collect, recrop
 from qanet.bundle import OPTIONAL_PRECISIONS, PRECISIONS, open_bundle
 from qanet.commandline import CommandParser, command_parser, note, run_module
 from qanet.errors import QanetError

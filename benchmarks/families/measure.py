@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from qanet.benchmarks import harness
-from qanet.benchmarks.compare.bootstrap import paired_ratio, percentile_statistic
-from qanet.benchmarks.harness.anchor import anchor_target
-from qanet.benchmarks.output.document import accuracy_note
-from qanet.benchmarks.statistics import summarize
-from qanet.benchmarks.targets.baseline import open_checked
-from qanet.benchmarks.targets.check import Checked, check_variants
-from qanet.benchmarks.targets.samples import SampleSet
-from qanet.benchmarks.targets.timed import baseline_target, batches, engine_target, parser_target, tail_target
-from qanet.benchmarks.targets.variants import Variant, list_variants
+from qanet.benchmarks.check import Checked, check_variants
+from qanet.benchmarks.document import accuracy_note
+from qanet.benchmarks.harness import anchor_target, summarize
+from qanet.benchmarks.samples import SampleSet
+from qanet.benchmarks.targets import baseline_target, batches, engine_target, open_checked, parser_target, tail_target
+from qanet.benchmarks.variants import Variant, list_variants
+from qanet.benchmarks.verdict import paired_ratio, percentile_statistic
 from qanet.bundle import Bundle
 from qanet.runtime.parser import Parser
 

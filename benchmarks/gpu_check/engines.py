@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.benchmarks.gpu_check.steps import Refused, Runner, last_lines
-from qanet.benchmarks.statistics import summarize
+from qanet.benchmarks.harness import summarize
 from qanet.benchmarks.tail.cases import all_cases
 from qanet.bundle import PRECISIONS
 from qanet.runtime.detectors.base import Detections

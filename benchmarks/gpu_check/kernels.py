@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from qanet import quality
-from qanet.benchmarks.statistics import summarize
+from qanet.benchmarks.harness import summarize
 from qanet.benchmarks.tail.cases import Case, all_cases
 from qanet.benchmarks.tail.forms import difference
 from qanet.geometry import crop_boxes, crop_people

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.benchmarks.targets.check import Checked
-from qanet.benchmarks.targets.samples import Sample
+from qanet.benchmarks.check import Checked
+from qanet.benchmarks.samples import Sample
 from qanet.bundle import Bundle
 from qanet.drawing import blend_labels
 from qanet.errors import QanetError

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from qanet.benchmarks import harness, machine
-from qanet.benchmarks.harness.anchor import anchor_target
-from qanet.benchmarks.output.document import SCHEMA_VERSION, describe_target, describe_timing
-from qanet.benchmarks.targets.timed import engine_target
-from qanet.benchmarks.targets.variants import list_variants
+from qanet.benchmarks.document import SCHEMA_VERSION, describe_target, describe_timing
+from qanet.benchmarks.harness import anchor_target
+from qanet.benchmarks.targets import engine_target
+from qanet.benchmarks.variants import list_variants
 from qanet.bundle import Bundle, open_bundle
 from qanet.commandline import run_module
 from qanet.errors import QanetError

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from qanet.benchmarks import harness
-from qanet.benchmarks.statistics import summarize
+from qanet.benchmarks.harness import summarize
 
 LIMIT_US = 20.0
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from qanet.benchmarks import harness
-from qanet.benchmarks.compare.bootstrap import interval_of, percentile_statistic
-from qanet.benchmarks.statistics import summarize
+from qanet.benchmarks.harness import summarize
+from qanet.benchmarks.verdict import interval_of, percentile_statistic
 from qanet.bundle import Bundle
 from qanet.cpu_precision import openvino_core
 from qanet.errors import QanetError

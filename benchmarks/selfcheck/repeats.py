@@ -10,12 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 from qanet.benchmarks import harness
-from qanet.benchmarks.compare.bootstrap import percentile_statistic
-from qanet.benchmarks.compare.models import PREEMPTED_SHARE
-from qanet.benchmarks.compare.results import compare_results
-from qanet.benchmarks.compare.verdict import CANNOT_TELL, FASTER, SLOWER, Run, Verdict, judge_paired
-from qanet.benchmarks.harness.anchor import anchor_target
+from qanet.benchmarks.compare import PREEMPTED_SHARE, compare_results
+from qanet.benchmarks.harness import anchor_target
 from qanet.benchmarks.selfcheck.one_run import slowed
+from qanet.benchmarks.verdict import CANNOT_TELL, FASTER, SLOWER, Run, Verdict, judge_paired, percentile_statistic
 
 FOUND_SHARE = 0.9  # of the repeats in which the slow-down has to be found
 _MEDIAN = percentile_statistic(50)

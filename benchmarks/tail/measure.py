@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from qanet.benchmarks import harness
-from qanet.benchmarks.statistics import summarize
+from qanet.benchmarks.harness import summarize
 from qanet.benchmarks.tail.cases import Case
 from qanet.benchmarks.tail.forms import Form, refusal
 from qanet.benchmarks.tail.memory import floor_ms, peak_mib

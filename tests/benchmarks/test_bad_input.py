@@ -6,8 +6,8 @@ from functools import partial
 import pytest
 
 from qanet.benchmarks import command, harness
+from qanet.benchmarks.document import read_document
 from qanet.benchmarks.harness import WarmUp
-from qanet.benchmarks.output.document import read_document
 from qanet.bundle import open_bundle
 from qanet.cpu_precision import cpu_signature, openvino_core
 from qanet.runtime.engines.openvino import version

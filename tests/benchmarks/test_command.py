@@ -5,10 +5,10 @@ import json
 import pytest
 
 from qanet.__main__ import main as qanet
-from qanet.benchmarks import command, more
-from qanet.benchmarks.output.document import read_document
-from qanet.benchmarks.targets import check
-from qanet.benchmarks.targets.execution import precision_refusal
+from qanet.benchmarks import check, command
+from qanet.benchmarks import passes as more
+from qanet.benchmarks.check import precision_refusal
+from qanet.benchmarks.document import read_document
 from qanet.bundle import open_bundle
 from qanet.errors import QanetError
 
@@ -162,7 +162,7 @@ def test_two_bundles_are_timed_in_the_same_rounds(benchmark, two_precisions, cap
 
 
 def test_the_pytorch_form_is_a_target_of_the_same_rounds(benchmark, monkeypatch, the_pytorch_form):
-    from qanet.benchmarks.targets import baseline
+    from qanet.benchmarks import targets as baseline
 
     monkeypatch.setattr(baseline, "label_share", lambda labels, parser, sample: 1.0)
 

@@ -4,15 +4,28 @@ import numpy as np
 import pytest
 
 from qanet.benchmarks.harness import Measurement, Session, Target, WarmUp, run
-from qanet.benchmarks.micro.pieces import plan_pieces
-from qanet.benchmarks.micro.rates import copy_bytes_per_second, multiply_adds_per_second
-from qanet.benchmarks.micro.table import Piece, floor_ms, rows_of
-from qanet.benchmarks.targets.baseline import label_share, open_checked
-from qanet.benchmarks.targets.mlperf import parse_summary, run_mlperf
-from qanet.benchmarks.targets.samples import Sample, SampleSet
-from qanet.benchmarks.targets.sweeps import PERSONS, SCALES, enlarged, sweep_targets, sweeps_of, with_people
-from qanet.benchmarks.targets.variants import list_variants
-from qanet.benchmarks.targets.video import PipelineTarget
+from qanet.benchmarks.micro import (
+    Piece,
+    copy_bytes_per_second,
+    floor_ms,
+    multiply_adds_per_second,
+    plan_pieces,
+    rows_of,
+)
+from qanet.benchmarks.mlperf import parse_summary, run_mlperf
+from qanet.benchmarks.pipeline import PipelineTarget
+from qanet.benchmarks.samples import Sample, SampleSet
+from qanet.benchmarks.targets import (
+    PERSONS,
+    SCALES,
+    enlarged,
+    label_share,
+    open_checked,
+    sweep_targets,
+    sweeps_of,
+    with_people,
+)
+from qanet.benchmarks.variants import list_variants
 from qanet.bundle import open_bundle
 from qanet.errors import QanetError
 from qanet.geometry import crop_boxes, crop_people

@@ -5,9 +5,9 @@ import re
 
 import numpy as np
 
+from qanet.benchmarks import document as documents
 from qanet.benchmarks import harness, machine
-from qanet.benchmarks.output import document as documents
-from qanet.benchmarks.targets.variants import list_variants
+from qanet.benchmarks.variants import list_variants
 
 VARIANTS = ("fp32 (kernel tail)", "fp32 (graph tail)", "int8 (kernel tail)", "int8 (graph tail)")
 

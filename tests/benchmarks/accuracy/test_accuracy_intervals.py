@@ -5,10 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from qanet.benchmarks.accuracy.intervals import METRICS, ResampledEvaluator
-from qanet.benchmarks.accuracy.measure import measure_accuracies, open_data
-from qanet.benchmarks.accuracy.pareto import mark_front, pareto_front
-from qanet.benchmarks.targets.variants import list_variants
+from qanet.benchmarks.accuracy import (
+    METRICS,
+    ResampledEvaluator,
+    mark_front,
+    measure_accuracies,
+    open_data,
+    pareto_front,
+)
+from qanet.benchmarks.variants import list_variants
 from qanet.metrics import ParsingEvaluator, Prediction, Truth
 
 CLASSES = 4

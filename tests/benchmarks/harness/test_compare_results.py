@@ -9,9 +9,19 @@ import numpy as np
 import pytest
 
 from qanet.__main__ import main as qanet
-from qanet.benchmarks.compare.bootstrap import draw_blocks, interval_of, paired_ratio, percentile_statistic
-from qanet.benchmarks.compare.results import compare_results, read_results
-from qanet.benchmarks.compare.verdict import CANNOT_TELL, FASTER, SLOWER, Run, judge, judge_paired
+from qanet.benchmarks.compare import compare_results, read_results
+from qanet.benchmarks.verdict import (
+    CANNOT_TELL,
+    FASTER,
+    SLOWER,
+    Run,
+    draw_blocks,
+    interval_of,
+    judge,
+    judge_paired,
+    paired_ratio,
+    percentile_statistic,
+)
 from qanet.errors import QanetError
 
 MEDIAN = percentile_statistic(50)

@@ -5,12 +5,9 @@ import os
 
 import pytest
 
-from qanet.benchmarks.energy.ina3221 import open_ina3221, rails
-from qanet.benchmarks.energy.measure import measure_energy, open_source
-from qanet.benchmarks.energy.nvml import open_nvml
-from qanet.benchmarks.energy.rapl import Rapl
-from qanet.benchmarks.energy.source import PowerIntegral, Unavailable
+from qanet.benchmarks.energy import measure_energy, open_source
 from qanet.benchmarks.harness import Target
+from qanet.benchmarks.meters import PowerIntegral, Rapl, Unavailable, open_ina3221, open_nvml, rails
 
 
 def write(path, value):

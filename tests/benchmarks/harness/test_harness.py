@@ -3,11 +3,9 @@
 import numpy as np
 import pytest
 
-from qanet.benchmarks.harness import Session, Target, WarmUp, null_target, run
-from qanet.benchmarks.harness.anchor import anchor_target
-from qanet.benchmarks.harness.cold import cold_start
-from qanet.benchmarks.harness.memory import PeakMemory, measure_extra
-from qanet.benchmarks.statistics import per_second, summarize
+from qanet.benchmarks.cold_start import cold_start
+from qanet.benchmarks.costs import PeakMemory, measure_extra
+from qanet.benchmarks.harness import Session, Target, WarmUp, anchor_target, null_target, per_second, run, summarize
 
 NO_WARM_UP = WarmUp(max_calls=0)
 

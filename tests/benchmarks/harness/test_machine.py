@@ -5,8 +5,9 @@ import subprocess
 import pytest
 
 from qanet.benchmarks import machine
-from qanet.benchmarks.machine import cpu, reading
-from qanet.benchmarks.machine.gpu import throttle_reasons
+from qanet.benchmarks import machine as cpu
+from qanet.benchmarks import machine as reading
+from qanet.benchmarks.machine import throttle_reasons
 
 QUIET = {"cpu": {"usable_cpus": 2}, "load_average": [0.0, 0.0, 0.0], "gpus": []}
 X86 = """processor\t: 0

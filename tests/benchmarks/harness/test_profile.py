@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 from fake_tensorrt import INFORMATION
 
-from qanet.benchmarks.profile.blocks import Layer, block_of, describe_profile
-from qanet.benchmarks.profile.engine import profile_engine
-from qanet.benchmarks.profile.openvino import profile_openvino
-from qanet.benchmarks.profile.tensorrt import layer_precisions
-from qanet.benchmarks.profile.trace import Event, TracingTimes, chrome_trace, trace_pipeline, write_trace
-from qanet.benchmarks.targets.variants import list_variants
+from qanet.benchmarks.pipeline import Event, TracingTimes, chrome_trace, trace_pipeline, write_trace
+from qanet.benchmarks.profile import (
+    Layer,
+    block_of,
+    describe_profile,
+    layer_precisions,
+    profile_engine,
+    profile_openvino,
+)
+from qanet.benchmarks.variants import list_variants
 from qanet.bundle import open_bundle
 
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from qanet.benchmarks.output import document as documents
-from qanet.benchmarks.output import files as output
+from qanet.benchmarks import document as documents
+from qanet.benchmarks import tables as output
 from qanet.errors import QanetError
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from qanet.benchmarks.targets import check
-from qanet.benchmarks.targets.agreement import CropParsing, compare, label_agreement, parse_crops
-from qanet.benchmarks.targets.variants import list_variants
+from qanet.benchmarks import check
+from qanet.benchmarks.check import CropParsing, compare, label_agreement, parse_crops
+from qanet.benchmarks.variants import list_variants
 from qanet.errors import QanetError
 
 A = np.array([[[0, 0, 1, 1], [0, 2, 2, 1]]], np.uint8)

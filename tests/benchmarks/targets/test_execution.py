@@ -2,7 +2,7 @@
 
 import pytest
 
-from qanet.benchmarks.targets.execution import count_products, describe_execution, execution_warning, precision_refusal
+from qanet.benchmarks.check import count_products, describe_execution, execution_warning, precision_refusal
 
 
 def entry(precision, hint, share):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from qanet.benchmarks.harness import WarmUp, run
-from qanet.benchmarks.targets.samples import Sample, SampleSet, collect, recrop
-from qanet.benchmarks.targets.timed import TIMED, baseline_target, batches, build_targets, mean_batch
-from qanet.benchmarks.targets.variants import list_variants
+from qanet.benchmarks.samples import Sample, SampleSet, collect, recrop
+from qanet.benchmarks.targets import TIMED, baseline_target, batches, build_targets, mean_batch
+from qanet.benchmarks.variants import list_variants
 from qanet.errors import QanetError
 from qanet.geometry import crop_boxes, crop_people
 from qanet.runtime.detectors.base import NOBODY, Detections

@@ -2,7 +2,7 @@
 
 import pytest
 
-from qanet.benchmarks.targets.variants import list_variants, model_names, reference_of
+from qanet.benchmarks.variants import list_variants, model_names, reference_of
 from qanet.bundle import Bundle
 from qanet.errors import QanetError
 

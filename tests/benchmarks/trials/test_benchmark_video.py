@@ -7,9 +7,8 @@ import time
 import pytest
 
 from qanet.__main__ import main
-from qanet.benchmarks.video.first_result import first_result
-from qanet.benchmarks.video.measure import Run, figures
-from qanet.benchmarks.video.networks import NetworkClock
+from qanet.benchmarks.cold_start import first_result
+from qanet.benchmarks.video import NetworkClock, Run, figures
 from qanet.runtime.video.summary import Summary
 
 

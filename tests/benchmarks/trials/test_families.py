@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from qanet.benchmarks import check
 from qanet.benchmarks.families import measure
 from qanet.benchmarks.families.__main__ import main
 from qanet.benchmarks.families.table import markdown
-from qanet.benchmarks.targets import check
 from qanet.bundle import open_bundle
 from qanet.errors import QanetError
 

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from qanet.benchmarks.compare.verdict import CANNOT_TELL, FASTER, SLOWER
+from qanet.benchmarks.document import SCHEMA_VERSION
 from qanet.benchmarks.harness import Target
-from qanet.benchmarks.output.document import SCHEMA_VERSION
 from qanet.benchmarks.selfcheck import __main__ as command
 from qanet.benchmarks.selfcheck.one_run import run_once, slowed
 from qanet.benchmarks.selfcheck.overhead import LIMIT_US, measure_overhead
 from qanet.benchmarks.selfcheck.repeats import same_rounds, separate_runs, summary
+from qanet.benchmarks.verdict import CANNOT_TELL, FASTER, SLOWER
 from qanet.errors import QanetError
 
 

@@ -8,7 +8,7 @@ from fake_tensorrt import INFORMATION, LAYERS_MS
 from toy_engines import KERNEL_TAIL, people
 from toy_plans import make_bundle_apart
 
-from qanet.benchmarks.profile.tensorrt import layer_precisions, profile_tensorrt
+from qanet.benchmarks.profile import layer_precisions, profile_tensorrt
 from qanet.runtime.engines.tensorrt import engine_from_bundle
 from qanet.runtime.engines.tensorrt_layers import merge_information
 

@@ -1,0 +1,107 @@
+"""Millijoules a person and a frame: a variant runs back to back while a meter counts, and what the machine takes when
+it idles is subtracted and shown."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from qanet.benchmarks.harness import Target
+from qanet.benchmarks.meters import EnergySource, Rapl, Unavailable, open_ina3221, open_nvml
+
+OPENERS: dict[str, tuple[Callable[[], EnergySource], ...]] = {
+    "gpu": (open_nvml, open_ina3221),  # a Jetson's GPU is on the board's rails
+    "cpu": (Rapl, open_ina3221),
+}
+
+
+def open_source(place: str, openers: Mapping[str, Sequence[Callable[[], EnergySource]]] = OPENERS) -> EnergySource:
+    """The first meter of a place that can be read.
+
+    Args:
+        place: "gpu" or "cpu".
+    Raises:
+        Unavailable: none; the message has the reason of each.
+    """
+    reasons = []
+    for opener in openers[place]:
+        try:
+            return opener()
+        except Unavailable as error:
+            reasons.append(str(error))
+    raise Unavailable("; ".join(reasons))
+
+
+def measure_energy(
+    targets: Mapping[str, Target],
+    seconds: float,
+    place: str,
+    opener: Callable[[str], EnergySource] = open_source,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> dict[str, Any]:
+    """Energy of each target, one after the other.
+
+    Args:
+        targets: label -> what parses a frame a call; `batch` is people a call.
+        seconds: to idle before, and to run each for.
+    Returns:
+        Plain data: status ("measured" or "unavailable"), reason, source, idle_w, and by_variant: label -> frames,
+        seconds, total_mj_per_frame, mj_per_frame and mj_per_person with idle subtracted, watts; or its own status and
+        reason. What is unavailable has no number.
+    """
+    try:
+        source = opener(place)
+    except Unavailable as error:
+        return {"status": "unavailable", "reason": str(error), "source": None, "idle_w": None, "by_variant": {}}
+    try:
+        idle_w = _idle(source, seconds, clock, sleep)
+        by_variant = {label: _variant(source, target, seconds, idle_w, clock) for label, target in targets.items()}
+        return {
+            "status": "measured",
+            "reason": None,
+            "source": source.name,
+            "idle_w": round(idle_w, 4),
+            "by_variant": by_variant,
+        }
+    except Unavailable as error:
+        return {"status": "unavailable", "reason": str(error), "source": source.name, "idle_w": None, "by_variant": {}}
+    finally:
+        source.close()
+
+
+def _idle(source: EnergySource, seconds: float, clock: Callable[[], float], sleep: Callable[[float], None]) -> float:
+    start, before = clock(), source.joules()
+    sleep(seconds)
+    used, elapsed = source.joules() - before, clock() - start
+    if used <= 0:  # a sensor that stands still is broken, or too coarse for this
+        raise Unavailable(f"{source.name} counted nothing in {elapsed:.1f} idle seconds")
+    return used / elapsed
+
+
+def _variant(
+    source: EnergySource, target: Target, seconds: float, idle_w: float, clock: Callable[[], float]
+) -> dict[str, Any]:
+    """Run one target back to back; a target that raises is unavailable, the others go on."""
+    frames = 0
+    start, before = clock(), source.joules()
+    try:
+        while clock() - start < seconds:
+            target.call(frames)
+            frames += 1
+    except Exception as error:
+        return {"status": "unavailable", "reason": f"{type(error).__name__}: {error}"}
+    used, elapsed = source.joules() - before, clock() - start
+    above = used - idle_w * elapsed
+    if not frames or above <= 0:
+        reason = f"{used:.2f} J in {elapsed:.1f} s are not above idle"
+        return {"status": "unavailable", "reason": reason}
+    return {
+        "status": "measured",
+        "reason": None,
+        "frames": frames,
+        "seconds": round(elapsed, 3),
+        "watts": round(used / elapsed, 4),
+        "total_mj_per_frame": round(used / frames * 1e3, 4),
+        "mj_per_frame": round(above / frames * 1e3, 4),
+        "mj_per_person": round(above / frames / target.batch * 1e3, 4) if target.batch else None,
+    }
