@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qanet.benchmarks.results import VariantResult
+from qanet.benchmarks.schema import MeasuredAccuracy, Metric
 from qanet.benchmarks.variants import Variant
 from qanet.datasets import DataSet, default_split, open_dataset
 from qanet.labels import LabelSet
 from qanet.metrics import ParsingEvaluator, Prediction, Truth
 from qanet.metrics.report import SCORE_NAMES, THRESHOLDS, report_maps, report_people, report_quality, report_regions
 from qanet.runtime.engines.base import Engine
-from qanet.runtime.evaluate import evaluate, is_synthetic, plain
+from qanet.runtime.evaluate import evaluate, is_synthetic
 from qanet.runtime.parser import Parser
 
 
@@ -50,8 +52,8 @@ def measure_accuracies(
     protocol: str,
     limit: int | None = None,
     progress: Callable[[str], None] = lambda line: None,
-) -> dict[str, dict[str, Any]]:
-    """Label -> data, images, protocol, boxes, note, and values: metric -> value with its interval over the images.
+) -> dict[str, MeasuredAccuracy]:
+    """Accuracy by label, every metric with its interval over the images.
 
     Args:
         limit: take the first so many images; None: all.
@@ -72,16 +74,16 @@ def measure_accuracies(
         report = evaluate(parser, some, protocol, evaluator=evaluator)  # type: ignore[arg-type]
         synthetic = is_synthetic(data.root)
         note = f"{data.name}, {report['images']} images, ground-truth boxes, protocol {protocol}, measured here"
-        found[variant.label] = {
-            "data": data.name,
-            "images": report["images"],
-            "persons": report["persons"],
-            "protocol": protocol,
-            "boxes": "ground truth",
-            "synthetic": synthetic,
-            "note": note + (", SYNTHETIC scenes" if synthetic else ""),
-            "values": plain(evaluator.intervals()),
-        }
+        found[variant.label] = MeasuredAccuracy(
+            data=data.name,
+            images=report["images"],
+            persons=report["persons"],
+            protocol=protocol,
+            boxes="ground truth",
+            synthetic=synthetic,
+            note=note + (", SYNTHETIC scenes" if synthetic else ""),
+            values=evaluator.intervals(),
+        )
     return found
 
 
@@ -133,7 +135,7 @@ class ResampledEvaluator(ParsingEvaluator):
         self._rows.append(self._scores[-1] if len(self._scores) > rows else nobody)
         self._in_regions.append(regions if self._regions.images > regions else None)
 
-    def intervals(self, draws: int = DRAWS, seed: int = _SEED) -> dict[str, dict[str, float | None]]:
+    def intervals(self, draws: int = DRAWS, seed: int = _SEED) -> dict[str, Metric]:
         """Metric -> value, low and high (95%), over draws of as many images with replacement; None for undefined."""
         count = len(self._tables)
         rng = np.random.default_rng(seed)
@@ -156,12 +158,12 @@ class ResampledEvaluator(ParsingEvaluator):
         return {name: float(report[name]) for name in METRICS}
 
 
-def _interval(value: float, drawn: list[float]) -> dict[str, float | None]:
+def _interval(value: float, drawn: list[float]) -> Metric:
     defined = [one for one in drawn if np.isfinite(one)]
     if not np.isfinite(value) or not defined:
-        return {"value": None, "low": None, "high": None}
+        return Metric(None, None, None)
     low, high = np.percentile(defined, (2.5, 97.5))
-    return {"value": round(value, 6), "low": round(float(low), 6), "high": round(float(high), 6)}
+    return Metric(round(value, 6), round(float(low), 6), round(float(high), 6))
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[bool]:
@@ -175,13 +177,14 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[bool]:
     ]
 
 
-def mark_front(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Set "pareto" of each entry: whether it is on the front of frame latency (p50) against mIoU; None where either
-    was not measured."""
-    known = [e for e in entries if (e.get("parser_ms") or {}).get("p50") and e["accuracy"].get("miou") is not None]
-    on_front = pareto_front([(e["parser_ms"]["p50"], e["accuracy"]["miou"]) for e in known])
-    for entry in entries:
-        entry["pareto"] = None
-    for entry, front in zip(known, on_front):
-        entry["pareto"] = front
-    return entries
+def mark_front(rows: list[VariantResult]) -> list[VariantResult]:
+    """Set `pareto` of each row: whether it is on the front of frame latency (p50) against mIoU; None where either was
+    not measured."""
+    points = {}
+    for number, row in enumerate(rows):
+        row.pareto = None
+        if row.parser_ms and row.parser_ms.p50 and row.accuracy.miou is not None:
+            points[number] = (row.parser_ms.p50, row.accuracy.miou)
+    for number, front in zip(points, pareto_front(list(points.values()))):
+        rows[number].pareto = front
+    return rows

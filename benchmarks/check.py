@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qanet.benchmarks.schema import FLOOR, Agreement, Check, Difference, Execution
 from qanet.benchmarks.variants import Variant
 from qanet.bundle import Bundle
 from qanet.cpu_precision import cpu_signature, openvino_core
@@ -21,7 +22,6 @@ from qanet.runtime.parser import MAX_BATCH
 from qanet.runtime.pixel_score import pixel_score
 
 SCORES = ("quality", "iou", "pixel")
-FLOOR = 0.9  # least share of label pixels that agree with FP32
 ORACLE_CROPS = 2
 NARROW_SHARE = 0.5  # least share of the matrix products that an INT8 engine computes in INT8
 _TYPES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": "int8"}
@@ -37,7 +37,7 @@ _ALIKE = {  # what counts as delivered
 
 @dataclass(frozen=True)
 class CropParsing:
-    """What an engine says about N crops.
+    """The parsing of N crops by an engine.
 
     Attributes:
         labels: (N, H, W) uint8 at crop resolution.
@@ -50,37 +50,14 @@ class CropParsing:
     finite: bool
 
 
-@dataclass(frozen=True)
-class Check:
-    """Whether an engine may be timed, and why not."""
-
-    passed: bool
-    against: str = ""  # what it was compared with
-    crops: int = 0
-    label_agreement: float | None = None
-    reason: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        share = None if self.label_agreement is None else round(self.label_agreement, 6)
-        return {
-            "passed": self.passed,
-            "against": self.against,
-            "crops": self.crops,
-            "label_agreement": share,
-            "floor": FLOOR,
-            "reason": self.reason,
-        }
-
-
 @dataclass
 class Checked:
-    """Engines that may be timed, what they say about the crops, and the verdicts; by the variant's label."""
+    """Engines that may be timed, their parsings of the crops, and the checks; by the variant's label."""
 
     engines: dict[str, Engine] = field(default_factory=dict)
     parsings: dict[str, CropParsing] = field(default_factory=dict)
     checks: dict[str, Check] = field(default_factory=dict)
-    executions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    executions: dict[str, Execution] = field(default_factory=dict)
     open_ms: dict[str, float] = field(default_factory=dict)  # to load or compile the engine
     reference: CropParsing | None = None
     reference_name: str = ""
@@ -94,11 +71,10 @@ def judge(parsing: CropParsing, reference: CropParsing | None, against: str) -> 
     if reference is None:
         return Check(True, "nothing: no reference could run", count)
     share = label_agreement(reference.labels, parsing.labels)["pixels"]
-    assert share is not None
     if share < FLOOR:
         reason = f"its labels agree with {against} on {share:.1%} of the pixels, at least {FLOOR:.0%} are needed"
-        return Check(False, against, count, share, reason)
-    return Check(True, against, count, share)
+        return Check(False, against, count, round(share, 6), reason=reason)
+    return Check(True, against, count, round(share, 6))
 
 
 def check_variants(
@@ -238,7 +214,7 @@ def _graph_tail_crops(engine: Engine, crops: NDArray[np.uint8], box_scores: NDAr
     return CropParsing(labels if finite else np.zeros_like(labels), scores if finite else {}, finite)
 
 
-def label_agreement(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> dict[str, float | None]:
+def label_agreement(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> dict[str, Any]:
     """Shares of equal pixels and the mean IoU of two stacks of label maps of one shape.
 
     Returns:
@@ -258,30 +234,34 @@ def label_agreement(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> dict[str, flo
     }
 
 
-def compare(reference: CropParsing, candidate: CropParsing) -> dict[str, Any]:
-    """Agreement of labels and differences of scores, as plain data for results.json."""
-    agreement: dict[str, Any] = {"crops": len(reference.labels)}
-    agreement |= _rounded(label_agreement(reference.labels, candidate.labels))
+def compare(reference: CropParsing, candidate: CropParsing, against: str = "fp32") -> Agreement:
+    """Agreement of labels and differences of scores.
+
+    Args:
+        against: name of the reference.
+    """
+    labels = label_agreement(reference.labels, candidate.labels)
+    differences = {}
     for name in SCORES:
         difference = np.abs(reference.scores[name].astype(np.float64) - candidate.scores[name])
-        agreement[f"{name}_score_difference"] = _rounded(
-            {"mean": float(difference.mean()), "max": float(difference.max())}
-        )
-    return agreement
+        differences[name] = Difference(round(float(difference.mean()), 6), round(float(difference.max()), 6))
+    return Agreement(
+        against=against,
+        crops=len(reference.labels),
+        pixels=round(labels["pixels"], 6),
+        foreground=None if labels["foreground"] is None else round(labels["foreground"], 6),
+        miou=round(labels["miou"], 6),
+        quality_score_difference=differences["quality"],
+        iou_score_difference=differences["iou"],
+        pixel_score_difference=differences["pixel"],
+    )
 
 
-def _rounded(values: dict[str, float | None]) -> dict[str, float | None]:
-    return {key: None if value is None else round(value, 6) for key, value in values.items()}
+def describe_execution(bundle: Bundle, engine: Engine) -> Execution:
+    """The precision that an open engine computes in.
 
-
-def describe_execution(bundle: Bundle, engine: Engine) -> dict[str, Any]:
-    """Plain data on an open engine.
-
-    Returns:
-        runtime; graph: the bundle's, by its key; floating_point: the type of what is not INT8 ("f32", "bf16", "f16"),
-        None where the runtime does not tell; multiply_add_shares: precision -> fraction, from the census of an engine
-        that `qanet build` made for this runtime and CPU with the same floating-point type, None where the bundle has
-        none; products: precision -> number of matrix products in the open engine, None where the runtime does not tell.
+    `multiply_add_shares` come from the census of an engine that `qanet build` made for this runtime and CPU with the
+    same floating-point type; None where the bundle has none.
     """
     floating_point = getattr(engine, "floating_point", None)
     shares = None
@@ -291,13 +271,7 @@ def describe_execution(bundle: Bundle, engine: Engine) -> dict[str, Any]:
         if alike and entry.get("hint", floating_point) == floating_point and entry.get("cpu", here) == here:
             shares = (entry.get("census") or {}).get("multiply_add_shares")
             break
-    return {
-        "runtime": engine.runtime,
-        "graph": graph_name(engine),
-        "floating_point": floating_point,
-        "multiply_add_shares": shares,
-        "products": count_products(engine),
-    }
+    return Execution(engine.runtime, graph_name(engine), floating_point, shares, count_products(engine))
 
 
 def count_products(engine: Engine) -> dict[str, int] | None:
@@ -313,31 +287,33 @@ def count_products(engine: Engine) -> dict[str, int] | None:
     return dict(counts) or None
 
 
-def precision_refusal(precision: str, execution: dict[str, Any]) -> str | None:
-    """Why an engine may not be timed under the name of a precision; None where it may, or where nobody can tell.
+def precision_refusal(precision: str, execution: Execution) -> str | None:
+    """Why an engine may not be timed under the name of a precision; None where it may, or where nothing is reported.
 
     FP32 has to compute all matrix products in FP32, FP16 half of them or more in 16 bits or fewer, INT8 half of them
     or more in INT8: some layers are kept wide on purpose.
     """
-    counts: dict[str, float] | None = execution.get("multiply_add_shares") or execution.get("products")
-    if not counts or not sum(counts.values()):
+    shares = execution.multiply_add_shares
+    counts: dict[str, float] = shares or dict(execution.products or {})
+    if not sum(counts.values()):
         return None
-    what = "multiply-adds" if execution.get("multiply_add_shares") else "matrix products"
+    what = "multiply-adds" if shares else "matrix products"
     delivered = sum(counts.get(kind, 0) for kind in _ALIKE[precision]) / sum(counts.values())
     if delivered >= (1.0 if precision == "fp32" else NARROW_SHARE):
         return None
     found = ", ".join(f"{kind} {value / sum(counts.values()):.0%}" for kind, value in counts.items() if value)
-    return f"it was not built in {precision}: its {what} run in {found} on {execution['runtime']}"
+    return f"it was not built in {precision}: its {what} run in {found} on {execution.runtime}"
 
 
-def execution_warning(precision: str, execution: dict[str, Any]) -> str | None:
-    """A sentence when a narrow precision was asked for and what is not INT8 computes in 32 bits, or nobody can tell."""
+def execution_warning(precision: str, execution: Execution) -> str | None:
+    """A sentence where a narrow precision was asked for and the layers that are not INT8 run in 32 bits, or where the
+    runtime reports no precision; else None."""
     if precision == "fp32":
         return None
-    if execution["floating_point"] == "f32":
+    if execution.floating_point == "f32":
         if precision not in ("fp16", "bf16"):
-            return f"{precision}: {execution['runtime']} computed what is not INT8 in f32"
-        return f"{precision}: {execution['runtime']} computed all of it in f32: this processor has no such type"
-    if execution["floating_point"] is None and not execution["multiply_add_shares"]:
-        return f"{precision}: {execution['runtime']} does not tell which precision its layers have"
+            return f"{precision}: {execution.runtime} ran all layers that are not INT8 in f32"
+        return f"{precision}: {execution.runtime} ran all layers in f32: this processor has no such type"
+    if execution.floating_point is None and not execution.multiply_add_shares:
+        return f"{precision}: {execution.runtime} does not report the precision of its layers"
     return None

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from qanet.benchmarks.harness import Measurement, summarize
+from qanet.benchmarks.harness import Measurement, latency_of
+from qanet.benchmarks.schema import ColdStart
 
 STAGES = ("process", "import", "open", "first frame")
 # One person who fills a grey picture: it needs no input file. What a stage covers is in its name.
@@ -56,14 +57,14 @@ def cold_start(
     threads: int | None = None,
     repeats: int = 3,
     spawn: Spawn | None = None,
-) -> dict[str, Any]:
+) -> ColdStart:
     """Start fresh processes one after the other.
 
     Args:
         spawn: runs `python -c CODE ARGUMENTS` and gives its stdout; for tests.
     Returns:
-        Plain data: repeats; per stage ("process": starting Python and ending it, "import", "open": loading or
-        compiling the engine, "first frame") and "total" the figures in milliseconds; or error, with the reason.
+        The stages "process" (starting Python and ending it), "import", "open" (loading or compiling the engine) and
+        "first frame"; no figure, and the error, where a process failed.
     """
     arguments = ["-c", _CHILD, str(bundle.resolve()), device, precision, tail, str(threads or 0)]
     rows: list[list[float]] = []
@@ -75,9 +76,9 @@ def cold_start(
             stages_s = [float(value) for value in json.loads(output.splitlines()[-1])]
             rows.append([(total_s - sum(stages_s)) * 1e3, *(value * 1e3 for value in stages_s)])
     except (OSError, ValueError, IndexError, subprocess.SubprocessError) as error:
-        return {"repeats": len(rows), "error": reason_of(error)}
-    named = {stage: summarize([row[i] for row in rows]) for i, stage in enumerate(STAGES)}
-    return {"repeats": len(rows), "stages_ms": named, "total_ms": summarize([sum(row) for row in rows]), "error": None}
+        return ColdStart(len(rows), error=reason_of(error))
+    stages = {stage: latency_of([row[i] for row in rows]) for i, stage in enumerate(STAGES)}
+    return ColdStart(len(rows), stages, latency_of([sum(row) for row in rows]))
 
 
 def spawn_python(arguments: list[str], timeout_s: float = 300) -> str:

@@ -1,12 +1,11 @@
-"""Millijoules a person and a frame: a variant runs back to back while a meter counts, and what the machine takes when
-it idles is subtracted and shown."""
+"""Millijoules per person and frame: a variant runs back to back while a meter counts; the idle power is subtracted."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from qanet.benchmarks.harness import Target
 from qanet.benchmarks.meters import EnergySource, Rapl, Unavailable, open_ina3221, open_nvml
+from qanet.benchmarks.schema import Energy, VariantEnergy
 
 OPENERS: dict[str, tuple[Callable[[], EnergySource], ...]] = {
     "gpu": (open_nvml, open_ina3221),  # a Jetson's GPU is on the board's rails
@@ -38,33 +37,25 @@ def measure_energy(
     opener: Callable[[str], EnergySource] = open_source,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-) -> dict[str, Any]:
+) -> Energy:
     """Energy of each target, one after the other.
 
     Args:
         targets: label -> what parses a frame a call; `batch` is people a call.
         seconds: to idle before, and to run each for.
     Returns:
-        Plain data: status ("measured" or "unavailable"), reason, source, idle_w, and by_variant: label -> frames,
-        seconds, total_mj_per_frame, mj_per_frame and mj_per_person with idle subtracted, watts; or its own status and
-        reason. What is unavailable has no number.
+        The energy; "unavailable" with the reason, as a whole or per target, where it could not be measured.
     """
     try:
         source = opener(place)
     except Unavailable as error:
-        return {"status": "unavailable", "reason": str(error), "source": None, "idle_w": None, "by_variant": {}}
+        return Energy("unavailable", str(error), None, None, {})
     try:
         idle_w = _idle(source, seconds, clock, sleep)
         by_variant = {label: _variant(source, target, seconds, idle_w, clock) for label, target in targets.items()}
-        return {
-            "status": "measured",
-            "reason": None,
-            "source": source.name,
-            "idle_w": round(idle_w, 4),
-            "by_variant": by_variant,
-        }
+        return Energy("measured", None, source.name, round(idle_w, 4), by_variant)
     except Unavailable as error:
-        return {"status": "unavailable", "reason": str(error), "source": source.name, "idle_w": None, "by_variant": {}}
+        return Energy("unavailable", str(error), source.name, None, {})
     finally:
         source.close()
 
@@ -80,7 +71,7 @@ def _idle(source: EnergySource, seconds: float, clock: Callable[[], float], slee
 
 def _variant(
     source: EnergySource, target: Target, seconds: float, idle_w: float, clock: Callable[[], float]
-) -> dict[str, Any]:
+) -> VariantEnergy:
     """Run one target back to back; a target that raises is unavailable, the others go on."""
     frames = 0
     start, before = clock(), source.joules()
@@ -89,19 +80,18 @@ def _variant(
             target.call(frames)
             frames += 1
     except Exception as error:
-        return {"status": "unavailable", "reason": f"{type(error).__name__}: {error}"}
+        return VariantEnergy("unavailable", f"{type(error).__name__}: {error}")
     used, elapsed = source.joules() - before, clock() - start
     above = used - idle_w * elapsed
     if not frames or above <= 0:
-        reason = f"{used:.2f} J in {elapsed:.1f} s are not above idle"
-        return {"status": "unavailable", "reason": reason}
-    return {
-        "status": "measured",
-        "reason": None,
-        "frames": frames,
-        "seconds": round(elapsed, 3),
-        "watts": round(used / elapsed, 4),
-        "total_mj_per_frame": round(used / frames * 1e3, 4),
-        "mj_per_frame": round(above / frames * 1e3, 4),
-        "mj_per_person": round(above / frames / target.batch * 1e3, 4) if target.batch else None,
-    }
+        return VariantEnergy("unavailable", f"{used:.2f} J in {elapsed:.1f} s are not above idle")
+    return VariantEnergy(
+        status="measured",
+        reason=None,
+        frames=frames,
+        seconds=round(elapsed, 3),
+        watts=round(used / elapsed, 4),
+        total_mj_per_frame=round(used / frames * 1e3, 4),
+        mj_per_frame=round(above / frames * 1e3, 4),
+        mj_per_person=round(above / frames / target.batch * 1e3, 4) if target.batch else None,
+    )

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from qanet.benchmarks.schema import Latency
+
 try:
     import resource
 except ImportError:  # not a Unix
@@ -277,6 +279,11 @@ def summarize(samples_ms: Sequence[float]) -> dict[str, Any]:
     summary |= {"min": float(values.min()), "max": float(values.max()), "mean": float(values.mean())}
     summary["mad"] = float(np.median(np.abs(values - np.median(values))))
     return {key: round(value, 6) for key, value in summary.items()} | {"n": len(values)}
+
+
+def latency_of(samples_ms: Sequence[float]) -> Latency:
+    """The figures of `summarize` as a record."""
+    return Latency(**summarize(samples_ms))
 
 
 def per_second(samples_ms: Sequence[float], items_per_call: float = 1.0) -> float | None:

@@ -1,4 +1,8 @@
-"""One row a piece: its median, the bytes it must move, the multiply-adds it must do, the floor of the two, how far."""
+"""Pieces of the parser by themselves, each beside its floor: the least time that this machine needs for it.
+
+The floor is the longer of two: the bytes that the piece must move at the rate of a large copy, and the multiply-adds
+that it must do at the rate of a large convolution. Both rates are measured.
+"""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet import geometry
-from qanet.benchmarks.harness import Session, Target, summarize
+from qanet.benchmarks.harness import Session, Target, latency_of
 from qanet.benchmarks.samples import SampleSet
+from qanet.benchmarks.schema import MicroRow
 from qanet.benchmarks.targets import batches, run_tail
 from qanet.benchmarks.variants import Variant
 from qanet.cpu_precision import openvino_core, openvino_hint
@@ -20,7 +25,7 @@ from qanet.runtime.engines.base import Engine
 
 @dataclass(frozen=True)
 class Piece:
-    """What a piece cannot do without.
+    """The least work of a piece.
 
     Attributes:
         target: the name of the target that times it.
@@ -46,26 +51,26 @@ def floor_ms(piece: Piece, bytes_per_second: float, rates: Mapping[str, float]) 
 
 def rows_of(
     pieces: Sequence[Piece], session: Session, bytes_per_second: float, rates: Mapping[str, float]
-) -> list[dict[str, Any]]:
-    """Plain data a piece: target, latency_ms, bytes_moved, multiply_adds, floor_ms, floor_by, times_floor, note."""
+) -> list[MicroRow]:
+    """A row per piece: its latency beside its floor."""
     measured = {m.target.name: m for m in session.measurements}
     rows = []
     for piece in pieces:
         measurement = measured.get(piece.target)
-        latency = summarize(measurement.samples_ms) if measurement else {"n": 0}
+        latency = latency_of(measurement.samples_ms if measurement else [])
         floor, by = floor_ms(piece, bytes_per_second, rates)
         rows.append(
-            {
-                "target": piece.target,
-                "latency_ms": latency,
-                "bytes_moved": round(piece.bytes_moved),
-                "multiply_adds": round(piece.multiply_adds),
-                "floor_ms": round(floor, 6),
-                "floor_by": by,
-                "times_floor": round(latency["p50"] / floor, 3) if latency["n"] and floor else None,
-                "error": measurement.error if measurement else None,
-                "note": piece.note,
-            }
+            MicroRow(
+                target=piece.target,
+                latency_ms=latency,
+                bytes_moved=round(piece.bytes_moved),
+                multiply_adds=round(piece.multiply_adds),
+                floor_ms=round(floor, 6),
+                floor_by=by,
+                times_floor=round(latency.p50 / floor, 3) if latency.p50 and floor else None,
+                error=measurement.error if measurement else None,
+                note=piece.note,
+            )
         )
     return rows
 

@@ -7,12 +7,14 @@ measured. Needs `pip install mlcommons-loadgen`.
 import re
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qanet.benchmarks.schema import Mlperf
 from qanet.errors import QanetError
 from qanet.runtime.engines.base import Engine
 from qanet.runtime.parser import MAX_BATCH
@@ -32,7 +34,7 @@ def run_mlperf(
     scenario: str,
     duration_s: float = 10.0,
     loadgen: Any = None,
-) -> dict[str, Any]:
+) -> Mlperf:
     """One performance run.
 
     Args:
@@ -40,9 +42,6 @@ def run_mlperf(
         scenario: one of SCENARIOS.
         duration_s: least duration that loadgen is asked for.
         loadgen: the module mlperf_loadgen; None imports it.
-    Returns:
-        Plain data: scenario, valid (loadgen's own verdict), queries, p90_ms or samples_per_second, and the summary's
-        lines as a mapping.
     Raises:
         QanetError: loadgen is not installed, or its log has no result.
     """
@@ -70,7 +69,7 @@ def run_mlperf(
         lg.DestroySUT(sut)
     if served.error is not None:
         raise served.error
-    return {**parse_summary(text, scenario), "queries": served.queries, "samples": served.samples}
+    return replace(parse_summary(text, scenario), queries=served.queries, samples=served.samples)
 
 
 def samples_per_second(engine: Engine, crops: NDArray[np.uint8], box_scores: NDArray[np.float32]) -> float:
@@ -109,8 +108,8 @@ class _Server:
         """Nothing is held back."""
 
 
-def parse_summary(text: str, scenario: str) -> dict[str, Any]:
-    """loadgen's summary log as plain data.
+def parse_summary(text: str, scenario: str) -> Mlperf:
+    """loadgen's summary log.
 
     Raises:
         QanetError: the line that the scenario is judged by is missing.
@@ -120,12 +119,8 @@ def parse_summary(text: str, scenario: str) -> dict[str, Any]:
     found = next((value for line, value in lines.items() if re.sub(r"^(\d+)\.0+th", r"\1th", line) == key), None)
     if found is None:
         raise QanetError("loadgen's log has no result", expected=key, got=f"{len(lines)} other lines")
-    return {
-        "scenario": scenario,
-        "valid": lines.get("Result is", "") == "VALID",
-        name: round(float(found) * factor, 6),
-        "summary": lines,
-    }
+    figures = {name: round(float(found) * factor, 6)}
+    return Mlperf(scenario, lines.get("Result is", "") == "VALID", summary=lines, **figures)  # type: ignore[arg-type]
 
 
 def _pair(line: str) -> tuple[str, str]:

@@ -3,12 +3,13 @@
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qanet.benchmarks.schema import Block, Layer, Profile
 from qanet.benchmarks.variants import Variant
 from qanet.cpu_precision import openvino_core
 from qanet.runtime.engines.base import Engine
@@ -21,36 +22,17 @@ def profile_engine(
     crops: NDArray[np.uint8],
     box_scores: NDArray[np.float32],
     threads: int | None = None,
-) -> dict[str, Any]:
-    """See `describe_profile`; {"source": None, "reason": ...} for a runtime without a profiler."""
+) -> Profile:
+    """One batch, profiled by the runtime; only a reason for a runtime without a profiler."""
     if engine.runtime == "openvino":
         return profile_openvino(variant, crops, box_scores, threads=threads)
     if engine.runtime in MODULES:
         return profile_tensorrt(engine, crops, box_scores)
-    return {"source": None, "reason": f"{engine.runtime} has no profiler here"}
+    return Profile(None, f"{engine.runtime} has no profiler here")
 
 
 GRAPH = "graph"  # what has no module's name: the input's normalisation, the graph tail
 _MODULE = re.compile(r"[A-Za-z_]\w*(?:\.\w+)+")
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One executed layer.
-
-    Attributes:
-        name: the runtime's.
-        block: of the network, from `block_of`.
-        kind: the runtime's word for what it computes.
-        precision: "int8", "bf16", "fp16", "fp32"; "" where the runtime does not tell.
-        ms: mean milliseconds a call.
-    """
-
-    name: str
-    block: str
-    kind: str
-    precision: str
-    ms: float
 
 
 def block_of(names: Iterable[str]) -> str:
@@ -67,8 +49,8 @@ def block_of(names: Iterable[str]) -> str:
     return GRAPH
 
 
-def group_layers(layers: Sequence[Layer]) -> list[dict[str, Any]]:
-    """Per block, slowest first: block, ms, share of the whole, layers, and ms by precision."""
+def group_layers(layers: Sequence[Layer]) -> list[Block]:
+    """The layers by block, slowest first."""
     total = sum(layer.ms for layer in layers)
     blocks: dict[str, list[Layer]] = {}
     for layer in layers:
@@ -81,27 +63,32 @@ def group_layers(layers: Sequence[Layer]) -> list[dict[str, Any]]:
             by_precision[key] = by_precision.get(key, 0.0) + layer.ms
         ms = sum(layer.ms for layer in members)
         rows.append(
-            {
-                "block": block,
-                "ms": round(ms, 6),
-                "share": round(ms / total, 6) if total else None,
-                "layers": len(members),
-                "ms_by_precision": {key: round(value, 6) for key, value in by_precision.items()},
-            }
+            Block(
+                block=block,
+                ms=round(ms, 6),
+                share=round(ms / total, 6) if total else None,
+                layers=len(members),
+                ms_by_precision={key: round(value, 6) for key, value in by_precision.items()},
+            )
         )
-    return sorted(rows, key=lambda row: -row["ms"])
+    return sorted(rows, key=lambda row: -row.ms)
 
 
-def describe_profile(layers: Sequence[Layer], calls: int, source: str) -> dict[str, Any]:
-    """Plain data: source, calls, total_ms, blocks, layers (slowest first)."""
+def describe_profile(layers: Sequence[Layer], calls: int, source: str) -> Profile:
+    """Layers and blocks, slowest first.
+
+    Args:
+        calls: over which the layers' times are means.
+        source: the profiler and the batch.
+    """
     ordered = sorted(layers, key=lambda layer: -layer.ms)
-    return {
-        "source": source,
-        "calls": calls,
-        "total_ms": round(sum(layer.ms for layer in layers), 6),
-        "blocks": group_layers(layers),
-        "layers": [{**asdict(layer), "ms": round(layer.ms, 6)} for layer in ordered],
-    }
+    return Profile(
+        source=source,
+        calls=calls,
+        total_ms=round(sum(layer.ms for layer in layers), 6),
+        blocks=group_layers(layers),
+        layers=[replace(layer, ms=round(layer.ms, 6)) for layer in ordered],
+    )
 
 
 _OPENVINO_TYPES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": "int8"}
@@ -114,13 +101,11 @@ def profile_openvino(
     box_scores: NDArray[np.float32],
     calls: int = 20,
     threads: int | None = None,
-) -> dict[str, Any]:
+) -> Profile:
     """Compile the variant's graph once more with counters on, which cost a little themselves, and run one batch.
 
     Args:
         crops, box_scores: (N, H, W, 3) uint8 and (N,) float32; the same batch every call.
-    Returns:
-        See `describe_profile`.
     """
 
     from qanet.runtime.engines.openvino import bundle_hint, select_outputs
@@ -173,14 +158,12 @@ _WARM_UP_CALLS = 3
 
 def profile_tensorrt(
     engine: Any, crops: NDArray[np.uint8], box_scores: NDArray[np.float32], calls: int = 20
-) -> dict[str, Any]:
+) -> Profile:
     """Run one batch of an open TensorRT engine again and again, layer by layer.
 
     Args:
         engine: a TensorRtEngine; afterwards it runs as before.
         crops, box_scores: (N, H, W, 3) uint8 and (N,) float32; the same batch every call.
-    Returns:
-        See `describe_profile`.
     """
     spent_ms: dict[str, float] = {}
 

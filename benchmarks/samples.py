@@ -1,5 +1,6 @@
 """The input's frames and the people in them: what every target works on."""
 
+import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from qanet.errors import QanetError
 from qanet.geometry import crop_boxes
 from qanet.runtime.detectors.base import Detections, Detector
+from qanet.runtime.detectors.choice import open_detector
 from qanet.runtime.resample import crop_people
 from qanet.runtime.video.sources.base import Frame, Source
 
@@ -59,11 +61,24 @@ class SampleSet:
         return crops, scores
 
 
+def open_people_detector(
+    name: str | None,
+    boxes: str | None = None,
+    whole_image: bool = False,
+    threads: int | None = None,
+    score_threshold: float | None = None,
+) -> Detector:
+    """The detector of a bundle's name or an ONNX file (None: the shipped one), or boxes from a file, or one person per
+    image who fills it; see `open_detector`."""
+    options = argparse.Namespace(detector=name, boxes=boxes, whole_image=whole_image, threads=threads)
+    return open_detector(options, score_threshold)
+
+
 def collect(source: Source, detector: Detector, crop_hw: tuple[int, int], limit: int) -> SampleSet:
-    """Up to `limit` frames spread over the input, and the people in them.
+    """Up to `limit` frames spread over the input, with the people in them.
 
     Raises:
-        QanetError: not one frame, or nobody in any of them.
+        QanetError: no frame, or no person in any of them.
     """
     gathered = SampleSet(source.kind, detector.name)
     for frame in _spread(source, limit, gathered.decode_ms):
@@ -79,10 +94,10 @@ def collect(source: Source, detector: Detector, crop_hw: tuple[int, int], limit:
     gathered.warnings += source.warnings
     if not gathered.samples:
         raise QanetError(
-            f"nobody was found in {gathered.frames} frames, so there is nothing to measure",
+            f"no person was found in {gathered.frames} frames, so there is nothing to measure",
             expected="frames with people",
             got=f"detector {detector.name}",
-            next_command="give --detector yolox_nano.onnx, --boxes JSON, or --whole-image",
+            next_command="give --boxes JSON or --whole-image",
         )
     return gathered
 

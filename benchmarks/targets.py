@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.benchmarks.check import FLOOR
-from qanet.benchmarks.harness import Session, Target, anchor_target, null_target, summarize
+from qanet.benchmarks.harness import Session, Target, anchor_target, latency_of, null_target
 from qanet.benchmarks.samples import Sample, SampleSet
+from qanet.benchmarks.schema import SweepPoint
 from qanet.benchmarks.variants import Variant
 from qanet.bundle import Bundle
 from qanet.errors import QanetError
@@ -232,14 +233,14 @@ def sweep_targets(label: str, parser: Parser, samples: SampleSet) -> list[tuple[
 
 def sweeps_of(
     planned: Mapping[str, Sequence[tuple[str, float, Target]]], session: Session
-) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """sweep -> label -> points of x and latency in milliseconds; points without a sample are left out."""
+) -> dict[str, dict[str, list[SweepPoint]]]:
+    """sweep -> label -> points; points without a sample are left out."""
     measured = {m.target.name: m.samples_ms for m in session.measurements}
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {"persons": {}, "area": {}}
+    found: dict[str, dict[str, list[SweepPoint]]] = {"persons": {}, "area": {}}
     for label, entries in planned.items():
         for sweep, x, target in entries:
             if measured.get(target.name):
-                point = {"x": x, "latency_ms": summarize(measured[target.name])}
+                point = SweepPoint(x, latency_of(measured[target.name]))
                 found[sweep].setdefault(label, []).append(point)
     return found
 

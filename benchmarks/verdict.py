@@ -1,10 +1,14 @@
-"""Faster, slower, or cannot tell: one metric of two runs.
+"""Faster, slower, or cannot tell: one metric of two runs, by 95% intervals.
 
 Two runs lie minutes or months apart, and no interval inside a run knows what the machine did between them. The anchor
 does: a fixed piece of work timed in the rounds of both. How much of the anchor's change a target shares is not known,
 so the interval spans everything from none of it to all of it; where the machine stood still that adds nothing. Where
 other processes interrupted the calls, which short anchors do not feel, it spans the ratio of processor times too.
 Beyond that, differences below the resolution are never called: layout in memory alone moves a program by a percent.
+
+Intervals come from a circular block bootstrap (Politis and Romano 1992) with percentiles: neighbours in time resemble
+each other, so blocks of rounds are drawn, not single samples. What was measured in the same rounds is drawn together,
+so that a slow minute cancels in the ratio. The draws are seeded: the same samples give the same interval.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,23 +17,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from qanet.benchmarks.schema import Interval
+
 DRAWS = 1000
 LEVEL = 0.95
 _SEED = 20260101
 Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # (R, n) samples to (R,) values
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate and its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def to_json(self) -> dict[str, float]:
-        """Plain data."""
-        return {"value": round(self.value, 6), "low": round(self.low, 6), "high": round(self.high, 6)}
 
 
 RESOLUTION = 0.02  # least change of a latency that is called
@@ -39,7 +32,7 @@ MIN_SAMPLES = 10
 
 @dataclass(frozen=True)
 class Run:
-    """One target of one run, sample by sample, and what was timed in the same rounds to compare machines by."""
+    """Samples of one target of one run, and of the anchor of the same rounds."""
 
     samples_ms: Sequence[float]
     anchor_ms: Sequence[float]  # empty where the run has none
@@ -48,7 +41,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Verdict:
-    """new over old as a ratio of latencies, what is said of it, and why it cannot be told."""
+    """New over old as a ratio of latencies, the verdict, and the reason where it is CANNOT_TELL."""
 
     ratio: Interval | None
     verdict: str

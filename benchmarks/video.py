@@ -1,6 +1,11 @@
-"""`qanet benchmark --video CLIP`: a clip from file to results, run after run."""
+"""The whole pipeline over a clip: frames per second, where the processor time goes, memory, time to the first result.
 
-import argparse
+The processor time of the networks is separated from that of everything else in the process while all of it runs.
+OpenVINO works in the thread that calls `infer` and in a pool of its own. The calls are timed by the clock of their
+thread; the pool's threads are those that appear when the networks are opened and run, and the system counts their
+time. OpenCV and the tail have pools too, which `start_other_pools` creates before.
+"""
+
 import tempfile
 import threading
 import time
@@ -13,12 +18,11 @@ from typing import Any
 import numpy as np
 
 from qanet.benchmarks import machine
-from qanet.benchmarks.cold_start import first_result
-from qanet.benchmarks.costs import PeakMemory
+from qanet.benchmarks.costs import PeakMemory, first_result
 from qanet.benchmarks.harness import summarize
-from qanet.commandline import emit, note, table
+from qanet.benchmarks.samples import open_people_detector
+from qanet.commandline import table
 from qanet.errors import QanetError
-from qanet.runtime.detectors.choice import open_detector
 from qanet.runtime.parser import Parser, load
 from qanet.runtime.tracking.tracker import BYTE_SCORE
 from qanet.runtime.video import pipeline
@@ -27,8 +31,6 @@ from qanet.runtime.video.sources.base import Frame, Source
 from qanet.runtime.video.sources.open import open_source
 from qanet.runtime.video.summary import Summary
 
-DEFAULT_MODEL = "ccp13-lite0"
-_ROUNDS = 3
 _TASKS = Path("/proc/self/task")
 _SIDE_PX = 2048  # of an image that is worth several threads
 
@@ -96,66 +98,78 @@ class NetworkClock:
         return spent_ns / 1e9
 
 
-def run_video(args: argparse.Namespace) -> int:
-    """Entry point; exit code 0, or 130 after Ctrl-C."""
-    model, precision, device, tail = _single(args)
-    carry = not (args.boxes or args.whole_image)
+def measure_video(
+    video: str,
+    model: str | Path,
+    precision: str = "auto",
+    device: str = "auto",
+    tail: str = "kernel",
+    detector: str | None = None,
+    boxes: str | None = None,
+    whole_image: bool = False,
+    threads: int | None = None,
+    rounds: int = 3,
+    cold_starts: int = 3,
+    log: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Run the whole pipeline over a clip, run after run, into results that are thrown away.
+
+    Args:
+        model, precision, device, tail, threads: as `qanet.load` takes them.
+        detector, boxes, whole_image: as `BenchmarkOptions` has them. With a detector, people are tracked, and carried
+            over the frames between two detections.
+        rounds: number of runs.
+        cold_starts: number of processes that are started to time the first result.
+        log: called with a line after each run.
+    Returns:
+        Plain data: what ran on what, `figures` of the runs, peak_rss_mib, first_result, warnings.
+    Raises:
+        QanetError: no such video, or nothing in it.
+        KeyboardInterrupt: after Ctrl-C; the runs before it are lost.
+    """
+    carry = not (boxes or whole_image)
     facts = machine.describe()
-    first = next(iter(open_source(args.video)), None)
+    first = next(iter(open_source(video)), None)
     if first is None:
-        raise QanetError(f"{args.video} has no frame", expected="a video", got="nothing to parse")
+        raise QanetError(f"{video} has no frame", expected="a video", got="nothing to parse")
     start_other_pools()
     opened: list[Parser] = []
 
     def open_networks() -> None:
-        detector = open_detector(args, BYTE_SCORE if carry else None)
-        opened.append(load(model, device, precision, tail, detector, args.threads))
+        people = open_people_detector(detector, boxes, whole_image, threads, BYTE_SCORE if carry else None)
+        opened.append(load(model, device, precision, tail, people, threads))
         warm_up(opened[0], first)
 
     clock, runs = NetworkClock(open_networks), list[Run]()
     parser = opened[0]
-    for number in range(args.rounds or _ROUNDS):
-        run = run_once(open_source(args.video), parser, clock, None if carry else 1, carry)
+    for number in range(rounds):
+        run = run_once(open_source(video), parser, clock, None if carry else 1, carry)
         if run.summary.interrupted:
-            return 130
-        note(f"run {number + 1}: {run.summary.frames / run.summary.seconds:.1f} frames/s")
+            raise KeyboardInterrupt
+        log(f"run {number + 1}: {run.summary.frames / run.summary.seconds:.1f} frames/s")
         runs.append(run)
     peak_mib = PeakMemory().peak_mib()
-    again = [args.video, "--model", model, "--precision", precision, "--device", device, "--tail", tail]
-    again += ["--threads", str(args.threads)] if args.threads else []
-    again += next(
-        ([f"--{name}", value] for name in ("detector", "boxes") if (value := getattr(args, name))),
-        ["--whole-image"] if args.whole_image else [],
-    )
-    document = {
-        "video": Path(args.video).name,
+    again = [video, "--model", str(model), "--precision", precision, "--device", device, "--tail", tail]
+    again += ["--threads", str(threads)] if threads else []
+    again += ["--detector", detector] if detector else ["--boxes", boxes] if boxes else []
+    again += ["--whole-image"] if whole_image else []
+    return {
+        "video": Path(video).name,
         "model": parser.bundle.name,
         "precision": parser.engine.precision,
         "runtime": parser.engine.runtime,
         "detector": parser.detector.name if parser.detector else None,
-        "threads": args.threads,
+        "threads": threads,
         "machine": facts,
         **figures(runs),
         "peak_rss_mib": peak_mib,
-        "first_result": first_result(again, args.cold_starts or _ROUNDS),
+        "first_result": first_result(again, cold_starts),
         "warnings": [line for line in (machine.busy_warning(facts),) if line],
     }
-    emit(args.json, document, _text(document))
-    return 0
 
 
-def _single(args: argparse.Namespace) -> tuple[str, str, str, str]:
-    """Model, precision, device and tail: one of each."""
-    chosen = []
-    for name, default in (("models", DEFAULT_MODEL), ("precision", "auto"), ("device", "auto"), ("tail", "kernel")):
-        values = getattr(args, name) or [default]
-        if len(values) > 1:
-            raise QanetError(f"--video takes one of {name}", expected="one", got=", ".join(values))
-        chosen.append(values[0])
-    return chosen[0], chosen[1], chosen[2], chosen[3]
-
-
-def _text(document: dict[str, Any]) -> str:
+def video_text(document: dict[str, Any]) -> str:
+    """The result of `measure_video` for the terminal."""
     rate, cpu = document["frames_per_second"], document["cpu_ms_per_frame"]
     share, first = document["networks_share"]["median"], document["first_result"]
     began = f"{first['median_s']:.2f} s" if first["error"] is None else f"not measured: {first['error']}"
@@ -169,7 +183,7 @@ def _text(document: dict[str, Any]) -> str:
             f"detections ({document['model']} {document['precision']} on {document['runtime']}, "
             f"{document['detector']})",
             f"{rate['median']:.1f} frames/s, median of {document['runs']} runs ({runs})",
-            f"processor time {cpu['median']:.1f} ms a frame: {share:.0%} in the networks, {1 - share:.0%} outside; "
+            f"processor time {cpu['median']:.1f} ms per frame: {share:.0%} in the networks, {1 - share:.0%} outside; "
             f"{document['busy_cpus']['median']:.2f} processors busy",
             f"first result {began} after the start; most resident memory {'-' if peak is None else f'{peak:.0f} MiB'}",
             table(rows, ("stage", "p50 ms", "p90 ms", "p99 ms", "samples")),
@@ -188,7 +202,7 @@ class Run:
 
 
 def warm_up(parser: Parser, frame: Frame) -> None:
-    """Both networks once: on a frame, and on its middle in case nobody was found."""
+    """Both networks once: on a frame, and on its middle where no person was found."""
     found = parser.detect(frame.image, frame.index)
     height, width = frame.image.shape[:2]
     boxes = found.boxes if len(found) else [[width / 4, height / 4, width * 3 / 4, height * 3 / 4]]
@@ -244,7 +258,7 @@ def figures(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def start_other_pools() -> None:
-    """Let OpenCV and the tail make their threads."""
+    """Make OpenCV and the tail create their threads."""
     import cv2
 
     from qanet.runtime.pixel_score import pixel_score

@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
     document: dict[str, Any] = {
         "kind": "qanet families",
         "machine": facts,
-        "input": describe_input(people, Path(args.input).name),
+        "input": describe_input(people, Path(args.input).name).to_json(),
         "threads": args.threads,
         "of": "processor time" if args.processor_time else "latency",
         "families": [],

@@ -13,6 +13,7 @@ from qanet.benchmarks.check import Checked, check_variants
 from qanet.benchmarks.document import accuracy_note
 from qanet.benchmarks.harness import anchor_target, summarize
 from qanet.benchmarks.samples import SampleSet
+from qanet.benchmarks.schema import Execution
 from qanet.benchmarks.targets import baseline_target, batches, engine_target, open_checked, parser_target, tail_target
 from qanet.benchmarks.variants import Variant, list_variants
 from qanet.benchmarks.verdict import paired_ratio, percentile_statistic
@@ -124,16 +125,14 @@ def _row(
     """One precision: what it is, and its medians."""
     mine = [v for v in variants if v.precision == precision]
     bundle = mine[0].bundle
-    execution = next((checked.executions[v.label] for v in mine if v.label in checked.executions), {})
+    execution = next((checked.executions[v.label] for v in mine if v.label in checked.executions), Execution())
     card = bundle.manifest["accuracy"].get(precision) or {}
-    engine = next(
-        (e for e in bundle.engines if (e["runtime"], e["precision"]) == (execution.get("runtime"), precision)), None
-    )
+    engine = next((e for e in bundle.engines if (e["runtime"], e["precision"]) == (execution.runtime, precision)), None)
     network = next((samples_ms[key] for v in mine if (key := ("engine", v.label)) in samples_ms), None)
     return {
         "precision": precision,
         "labels": {v.tail: v.label for v in mine},
-        "computes_in": execution.get("multiply_add_shares") or execution.get("products"),
+        "computes_in": execution.multiply_add_shares or execution.products,
         "graph_bytes": bundle.manifest["files"][bundle.manifest["graphs"][precision]]["bytes"],
         "engine_bytes": bundle.manifest["files"][engine["file"]]["bytes"] if engine else None,
         "miou": card.get("miou"),

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from qanet.benchmarks import harness, machine
-from qanet.benchmarks.document import SCHEMA_VERSION, describe_target, describe_timing
+from qanet.benchmarks.document import describe_target, describe_timing
 from qanet.benchmarks.harness import anchor_target
+from qanet.benchmarks.results import SCHEMA_VERSION
 from qanet.benchmarks.targets import engine_target
 from qanet.benchmarks.variants import list_variants
 from qanet.bundle import Bundle, open_bundle
@@ -68,8 +69,8 @@ def measure(
         "schema_version": SCHEMA_VERSION,
         "kind": "qanet benchmark",
         "machine": facts,
-        "timing": describe_timing(session),
-        "targets": [describe_target(m) for m in session.measurements],
+        "timing": describe_timing(session).to_json(),
+        "targets": [describe_target(m).to_json() for m in session.measurements],
         "comparison": [],
     }
 

@@ -9,9 +9,20 @@ import pytest
 from toy_engines import KERNEL_TAIL, make_bundle
 
 from qanet.benchmarks.gpu_check import __main__ as command
-from qanet.benchmarks.gpu_check import engines, kernels, text, tools
-from qanet.benchmarks.gpu_check.gpu import find_gpu
-from qanet.benchmarks.gpu_check.steps import Answer, Refused, Step, answer_line, parse_answer, run_command, run_step
+from qanet.benchmarks.gpu_check import __main__ as text
+from qanet.benchmarks.gpu_check import measure as engines
+from qanet.benchmarks.gpu_check import measure as kernels
+from qanet.benchmarks.gpu_check import steps as tools
+from qanet.benchmarks.gpu_check.steps import (
+    Answer,
+    Refused,
+    Step,
+    answer_line,
+    find_gpu,
+    parse_answer,
+    run_command,
+    run_step,
+)
 from qanet.benchmarks.tail.cases import Case
 from qanet.errors import QanetError
 from qanet.runtime.engines.tensorrt import engine_from_bundle
@@ -194,7 +205,7 @@ def test_whatever_a_step_raises_becomes_its_message():
 def small(kernels, monkeypatch):
     """The made-up GPU, and a case that it does in no time."""
     kernels.image_size = SIZE
-    module = sys.modules["qanet.benchmarks.gpu_check.kernels"]
+    module = sys.modules["qanet.benchmarks.gpu_check.measure"]
     monkeypatch.setattr(module, "all_cases", lambda: [CASE])
     monkeypatch.setattr(module, "CROP_HW", (16, 12))
     monkeypatch.setattr(module, "_torch_ms", lambda case, repeats: 500.0)
@@ -239,7 +250,7 @@ def test_without_torch_on_the_gpu_the_rest_stands(small, monkeypatch):
     def missing(case, repeats):
         raise RuntimeError("PyTorch has no CUDA here")
 
-    monkeypatch.setattr(sys.modules["qanet.benchmarks.gpu_check.kernels"], "_torch_ms", missing)
+    monkeypatch.setattr(sys.modules["qanet.benchmarks.gpu_check.measure"], "_torch_ms", missing)
     rows = kernels.measure(repeats=3, copy_mib=1)["rows"]
     assert all(row["speed_up"] is None and "no CUDA here" in row["torch"] for row in rows if "tail" in row["kernel"])
 
