@@ -97,7 +97,7 @@ def collect(source: Source, detector: Detector, crop_hw: tuple[int, int], limit:
             f"no person was found in {gathered.frames} frames, so there is nothing to measure",
             expected="frames with people",
             got=f"detector {detector.name}",
-            next_command="give --boxes JSON or --whole-image",
+            next_command="give --detector NAME, --boxes JSON, or --whole-image",
         )
     return gathered
 

@@ -108,9 +108,9 @@ def check(gpu: tuple[str, str], model: str, folder: Path, root: Path, runner: Ru
 
 def _own_step(name: str, bundle: str, precision: str, model: str) -> Any:
     if name == "kernels":
-        from qanet.benchmarks.gpu_check.measure import measure_kernels
+        from qanet.benchmarks.gpu_check.measure import measure
 
-        return measure_kernels()
+        return measure()
     from qanet.benchmarks.gpu_check.measure import run_parser
 
     return run_parser(bundle, precision, model)

@@ -40,7 +40,7 @@ RUNTIMES = ("tensorrt", "tensorrt-rtx")
 _BUILD_LIMIT_S = 1800.0
 
 
-def measure_kernels(repeats: int = 50, copy_mib: int = 256) -> dict[str, Any]:
+def measure(repeats: int = 50, copy_mib: int = 256) -> dict[str, Any]:
     """Everything on the first GPU: the copy's bytes a second, and a row a case and form."""
     lane = shared_lane()
     cases = [case for case in all_cases() if case.group == "people" and not case.is_smooth]

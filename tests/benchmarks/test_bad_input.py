@@ -6,8 +6,8 @@ from functools import partial
 import pytest
 
 from qanet.benchmarks import command, harness
-from qanet.benchmarks.document import read_document
 from qanet.benchmarks.harness import WarmUp
+from qanet.benchmarks.results import read_document
 from qanet.bundle import open_bundle
 from qanet.cpu_precision import cpu_signature, openvino_core
 from qanet.runtime.engines.openvino import version
@@ -48,7 +48,7 @@ def breaks_after(monkeypatch, owner, method, calls, error):
 @pytest.fixture
 def no_warm_up(monkeypatch):
     """Every call is a timed one, so that a call's number tells its round."""
-    monkeypatch.setattr(command.harness, "run", partial(harness.run, warm_up=WarmUp(max_calls=0)))
+    monkeypatch.setattr(harness, "run", partial(harness.run, warm_up=WarmUp(max_calls=0)))
 
 
 def by_kind(document):
@@ -99,7 +99,7 @@ def test_a_clock_that_steps_back_is_told_and_ratios_are_not_paired(benchmark, mo
         return parse(self, *arguments)
 
     monkeypatch.setattr(Parser, "parse", sets_the_clock)
-    monkeypatch.setattr(command.harness, "run", partial(harness.run, warm_up=WarmUp(max_calls=0), clock=clock))
+    monkeypatch.setattr(harness, "run", partial(harness.run, warm_up=WarmUp(max_calls=0), clock=clock))
     code, document = benchmark("--tail", "kernel,graph")
     assert code == 0 and document["timing"]["clock_steps"] == 1 and document["timing"]["rounds"] == ROUNDS
     assert any("the clock went backwards: 1 samples were dropped" in line for line in document["warnings"])

@@ -5,10 +5,9 @@ import json
 import pytest
 
 from qanet.__main__ import main as qanet
-from qanet.benchmarks import check, command
+from qanet.benchmarks import command
 from qanet.benchmarks import passes as more
-from qanet.benchmarks.check import precision_refusal
-from qanet.benchmarks.document import read_document
+from qanet.benchmarks.results import read_document
 from qanet.bundle import open_bundle
 from qanet.errors import QanetError
 
@@ -16,19 +15,13 @@ pytest.importorskip("openvino", reason="the tiny bundle's engines run on OpenVIN
 
 
 @pytest.fixture
-def two_precisions(tiny_bundle, tiny_graph):
-    """The tiny bundle with the same graph once more as INT8."""
+def two_precisions(tiny_bundle, tiny_int8_graph):
+    """The tiny bundle with an INT8 graph too."""
     bundle = open_bundle(tiny_bundle)
-    bundle.add_file("model.int8.onnx", tiny_graph)
+    bundle.add_file("model.int8.onnx", tiny_int8_graph)
     bundle.manifest["graphs"]["int8"] = "model.int8.onnx"
     bundle.save()
     return tiny_bundle
-
-
-@pytest.fixture(autouse=True)
-def tells_no_precision(monkeypatch):
-    """The INT8 graph of these tests is the FP32 graph; what refuses that has tests of its own."""
-    monkeypatch.setattr(check, "precision_refusal", lambda precision, execution: None)
 
 
 @pytest.fixture
@@ -55,9 +48,11 @@ def test_writes_report_json_and_csv_and_ends_with_a_line_of_json(benchmark, caps
     assert kinds[:4] == [("null", None, 1), ("anchor", None, 1), ("engine", "fp32", 1), ("engine", "int8", 1)]
     assert ("engine", "int8", 2) in kinds  # two people a frame
     assert all(t["status"] == "measured" and t["latency_ms"]["n"] == 3 for t in document["targets"])
-    # The same graph twice, but "int8" lets the rest run in the CPU's 16-bit type where it has one.
+    # INT8 lets the other layers run in the CPU's 16-bit type where it has one.
     assert document["agreement"]["int8"]["pixels"] > 0.95 and document["checks"]["int8"]["passed"]
     assert document["executions"]["fp32"]["floating_point"] == "f32"
+    assert document["executions"]["fp32"]["products"] == {"fp32": 1}
+    assert document["executions"]["int8"]["products"] == {"int8": 1}
     assert set(document["stages"]["int8"]) == {"crop", "engine", "tail", "suppress"}
     page = (benchmark.output / "report.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 4 + 4  # frames; crop, labels twice, difference
@@ -211,10 +206,12 @@ def test_ctrl_c_in_a_pass_keeps_the_rounds(benchmark, monkeypatch):
     assert any("interrupted in: cold starts" in line for line in document["warnings"])
 
 
-def test_an_engine_of_another_precision_is_refused(benchmark, monkeypatch, capsys):
-    monkeypatch.setattr(check, "precision_refusal", precision_refusal)
+def test_an_engine_of_another_precision_is_refused(benchmark, two_precisions, tiny_graph, capsys):
+    bundle = open_bundle(two_precisions)
+    bundle.add_file("model.int8.onnx", tiny_graph)  # FP32
+    bundle.save()
     assert benchmark() == 0
-    assert "refused to time int8: it was not built in int8: its matrix products run in" in capsys.readouterr().err
+    assert "refused to time int8: it was not built in int8: its matrix products run in fp32" in capsys.readouterr().err
     assert {t["precision"] for t in read_document(benchmark.output / "results.json")["targets"] if t["samples_ms"]} == {
         None,
         "fp32",

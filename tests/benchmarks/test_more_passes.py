@@ -15,6 +15,7 @@ from qanet.benchmarks.micro import (
 from qanet.benchmarks.mlperf import parse_summary, run_mlperf
 from qanet.benchmarks.pipeline import PipelineTarget
 from qanet.benchmarks.samples import Sample, SampleSet
+from qanet.benchmarks.schema import Latency
 from qanet.benchmarks.targets import (
     PERSONS,
     SCALES,
@@ -61,8 +62,8 @@ def test_a_sweep_has_a_point_for_each_size(fake_engine, fake_bundle):
     planned = {"fp32": sweep_targets("fp32", Parser(fake_bundle, fake_engine()), sample_set())}
     session = run([target for _, _, target in planned["fp32"]], rounds=2, warm_up=WarmUp(max_calls=0))
     found = sweeps_of(planned, session)
-    assert [p["x"] for p in found["persons"]["fp32"]] == list(PERSONS) and len(found["area"]["fp32"]) == len(SCALES)
-    assert all(p["latency_ms"]["n"] == 2 for p in found["area"]["fp32"])
+    assert [p.x for p in found["persons"]["fp32"]] == list(PERSONS) and len(found["area"]["fp32"]) == len(SCALES)
+    assert all(p.latency_ms.n == 2 for p in found["area"]["fp32"])
     assert sweeps_of(planned, Session([])) == {"persons": {}, "area": {}}
 
 
@@ -97,8 +98,8 @@ def test_the_floor_is_the_slower_of_bytes_and_multiply_adds(piece, floor, by):
 def test_a_row_tells_how_far_the_floor_is():
     measured = Measurement(Target("a", lambda number: None, "micro"), [3.0] * 4)
     first, second = rows_of([Piece("a", 1e6), Piece("b", 1e6)], Session([measured]), 1e9, {})
-    assert first["times_floor"] == 3.0 and first["floor_by"] == "bytes"
-    assert second["times_floor"] is None and second["latency_ms"] == {"n": 0}
+    assert first.times_floor == 3.0 and first.floor_by == "bytes"
+    assert second.times_floor is None and second.latency_ms == Latency(n=0)
 
 
 def test_pieces_of_a_bundle(fake_engine, fake_bundle):
@@ -108,15 +109,15 @@ def test_pieces_of_a_bundle(fake_engine, fake_bundle):
     assert [piece.target for piece in pieces] == [target.name for target in targets]
     session = run(targets, rounds=2, warm_up=WarmUp(max_calls=0))
     rows = rows_of(pieces, session, 1e9, {"fp32": 1e9, "int8": 4e9})
-    assert [row["target"] for row in rows] == [
+    assert [row.target for row in rows] == [
         "fake crop, one person",
         "fake crop by OpenCV, one person",
         "fp32 network, one crop",
         "int8 network, one crop",
         "fake tail, one person",
     ]
-    assert all(row["error"] is None and row["latency_ms"]["n"] == 2 for row in rows)
-    assert rows[2]["floor_ms"] == 5.0 and rows[3]["floor_ms"] == 1.25 and rows[2]["floor_by"] == "multiply-adds"
+    assert all(row.error is None and row.latency_ms.n == 2 for row in rows)
+    assert rows[2].floor_ms == 5.0 and rows[3].floor_ms == 1.25 and rows[2].floor_by == "multiply-adds"
 
 
 def test_the_rates_of_this_machine_are_of_this_world():
@@ -136,12 +137,12 @@ Result is : VALID
 @pytest.mark.parametrize("line", ["90.0th", "90th", "90.00th"])
 def test_the_line_that_a_scenario_is_judged_by(line):
     found = parse_summary(SUMMARY.replace("90.0th", line), "SingleStream")
-    assert found["p90_ms"] == 2.55282 and found["valid"] is True
+    assert found.p90_ms == 2.55282 and found.valid is True
 
 
 def test_offline_is_judged_by_its_rate():
     found = parse_summary("Samples per second: 460.5\nResult is : INVALID\n", "Offline")
-    assert found["samples_per_second"] == 460.5 and found["valid"] is False
+    assert found.samples_per_second == 460.5 and found.valid is False
     with pytest.raises(QanetError, match="no result"):
         parse_summary(SUMMARY, "Offline")
 
@@ -151,8 +152,8 @@ def test_a_run_of_the_real_loadgen(fake_engine, crops, scenario):
     pytest.importorskip("mlperf_loadgen", reason="MLPerf's load generator is not installed")
     engine = fake_engine()
     found = run_mlperf(engine, *crops, scenario, 0.1)
-    assert found["samples"] >= 1 and found["scenario"] == scenario
-    assert found.get("p90_ms", found.get("samples_per_second")) > 0
+    assert found.samples >= 1 and found.scenario == scenario
+    assert (found.p90_ms or found.samples_per_second) > 0
 
 
 def test_an_engine_that_breaks_under_loadgen_is_told(fake_engine, crops):

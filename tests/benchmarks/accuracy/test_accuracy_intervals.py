@@ -13,6 +13,8 @@ from qanet.benchmarks.accuracy import (
     open_data,
     pareto_front,
 )
+from qanet.benchmarks.results import Scores, VariantResult
+from qanet.benchmarks.schema import Latency, Metric
 from qanet.benchmarks.variants import list_variants
 from qanet.metrics import ParsingEvaluator, Prediction, Truth
 
@@ -68,19 +70,19 @@ def test_intervals_hold_the_value_and_shrink_with_more_images():
         found = fill(ResampledEvaluator(CLASSES, "strict", (1, 0.5, 3)), count).intervals(draws=60)
         assert set(found) == set(METRICS)
         miou = found["miou"]
-        assert miou["low"] <= miou["value"] <= miou["high"]
-        widths.append(miou["high"] - miou["low"])
+        assert miou.low <= miou.value <= miou.high
+        widths.append(miou.high - miou.low)
     assert widths[1] < 0.7 * widths[0]
 
 
 def test_no_image_has_no_number():
     found = ResampledEvaluator(CLASSES, "official", (1, 0.5, 3)).intervals(draws=5)
-    assert set(found) == set(METRICS) and found["miou"] == {"value": None, "low": None, "high": None}
+    assert set(found) == set(METRICS) and found["miou"] == Metric(None, None, None)
 
 
 def test_one_image_has_an_interval_of_no_width():
     miou = fill(ResampledEvaluator(CLASSES, "strict", (1, 0.5, 3)), 1, seed=1).intervals(draws=10)["miou"]
-    assert miou["low"] == miou["value"] == miou["high"]
+    assert miou.low == miou.value == miou.high
 
 
 def test_every_variant_is_measured_on_a_data_folder(shared_tiny_bundle, tmp_path):
@@ -103,9 +105,9 @@ def test_every_variant_is_measured_on_a_data_folder(shared_tiny_bundle, tmp_path
     variants = list_variants([bundle], ["fp32"], ["kernel"], ["cpu"])
     engines = {"fp32": open_engine(bundle, "cpu", "fp32", ("logits", "iou_scores"), 1)}
     found = measure_accuracies(variants, engines, data, "strict", 2)["fp32"]
-    assert found["images"] == 2 and found["boxes"] == "ground truth" and "measured here" in found["note"]
-    assert 0 < found["values"]["pixel_accuracy"]["value"] <= 1
-    json.dumps(found, allow_nan=False)
+    assert found.images == 2 and found.boxes == "ground truth" and "measured here" in found.note
+    assert 0 < found.values["pixel_accuracy"].value <= 1
+    json.dumps(found.to_json(), allow_nan=False)
     assert measure_accuracies(variants, {}, data, "strict") == {}
 
 
@@ -124,10 +126,10 @@ def test_the_front_is_what_nothing_dominates(points, front):
 
 
 def test_what_was_not_measured_is_on_no_front():
-    entries = [
-        {"parser_ms": {"p50": 5.0}, "accuracy": {"miou": 0.5}},
-        {"parser_ms": {"p50": 9.0}, "accuracy": {"miou": 0.4}},
-        {"parser_ms": None, "accuracy": {"miou": 0.9}},
-        {"parser_ms": {"p50": 1.0}, "accuracy": {"miou": None}},
+    rows = [
+        VariantResult("a", parser_ms=Latency(p50=5.0, n=1), accuracy=Scores(0.5)),
+        VariantResult("b", parser_ms=Latency(p50=9.0, n=1), accuracy=Scores(0.4)),
+        VariantResult("c", accuracy=Scores(0.9)),
+        VariantResult("d", parser_ms=Latency(p50=1.0, n=1)),
     ]
-    assert [entry["pareto"] for entry in mark_front(entries)] == [True, False, None, None]
+    assert [row.pareto for row in mark_front(rows)] == [True, False, None, None]

@@ -83,7 +83,7 @@ def test_the_command_says_what_was_given(shared_tiny_bundle, tmp_path, capsys):
     (tmp_path / "tags.json").write_text(json.dumps({name: [1] for name in names[1:]}))
     for wrong, message in (
         (["--tags", str(tmp_path / "tags.json")], f"no tags of {names[0]}"),
-        (["--tags", "annotation", "--tail", "graph"], "--tags wants the kernel tail"),
+        (["--tags", "annotation", "--tail", "graph"], "--tags needs the kernel tail"),
         (["--tags", "annotation", "--save"], "a card holds the plain numbers"),
     ):
         assert main([*arguments, *wrong]) == 2 and message in capsys.readouterr().err

@@ -153,7 +153,7 @@ def test_the_command_on_scenes_with_boxes_and_looks(shared_tiny_bundle, scenes, 
         (["--format", "cihp", "--weights", "1,2"], "bad --weights"),
         (["--format", "cihp", "--weights", "0,0,0"], "bad --weights"),
         (["--format", "cihp", "--weights", "a,b,c"], "invalid _numbers value"),
-        (["--format", "cihp", "--save", "--flip"], "a card holds the plain numbers"),
+        (["--format", "cihp", "--save", "--flip"], "an accuracy card holds numbers of the plain parser"),
     ],
 )
 def test_what_val_refuses(shared_tiny_bundle, scenes, capsys, arguments, message):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from qanet.__main__ import main as qanet
-from qanet.benchmarks.compare import compare_results, read_results
+from qanet.benchmarks.compare import compare_results
+from qanet.benchmarks.results import read_results
 from qanet.benchmarks.verdict import (
     CANNOT_TELL,
     FASTER,

@@ -8,6 +8,7 @@ import pytest
 from qanet.benchmarks.energy import measure_energy, open_source
 from qanet.benchmarks.harness import Target
 from qanet.benchmarks.meters import PowerIntegral, Rapl, Unavailable, open_ina3221, open_nvml, rails
+from qanet.benchmarks.schema import VariantEnergy
 
 
 def write(path, value):
@@ -177,10 +178,10 @@ def measured(meter, targets):
 def test_idle_is_subtracted_and_shown():
     meter = FakeMeter()
     found = measured(meter, {"int8": Target("t", meter.work, "parser", batch=2)})
-    assert found["idle_w"] == 5.0 and found["source"] == "fake" and meter.closed
-    row = found["by_variant"]["int8"]
-    assert row["mj_per_frame"] == pytest.approx(2000) and row["mj_per_person"] == pytest.approx(1000)
-    assert row["total_mj_per_frame"] == pytest.approx(2500) and row["watts"] == pytest.approx(25)
+    assert found.idle_w == 5.0 and found.source == "fake" and meter.closed
+    row = found.by_variant["int8"]
+    assert row.mj_per_frame == pytest.approx(2000) and row.mj_per_person == pytest.approx(1000)
+    assert row.total_mj_per_frame == pytest.approx(2500) and row.watts == pytest.approx(25)
 
 
 def test_what_is_not_above_idle_or_breaks_is_unavailable_and_the_rest_goes_on():
@@ -195,15 +196,15 @@ def test_what_is_not_above_idle_or_breaks_is_unavailable_and_the_rest_goes_on():
     found = measured(
         meter,
         {"a": Target("a", breaks, "parser"), "b": Target("b", idles, "parser"), "c": Target("c", meter.work, "parser")},
-    )["by_variant"]
-    assert found["a"] == {"status": "unavailable", "reason": "RuntimeError: broke"}
-    assert found["b"]["status"] == "unavailable" and "not above idle" in found["b"]["reason"]
-    assert found["c"]["status"] == "measured"
+    ).by_variant
+    assert found["a"] == VariantEnergy("unavailable", "RuntimeError: broke")
+    assert found["b"].status == "unavailable" and "not above idle" in found["b"].reason
+    assert found["c"].status == "measured"
 
 
 def test_a_sensor_that_stands_still_is_unavailable():
     found = measured(FakeMeter(idle_w=0.0), {})
-    assert found["status"] == "unavailable" and "counted nothing" in found["reason"] and found["idle_w"] is None
+    assert found.status == "unavailable" and "counted nothing" in found.reason and found.idle_w is None
 
 
 def test_no_sensor_has_the_reason_of_each():
@@ -219,7 +220,7 @@ def test_no_sensor_has_the_reason_of_each():
 
 def test_this_machine_is_measured_or_has_a_reason():
     found = measure_energy({"t": Target("t", lambda number: sum(range(20_000)), "parser")}, 0.2, "cpu")
-    assert found["status"] in ("measured", "unavailable")
-    assert (found["reason"] is None) == (found["status"] == "measured")
+    assert found.status in ("measured", "unavailable")
+    assert (found.reason is None) == (found.status == "measured")
     if not os.path.isdir("/sys/class/powercap") and not os.path.isdir("/sys/class/hwmon"):
-        assert "RAPL: no package counter" in found["reason"] and "INA3221: no rail" in found["reason"]
+        assert "RAPL: no package counter" in found.reason and "INA3221: no rail" in found.reason

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from qanet.benchmarks.cold_start import cold_start
-from qanet.benchmarks.costs import PeakMemory, measure_extra
+from qanet.benchmarks.costs import PeakMemory, cold_start, measure_extra
 from qanet.benchmarks.harness import Session, Target, WarmUp, anchor_target, null_target, per_second, run, summarize
 
 NO_WARM_UP = WarmUp(max_calls=0)
@@ -248,8 +247,8 @@ def test_a_cold_start_is_told_by_stages(tmp_path):
         return "a line of a library\n[0.5, 0.25, 0.125]\n"
 
     found = cold_start(tmp_path, "cpu", "int8", threads=2, repeats=2, spawn=spawn)
-    assert found["error"] is None and found["repeats"] == 2
-    assert {stage: found["stages_ms"][stage]["p50"] for stage in ("import", "open", "first frame")} == {
+    assert found.error is None and found.repeats == 2
+    assert {stage: found.stages_ms[stage].p50 for stage in ("import", "open", "first frame")} == {
         "import": 500.0,
         "open": 250.0,
         "first frame": 125.0,
@@ -260,11 +259,11 @@ def test_a_cold_start_is_told_by_stages(tmp_path):
 @pytest.mark.parametrize("answer", ["", "not json", '[1, "a"]'])
 def test_a_cold_start_that_fails_says_so(tmp_path, answer):
     found = cold_start(tmp_path, "cpu", "fp32", spawn=lambda arguments: answer)
-    assert found["error"] and "stages_ms" not in found
+    assert found.error and found.stages_ms is None
 
 
 def test_a_cold_start_of_nothing_names_the_reason(tmp_path):
-    assert "no bundle" in cold_start(tmp_path / "nowhere.qanet", "cpu", "fp32", repeats=1)["error"]
+    assert "no bundle" in cold_start(tmp_path / "nowhere.qanet", "cpu", "fp32", repeats=1).error
 
 
 def test_neither_duration_nor_rounds_is_a_mistake_of_the_caller(clock):

@@ -9,14 +9,8 @@ import pytest
 from fake_tensorrt import INFORMATION
 
 from qanet.benchmarks.pipeline import Event, TracingTimes, chrome_trace, trace_pipeline, write_trace
-from qanet.benchmarks.profile import (
-    Layer,
-    block_of,
-    describe_profile,
-    layer_precisions,
-    profile_engine,
-    profile_openvino,
-)
+from qanet.benchmarks.profile import block_of, describe_profile, layer_precisions, profile_engine, profile_openvino
+from qanet.benchmarks.schema import Layer, Profile
 from qanet.benchmarks.variants import list_variants
 from qanet.bundle import open_bundle
 
@@ -43,24 +37,30 @@ def test_blocks_add_up_and_come_slowest_first():
         Layer("c", "x", "Add", "", 2.0),
     ]
     found = describe_profile(layers, 7, "fake")
-    assert [(b["block"], b["ms"], b["layers"]) for b in found["blocks"]] == [("y", 5.0, 1), ("x", 3.0, 2)]
-    assert found["blocks"][1]["ms_by_precision"] == {"int8": 1.0, "not told": 2.0}
-    assert found["total_ms"] == 8.0 and [layer["name"] for layer in found["layers"]] == ["b", "c", "a"]
-    assert sum(b["share"] for b in found["blocks"]) == pytest.approx(1)
+    assert [(b.block, b.ms, b.layers) for b in found.blocks] == [("y", 5.0, 1), ("x", 3.0, 2)]
+    assert found.blocks[1].ms_by_precision == {"int8": 1.0, "not told": 2.0}
+    assert found.total_ms == 8.0 and [layer.name for layer in found.layers] == ["b", "c", "a"]
+    assert sum(b.share for b in found.blocks) == pytest.approx(1)
 
 
 def test_no_layer_is_no_division():
-    assert describe_profile([], 1, "fake") == {"source": "fake", "calls": 1, "total_ms": 0, "blocks": [], "layers": []}
+    assert describe_profile([], 1, "fake").to_json() == {
+        "source": "fake",
+        "calls": 1,
+        "total_ms": 0,
+        "blocks": [],
+        "layers": [],
+    }
 
 
 def test_openvino_counts_the_layers_it_runs(shared_tiny_bundle):
     pytest.importorskip("openvino")
     (variant,) = list_variants([open_bundle(shared_tiny_bundle)], ["fp32"], ["kernel"], ["cpu"])
     found = profile_openvino(variant, np.zeros((1, 64, 64, 3), np.uint8), np.ones(1, np.float32), calls=3, threads=1)
-    products = [layer for layer in found["layers"] if layer["kind"] == "Convolution"]
-    assert len(products) == 1 and products[0]["precision"] == "fp32" and products[0]["ms"] >= 0
-    assert found["calls"] == 3 and found["total_ms"] > 0
-    json.dumps(found, allow_nan=False)
+    products = [layer for layer in found.layers if layer.kind == "Convolution"]
+    assert len(products) == 1 and products[0].precision == "fp32" and products[0].ms >= 0
+    assert found.calls == 3 and found.total_ms > 0
+    json.dumps(found.to_json(), allow_nan=False)
 
 
 class ProfiledEngine:
@@ -89,16 +89,11 @@ def test_tensorrt_layers_are_means_over_the_calls_after_the_warm_up(fake_bundle)
     engine = ProfiledEngine(INFORMATION)
     (variant,) = list_variants([fake_bundle], ["fp32"], ["kernel"], ["cuda"])
     found = profile_engine(variant, engine, np.zeros((2, 16, 12, 3), np.uint8), np.ones(2, np.float32))
-    layers = {layer["name"]: layer for layer in found["layers"]}
-    assert layers["backbone.blocks.0.expand + relu"] == {
-        "name": "backbone.blocks.0.expand + relu",
-        "block": "backbone.blocks.0",
-        "kind": "CaskConvolution",
-        "precision": "int8",
-        "ms": 0.25,
-    }
-    assert layers["Reformatting CopyNode"]["block"] == "graph" and found["total_ms"] == 0.75
-    assert found["source"] == "TensorRT profiler, batch 2" and engine.runs > found["calls"] and engine.report is None
+    layers = {layer.name: layer for layer in found.layers}
+    name = "backbone.blocks.0.expand + relu"
+    assert layers[name] == Layer(name, "backbone.blocks.0", "CaskConvolution", "int8", 0.25)
+    assert layers["Reformatting CopyNode"].block == "graph" and found.total_ms == 0.75
+    assert found.source == "TensorRT profiler, batch 2" and engine.runs > found.calls and engine.report is None
 
 
 @pytest.mark.parametrize("information", [None, "", "[]", "{}", '{"Layers": ["a"]}', "not json"])
@@ -108,7 +103,7 @@ def test_an_inspector_without_detail_tells_no_precision(information):
 
 def test_a_runtime_without_a_profiler_says_so(fake_engine, fake_bundle):
     (variant,) = list_variants([fake_bundle], ["fp32"], ["kernel"], ["cpu"])
-    assert profile_engine(variant, fake_engine(), None, None) == {"source": None, "reason": "fake has no profiler here"}
+    assert profile_engine(variant, fake_engine(), None, None) == Profile(None, "fake has no profiler here")
 
 
 def test_the_trace_has_a_row_a_thread_and_starts_at_zero(tmp_path):

@@ -6,21 +6,21 @@ import json
 
 import pytest
 
-from qanet.benchmarks import document as documents
 from qanet.benchmarks import tables as output
+from qanet.benchmarks.results import Results, read_document
 from qanet.errors import QanetError
 
 
 def test_results_json_round_trip(document, tmp_path):
-    output.write_results(tmp_path, document)
-    again = documents.read_document(tmp_path / "results.json")
+    output.write_results(tmp_path, Results.from_json(document))
+    again = read_document(tmp_path / "results.json")
     assert again == json.loads(json.dumps(document)) and again["schema_version"] == 2
     assert again["targets"][1]["samples_ms"] == [20.0, 20.0, 20.0, 40.0]
     assert "compute" not in again["bundle"]["engines"][0]["census"]
 
 
 def test_results_csv_has_a_row_a_target(document):
-    rows = list(csv.DictReader(io.StringIO(output.csv_text(document))))
+    rows = list(csv.DictReader(io.StringIO(output.csv_text(Results.from_json(document)))))
     assert [row["name"] for row in rows] == [t["name"] for t in document["targets"]]
     assert (rows[1]["p50_ms"], rows[1]["n"], rows[1]["max_ms"]) == ("20.0", "4", "40.0")
     assert rows[-1]["status"] == "refused" and rows[-1]["p50_ms"] == ""
@@ -37,14 +37,14 @@ def test_results_csv_has_a_row_a_target(document):
 def test_a_foreign_document_is_refused(document, tmp_path, change, message):
     (tmp_path / "r.json").write_text(json.dumps({**document, **change}))
     with pytest.raises(QanetError, match=message):
-        documents.read_document(tmp_path / "r.json")
+        read_document(tmp_path / "r.json")
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "{"])
 def test_a_file_that_is_no_json_object_is_refused(tmp_path, content):
     (tmp_path / "r.json").write_text(content)
     with pytest.raises(QanetError):
-        documents.read_document(tmp_path / "r.json")
+        read_document(tmp_path / "r.json")
 
 
 def test_comparison_puts_speed_beside_accuracy(document):

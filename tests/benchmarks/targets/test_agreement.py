@@ -31,8 +31,9 @@ def test_compare_takes_absolute_differences():
         )
 
     agreement = compare(parsing([0.5, 0.5]), parsing([0.4, 0.8]))
-    assert agreement["quality_score_difference"] == pytest.approx({"mean": 0.2, "max": 0.3}, abs=1e-5)
-    assert agreement["crops"] == 2 and agreement["pixels"] == 1.0
+    difference = agreement.quality_score_difference
+    assert (difference.mean, difference.max) == pytest.approx((0.2, 0.3), abs=1e-5)
+    assert agreement.crops == 2 and agreement.pixels == 1.0
 
 
 def test_parse_crops_gives_labels_at_crop_resolution(fake_engine, fake_bundle):

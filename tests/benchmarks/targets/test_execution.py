@@ -3,6 +3,7 @@
 import pytest
 
 from qanet.benchmarks.check import count_products, describe_execution, execution_warning, precision_refusal
+from qanet.benchmarks.schema import Execution
 
 
 def entry(precision, hint, share):
@@ -15,33 +16,32 @@ def test_the_census_is_that_of_the_engine_with_the_same_type(fake_bundle, fake_e
     engine = fake_engine("int8")
     engine.floating_point = "f32"
     execution = describe_execution(fake_bundle, engine)
-    assert execution["multiply_add_shares"]["int8"] == 0.9 and execution["floating_point"] == "f32"
+    assert execution.multiply_add_shares["int8"] == 0.9 and execution.floating_point == "f32"
     engine.floating_point = "f16"
-    assert describe_execution(fake_bundle, engine)["multiply_add_shares"] is None
+    assert describe_execution(fake_bundle, engine).multiply_add_shares is None
 
 
 def test_an_engine_that_does_not_tell(fake_bundle, fake_engine):
     execution = describe_execution(fake_bundle, fake_engine("fp16"))
-    untold = dict.fromkeys(("floating_point", "multiply_add_shares", "products"))
-    assert execution == {"runtime": "fake", "graph": "fp16", **untold}
+    assert execution == Execution("fake", "fp16")
     assert precision_refusal("fp16", execution) is None
-    assert execution_warning("fp16", execution) == "fp16: fake does not tell which precision its layers have"
+    assert execution_warning("fp16", execution) == "fp16: fake does not report the precision of its layers"
 
 
 @pytest.mark.parametrize(
     ("precision", "floating_point", "words"),
     [
-        ("fp16", "f32", "computed all of it in f32"),
-        ("int8", "f32", "computed what is not INT8 in f32"),
-        ("bf16", "f32", "computed all of it in f32"),
+        ("fp16", "f32", "ran all layers in f32"),
+        ("int8", "f32", "ran all layers that are not INT8 in f32"),
+        ("bf16", "f32", "ran all layers in f32"),
         ("fp16", "bf16", None),
         ("fp32", "f32", None),
-        ("fp16", None, "does not tell"),
+        ("fp16", None, "does not report"),
         ("fp32", None, None),
     ],
 )
 def test_a_precision_that_was_not_delivered_is_told(precision, floating_point, words):
-    execution = {"runtime": "fake", "floating_point": floating_point, "multiply_add_shares": None}
+    execution = Execution("fake", floating_point=floating_point)
     warning = execution_warning(precision, execution)
     assert warning is None if words is None else words in str(warning)
 
@@ -62,7 +62,7 @@ def test_a_precision_that_was_not_delivered_is_told(precision, floating_point, w
     ],
 )
 def test_what_was_not_built_as_asked_is_refused(precision, shares, products, words):
-    execution = {"runtime": "fake", "floating_point": "f32", "multiply_add_shares": shares, "products": products}
+    execution = Execution("fake", floating_point="f32", multiply_add_shares=shares, products=products)
     refusal = precision_refusal(precision, execution)
     assert refusal is None if words is None else words in str(refusal)
 

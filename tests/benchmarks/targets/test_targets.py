@@ -158,5 +158,5 @@ def test_a_long_video_is_not_decoded_to_its_end():
 
 
 def test_nobody_there_is_an_error_with_the_way_out():
-    with pytest.raises(QanetError, match=r"nobody was found in 4 frames.*--detector"):
+    with pytest.raises(QanetError, match=r"no person was found in 4 frames.*--detector"):
         collect(Source(4), Detector(set()), CROP_HW, 4)

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from qanet.__main__ import main
-from qanet.benchmarks.cold_start import first_result
+from qanet.benchmarks.costs import first_result
 from qanet.benchmarks.video import NetworkClock, Run, figures
 from qanet.runtime.video.summary import Summary
 
@@ -123,8 +123,8 @@ def test_the_text_says_what_was_measured(make_clip, shared_tiny_bundle, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--precision", "fp32,int8"], "--video takes one of precision"),
-        (["--tail", "kernel,graph"], "--video takes one of tail"),
+        (["--precision", "fp32,int8"], "--video takes one of --precision"),
+        (["--tail", "kernel,graph"], "--video takes one of --tail"),
         (["--rounds", "0"], "bad --rounds"),
     ],
 )

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from qanet.benchmarks.document import SCHEMA_VERSION
 from qanet.benchmarks.harness import Target
+from qanet.benchmarks.results import SCHEMA_VERSION
 from qanet.benchmarks.selfcheck import __main__ as command
 from qanet.benchmarks.selfcheck.one_run import run_once, slowed
 from qanet.benchmarks.selfcheck.overhead import LIMIT_US, measure_overhead

@@ -38,7 +38,7 @@ def test_the_report_of_a_profile_is_that_of_one_plan(engine):
     engine.prepare(4)
     crops, scores = people(1)
     profile = profile_tensorrt(engine, crops, scores, calls=3)
-    assert profile["total_ms"] == pytest.approx(sum(LAYERS_MS.values()))
+    assert profile.total_ms == pytest.approx(sum(LAYERS_MS.values()))
 
 
 def test_information_is_that_of_the_open_plans(engine):
