@@ -1,17 +1,35 @@
 """`qanet benchmark` from end to end: on a tiny network, and on a real clip where there is one."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from qanet.__main__ import main as qanet
 from qanet.benchmarks import command
 from qanet.benchmarks import passes as more
-from qanet.benchmarks.results import read_document
+from qanet.benchmarks.benchmark import benchmark as run_benchmark
+from qanet.benchmarks.options import BenchmarkOptions
+from qanet.benchmarks.results import Results, read_document
 from qanet.bundle import open_bundle
 from qanet.errors import QanetError
 
 pytest.importorskip("openvino", reason="the tiny bundle's engines run on OpenVINO")
+
+
+KEPT = Path(__file__).parent / "data" / "results_schema_2.json"  # of the same command, before results were records
+OF_THE_MACHINE = {"versions", "temperatures_c", "throttle_counts", "throttled", "by_variant", "ms_by_precision"}
+
+
+def assert_same_keys(found, kept, where="results"):
+    """Objects have the same keys in the same order; those whose keys depend on the machine are left out."""
+    if isinstance(kept, dict) and isinstance(found, dict):
+        assert list(found) == list(kept), where
+        for key in kept.keys() - OF_THE_MACHINE:
+            assert_same_keys(found[key], kept[key], f"{where}.{key}")
+    elif isinstance(kept, list) and isinstance(found, list):
+        for one, other in zip(found, kept):
+            assert_same_keys(one, other, f"{where}[]")
 
 
 @pytest.fixture
@@ -134,11 +152,35 @@ def test_everything_beside_the_rounds_in_one_run(benchmark, tmp_path, capsys):
     assert by_label["fp32 (graph tail)"]["engine_speed_up_interval"]["low"] > 0
     assert by_label["fp32 (kernel tail)"]["measured_accuracy"]["images"] == 1
     assert {entry["pareto"] for entry in document["comparison"]} <= {True, False}
+    assert_same_keys(document, json.loads(KEPT.read_text()))
+    assert Results.from_json(document).to_json() == document
     assert json.loads((benchmark.output / "trace.json").read_text())["traceEvents"]
     assert "start and memory" in out and "piece " in out and "video pipeline" in out and "energy" in out
     assert set(json.loads(out.splitlines()[-1])["variants"]) == labels_of
     page = (benchmark.output / "report.html").read_text()
     assert all(f'id="{name}"' in page for name in ("accuracy", "sweeps", "pieces", "profiles", "video", "costs"))
+
+
+def test_a_document_is_read_and_written_as_it_was():
+    text = KEPT.read_text()
+    results = Results.from_json(json.loads(text))
+    assert json.dumps(results.to_json(), separators=(",", ":")) == text.rstrip()
+    assert results.comparison[0].parser_ms.p50 > 0 and results.input.people == 12
+
+
+def test_the_library_measures_without_a_command_line_and_writes_nothing(
+    two_precisions, make_clip, boxes_file, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    before, lines = sorted(tmp_path.iterdir()), []
+    clip = str(make_clip())
+    options = BenchmarkOptions(clip, devices=["cpu"], boxes=str(boxes_file), threads=1, rounds=2, profile=True)
+    results = run_benchmark(open_bundle(two_precisions), options, lines.append)
+    assert [row.label for row in results.comparison] == ["fp32", "int8"]
+    assert results.comparison[1].engine_speed_up > 0 and results.checks["int8"].passed
+    assert results.timing.rounds == 2 and results.profile["int8"].layers and results.trace is None
+    assert set(tmp_path.iterdir()) == {*before, Path(clip)}
+    assert lines[0] == "12 people in 6 of 6 frames"
 
 
 def test_two_bundles_are_timed_in_the_same_rounds(benchmark, two_precisions, capsys):
@@ -211,7 +253,7 @@ def test_an_engine_of_another_precision_is_refused(benchmark, two_precisions, ti
     bundle.add_file("model.int8.onnx", tiny_graph)  # FP32
     bundle.save()
     assert benchmark() == 0
-    assert "refused to time int8: it was not built in int8: its matrix products run in fp32" in capsys.readouterr().err
+    assert "refused to time int8: it was not built in int8: its matrix products run in" in capsys.readouterr().err
     assert {t["precision"] for t in read_document(benchmark.output / "results.json")["targets"] if t["samples_ms"]} == {
         None,
         "fp32",

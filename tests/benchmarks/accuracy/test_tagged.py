@@ -84,6 +84,6 @@ def test_the_command_says_what_was_given(shared_tiny_bundle, tmp_path, capsys):
     for wrong, message in (
         (["--tags", str(tmp_path / "tags.json")], f"no tags of {names[0]}"),
         (["--tags", "annotation", "--tail", "graph"], "--tags needs the kernel tail"),
-        (["--tags", "annotation", "--save"], "a card holds the plain numbers"),
+        (["--tags", "annotation", "--save"], "an accuracy card holds numbers of the plain parser"),
     ):
         assert main([*arguments, *wrong]) == 2 and message in capsys.readouterr().err

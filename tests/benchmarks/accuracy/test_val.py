@@ -8,6 +8,7 @@ import pytest
 from official_sets import write_ccp, write_official
 
 from qanet.__main__ import main
+from qanet.benchmarks.val import validate
 from qanet.bundle import open_bundle
 from qanet.datasets import open_dataset, read_detections
 from qanet.errors import QanetError
@@ -165,3 +166,14 @@ def test_a_card_is_kept(tiny_bundle, ccp, capsys):
     assert val(capsys, str(tiny_bundle), "--data", str(ccp), "--save")[0] == 0
     card = open_bundle(tiny_bundle).manifest["accuracy"]["fp32"]
     assert card["images"] == 3 and card["split"] == "val" and 0 <= card["pixel_accuracy"] <= 1
+
+
+def test_the_library_validates_without_a_command_line(shared_tiny_bundle, tmp_path):
+    root, seen = write_ccp(tmp_path / "ccp"), []
+    report = validate(shared_tiny_bundle, root, device="cpu", threads=1, progress=lambda *counts: seen.append(counts))
+    assert seen == [(n + 1, len(seen)) for n in range(report.metrics["images"])]
+    assert report.runtime == "openvino" and report.graph == "fp32" and report.boxes == "ground truth"
+    assert report.miou == report.to_json()["miou"] and 0 <= report.pixel_accuracy <= 1
+    assert "ground-truth boxes" in str(report) and report.card()["images"] == report.metrics["images"]
+    with pytest.raises(QanetError, match="bad --weights"):
+        validate(shared_tiny_bundle, root, weights=(1, 2))

@@ -1,56 +1,22 @@
-"""What is read from /proc and from tools, on texts of machines that are not here."""
+"""The machine's description: psutil's figures, Linux's sysfs, the output of tools; of machines that are not here."""
 
 import subprocess
+from collections import namedtuple
 
 import pytest
 
 from qanet.benchmarks import machine
-from qanet.benchmarks import machine as cpu
-from qanet.benchmarks import machine as reading
-from qanet.benchmarks.machine import throttle_reasons
 
 QUIET = {"cpu": {"usable_cpus": 2}, "load_average": [0.0, 0.0, 0.0], "gpus": []}
-X86 = """processor\t: 0
-model name\t: Some CPU @ 2.0GHz
-physical id\t: 0
-core id\t: 0
-flags\t\t: fpu avx2 avx512f avx512_vnni avx512_bf16 amx_int8 sse2
-
-processor\t: 1
-model name\t: Some CPU @ 2.0GHz
-physical id\t: 0
-core id\t: 0
-flags\t\t: fpu avx2
-"""
-ARM = """processor\t: 0
-Features\t: fp asimd asimdhp asimddp i8mm
-
-Model\t\t: Some Board Rev 1
-"""
+X86 = "processor\t: 0\nmodel name\t: Some CPU @ 2.0GHz\n\nprocessor\t: 1\nmodel name\t: Some CPU @ 2.0GHz\n"
+ARM = "processor\t: 0\nFeatures\t: fp asimd asimdhp asimddp i8mm\n\nModel\t\t: Some Board Rev 1\n"
+Clocks = namedtuple("Clocks", "current min max")
+Sensor = namedtuple("Sensor", "current")
 
 
-def test_x86_flags_and_hyperthreads():
-    found = machine.parse_cpuinfo(X86)
-    assert (found["model"], found["logical_cpus"], found["physical_cores"]) == ("Some CPU @ 2.0GHz", 2, 1)
-    assert found["isa"] == ["avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8"]
-
-
-def test_arm_features_and_board():
-    found = machine.parse_cpuinfo(ARM)
-    assert (found["model"], found["logical_cpus"], found["physical_cores"]) == ("Some Board Rev 1", 1, None)
-    assert found["isa"] == ["asimddp", "asimdhp", "i8mm"]
-
-
-def test_nothing_readable_is_none_not_an_error():
-    assert machine.parse_cpuinfo("")["isa"] == []
-    assert machine.parse_meminfo("") == {"total_gib": None, "available_gib": None}
-
-
-def test_memory_in_gib():
-    assert machine.parse_meminfo("MemTotal: 8388608 kB\nMemAvailable: 4194304 kB\n") == {
-        "total_gib": 8.0,
-        "available_gib": 4.0,
-    }
+@pytest.mark.parametrize(("cpuinfo", "model"), [(X86, "Some CPU @ 2.0GHz"), (ARM, "Some Board Rev 1")])
+def test_the_processors_name_or_the_boards(cpuinfo, model):
+    assert machine.cpu_model(cpuinfo) == model
 
 
 @pytest.mark.parametrize(("load", "busy"), [(0.1, False), (0.59, False), (1.0, True)])
@@ -72,11 +38,11 @@ def test_gpus_from_nvidia_smi(monkeypatch):
             return "0x0000000000000044\n"
         return "Some GPU, 580.1, 81559 MiB, 345 MHz, 1980 MHz, [N/A], 9.0, 41, P0, Enabled, 512 MiB\n"
 
-    monkeypatch.setattr(reading, "answer", answer)
+    monkeypatch.setattr(machine, "_output", answer)
     (gpu,) = machine.gpus()
     assert gpu["name"] == "Some GPU" and gpu["power.limit"] == "[N/A]" and gpu["compute_cap"] == "9.0"
     assert gpu["throttled"] == "power cap, temperature (hardware)"
-    monkeypatch.setattr(reading, "answer", lambda arguments: None)
+    monkeypatch.setattr(machine, "_output", lambda arguments: None)
     assert machine.gpus() == []
 
 
@@ -85,52 +51,54 @@ def test_gpus_from_nvidia_smi(monkeypatch):
     [("0x0", ""), ("0x1", ""), ("0x3", ""), ("0x5", "power cap"), ("0x8000", "unknown"), ("[N/A]", "unknown")],
 )
 def test_idle_is_no_throttling(mask, reasons):
-    assert throttle_reasons(mask) == reasons
+    assert machine.throttle_reasons(mask) == reasons
 
 
 @pytest.fixture
 def sysfs(tmp_path):
-    """A sysfs tree with two CPUs that throttled, a governor, two temperatures and no turbo."""
+    """A sysfs tree with two CPUs that throttled, a governor, and no turbo."""
 
     def write(path, text):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(f"{text}\n")
 
-    for name, value in {
-        "scaling_governor": "powersave",
-        "scaling_cur_freq": 1_800_000,
-        "cpuinfo_max_freq": 3_600_000,
-        "energy_performance_preference": "balance_power",
-    }.items():
-        write(f"devices/system/cpu/cpu0/cpufreq/{name}", value)
+    write("devices/system/cpu/cpu0/cpufreq/scaling_governor", "powersave")
+    write("devices/system/cpu/cpu0/cpufreq/energy_performance_preference", "balance_power")
     for number in (0, 1):
         write(f"devices/system/cpu/cpu{number}/thermal_throttle/core_throttle_count", 3)
         write(f"devices/system/cpu/cpu{number}/thermal_throttle/package_throttle_count", 5)
     write("devices/system/cpu/intel_pstate/no_turbo", 1)
-    write("class/thermal/thermal_zone0/type", "cpu-thermal")
-    write("class/thermal/thermal_zone0/temp", 61500)
-    write("class/thermal/thermal_zone1/temp", "broken")
-    write("class/hwmon/hwmon0/name", "k10temp")
-    write("class/hwmon/hwmon0/temp1_input", 70000)
     return tmp_path
 
 
-def test_clocks_temperatures_and_throttling_from_sysfs(sysfs):
-    told = cpu.clocks(sysfs)
-    assert (told["governor"], told["clock_mhz"], told["max_clock_mhz"], told["turbo"]) == (
+def test_clocks_and_throttling(sysfs, monkeypatch):
+    monkeypatch.setattr(machine.psutil, "cpu_freq", lambda: Clocks(1800.04, 0.0, 3600.0))
+    found = machine.clocks(sysfs)
+    assert (found["governor"], found["clock_mhz"], found["min_clock_mhz"], found["max_clock_mhz"]) == (
         "powersave",
-        1800,
-        3600,
-        False,
+        1800.0,
+        None,
+        3600.0,
     )
-    assert told["min_clock_mhz"] is None and told["energy_preference"] == "balance_power"
-    assert cpu.temperatures_c(sysfs) == {"cpu-thermal": 61.5, "k10temp": 70.0}
-    assert cpu.throttle_counts(sysfs) == {"core": 6, "package": 5}
+    assert found["turbo"] is False and found["energy_preference"] == "balance_power"
+    assert machine.throttle_counts(sysfs) == {"core": 6, "package": 5}
 
 
-def test_a_machine_that_tells_nothing_is_none_and_empty(tmp_path):
-    assert set(cpu.clocks(tmp_path).values()) == {None}
-    assert cpu.temperatures_c(tmp_path) == {} and cpu.throttle_counts(tmp_path) == {}
+def test_the_hottest_reading_of_each_sensor(monkeypatch):
+    readings = {"coretemp": [Sensor(61.5), Sensor(70.0)], "nothing": []}
+    monkeypatch.setattr(machine.psutil, "sensors_temperatures", lambda: readings, raising=False)
+    assert machine.temperatures_c() == {"coretemp": 70.0}
+    monkeypatch.delattr(machine.psutil, "sensors_temperatures")  # as on macOS and Windows
+    assert machine.temperatures_c() == {}
+
+
+@pytest.mark.parametrize("error", [AttributeError, NotImplementedError, FileNotFoundError])
+def test_a_machine_without_clocks_has_none_of_them(tmp_path, monkeypatch, error):
+    def no_clock():
+        raise error("no clock")
+
+    monkeypatch.setattr(machine.psutil, "cpu_freq", no_clock)
+    assert set(machine.clocks(tmp_path).values()) == {None} and machine.throttle_counts(tmp_path) == {}
 
 
 def test_throttling_while_measuring_is_told(monkeypatch):
