@@ -117,7 +117,7 @@ _SEED = 20260102
 class ResampledEvaluator(ParsingEvaluator):
     """An evaluator that also keeps each image's confusion table, so that its report can be had for any draw of images.
 
-    Memory grows by C x C integers an image beside what every evaluator keeps.
+    It holds C x C integers per image more than a plain evaluator.
     """
 
     def __init__(self, num_classes: int, protocol: str, weights: tuple[float, float, float]):
@@ -131,8 +131,8 @@ class ResampledEvaluator(ParsingEvaluator):
         table, rows, regions = self._histogram.copy(), len(self._scores), self._regions.images
         super().add(truth, predictions)
         self._tables.append(self._histogram - table)
-        nobody = np.zeros((0, len(SCORE_NAMES) + 1))
-        self._rows.append(self._scores[-1] if len(self._scores) > rows else nobody)
+        empty = np.zeros((0, len(SCORE_NAMES) + 1))
+        self._rows.append(self._scores[-1] if len(self._scores) > rows else empty)
         self._in_regions.append(regions if self._regions.images > regions else None)
 
     def intervals(self, draws: int = DRAWS, seed: int = _SEED) -> dict[str, Metric]:
@@ -153,8 +153,8 @@ class ResampledEvaluator(ParsingEvaluator):
         report.update(report_people(self._people.take(images), shares))
         taken = [number for i in images if (number := self._in_regions[i]) is not None]
         report.update(report_regions(self._regions.take(taken), self.protocol))
-        nobody = np.zeros((0, len(SCORE_NAMES) + 1))
-        report.update(report_quality(np.concatenate([nobody, *(self._rows[i] for i in images)])))
+        empty = np.zeros((0, len(SCORE_NAMES) + 1))
+        report.update(report_quality(np.concatenate([empty, *(self._rows[i] for i in images)])))
         return {name: float(report[name]) for name in METRICS}
 
 

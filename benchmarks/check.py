@@ -131,7 +131,7 @@ def _find_reference(
     crops: NDArray[np.uint8],
     box_scores: NDArray[np.float32],
 ) -> str | None:
-    """The label of the variant that is FP32 with the kernel tail; else FP32 is opened beside the variants, on their
+    """The label of the variant that is FP32 with the kernel tail; else FP32 is opened too, on their
     device or the CPU, and None returned."""
     for variant in variants:
         if (variant.precision, variant.tail) == ("fp32", "kernel"):
@@ -149,7 +149,7 @@ def _find_reference(
         try:
             engine = open_engine(bundle, where, "fp32", KERNEL_TAIL_OUTPUTS, threads)
             parsing = parse_crops(engine, bundle, crops, box_scores)
-        except Exception:  # there is no reference then, and the checks say so
+        except Exception:  # without a reference, the checks report that
             continue
         if parsing.finite:
             checked.reference, checked.reference_name = parsing, f"fp32 on {engine.runtime}"

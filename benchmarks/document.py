@@ -91,7 +91,7 @@ def describe_timing(session: Session) -> Timing:
     """How the rounds went, and what is inside each kind of target."""
     return Timing(
         clock="time.perf_counter_ns, monotonic; on a GPU the stages are between CUDA events",
-        order="every round calls every target once, in an order drawn anew",
+        order="every round calls every target once, in a new random order",
         rounds=session.rounds,
         seconds=round(session.seconds, 3),
         interrupted=session.interrupted,
@@ -208,7 +208,7 @@ def _speed_up(results: Results, own: TargetResult | None, other: TargetResult | 
 
 
 def accuracy_note(card: dict[str, Any]) -> str | None:
-    """On which data and how an accuracy card was measured; None where it does not say."""
+    """On which data and how an accuracy card was measured; None where the card has no such facts."""
     data = " ".join(str(card[key]) for key in ("data", "split") if card.get(key))
     parts = [data] if data else []
     if card.get("images"):

@@ -41,7 +41,7 @@ def measure_energy(
     """Energy of each target, one after the other.
 
     Args:
-        targets: label -> what parses a frame a call; `batch` is people a call.
+        targets: label -> a target that parses one frame per call; `batch` is the people per call.
         seconds: to idle before, and to run each for.
     Returns:
         The energy; "unavailable" with the reason, as a whole or per target, where it could not be measured.
@@ -64,7 +64,7 @@ def _idle(source: EnergySource, seconds: float, clock: Callable[[], float], slee
     start, before = clock(), source.joules()
     sleep(seconds)
     used, elapsed = source.joules() - before, clock() - start
-    if used <= 0:  # a sensor that stands still is broken, or too coarse for this
+    if used <= 0:  # the sensor is broken, or too coarse
         raise Unavailable(f"{source.name} counted nothing in {elapsed:.1f} idle seconds")
     return used / elapsed
 

@@ -1,10 +1,12 @@
-"""Rounds over all targets: every round calls every target once, so that a slow minute of the machine hits all alike.
+"""Interleaved timing: every round calls every target once, so that a slow minute of the machine hits all alike.
 
 A target is warmed up until its latency stops moving (bounded), then rounds A B C, C A B, ... run for a duration or a
-count. The order is drawn anew for each round: in a fixed one, a scheduler whose time slices keep step with the rounds
-interrupts the same target again and again.
-What raises is out, the rest goes on. Time is the monotonic clock's; should it step back all the same, the sample is
-dropped and counted.
+count. Each round has a new random order: in a fixed one, a scheduler whose time slices keep step with the rounds
+interrupts the same target again and again. A target that raises is left out, the others go on. Durations are of the
+monotonic clock; where it steps back all the same, the sample is dropped and counted.
+
+The anchor is a target of fixed work that runs no code of the project: when it is slower in one result than in another,
+the machine was, and a comparison of the two has to say so.
 """
 
 import random
@@ -43,7 +45,7 @@ class Target:
         kind: "engine", "tail", "parser", "pipeline", "baseline", "anchor" or "null".
         precision: "fp32", "fp16", "int8"; "" where none is involved.
         runtime: "openvino", ...; "" where none is involved.
-        batch: people a call (frames a call for "pipeline"); a mean where it varies.
+        batch: people per call (frames per call for "pipeline"); a mean where it varies.
         started: called once when the timed rounds begin, to drop what the warm-up left behind.
         variant: the label of the model, precision, tail and device it belongs to; "" for none.
     """
@@ -78,12 +80,12 @@ class WarmUp:
 
 @dataclass(slots=True)
 class Measurement:
-    """What came of a target: durations in milliseconds, and why there are none or no more."""
+    """The timed calls of a target, milliseconds, and the error that ended them."""
 
     target: Target
     samples_ms: list[float] = field(default_factory=list)
     cpu_ms: list[float] = field(default_factory=list)  # processor time of the same calls, of all threads together
-    preempted: int = 0  # calls during which the system gave a processor of ours to somebody else
+    preempted: int = 0  # calls during which the system gave a processor to another process
     warmup_calls: int = 0
     warmup_stable: bool = False
     error: str | None = None
@@ -125,7 +127,7 @@ def run(
         duration_s: stop after the round in which this many seconds of timing have passed.
         rounds: stop after so many rounds; with `duration_s`, whichever comes first.
         clock: monotonic nanoseconds; all durations are its.
-        wall: nanoseconds of the calendar; only to tell whether it was set meanwhile.
+        wall: nanoseconds of the calendar; only to find out whether it was set meanwhile.
         cpu: nanoseconds of processor time of this process; what others take from it is not in them.
         switches: involuntary context switches of this process so far; None asks the system.
     Returns:
@@ -191,7 +193,7 @@ class _Turns:
         self._drawn: deque[list[Measurement]] = deque()
 
     def next(self) -> list[Measurement]:
-        """Those that still work, in the order of the next round; nobody when all that was to be measured has failed."""
+        """The working targets in the order of the next round; empty when all but null and anchor have failed."""
         if not self._drawn:
             alive = [m for m in self._measurements if m.error is None]
             wanted = [m for m in self._measurements if m.target.kind not in ("null", "anchor")] or self._measurements
@@ -201,7 +203,7 @@ class _Turns:
         return self._drawn.popleft()
 
     def forget(self) -> None:
-        """Somebody has failed: draw anew."""
+        """A target has failed: draw new orders without it."""
         self._drawn.clear()
 
 
@@ -213,7 +215,7 @@ def involuntary_switches() -> int:
 def _round(session: Session, order: list[Measurement], clock: Clock, cpu: Clock, switches: Callable[[], int]) -> bool:
     """One call of every target; False when one has failed."""
     all_well = True
-    seen = switches()  # asked once a call: each time costs more than all the rest of the bookkeeping
+    seen = switches()  # asked once per call: it costs more than all other bookkeeping
     for measurement in order:
         cpu_begin = cpu()
         duration_ms = _timed_call(session, measurement, session.rounds, clock)
@@ -233,7 +235,7 @@ def _timed_call(session: Session, measurement: Measurement, number: int, clock: 
     begin = clock()
     try:
         call(number)
-    except Exception as error:  # whatever it is, the other targets go on and the table says so
+    except Exception as error:  # the other targets go on, and the table has the error
         measurement.error = f"{type(error).__name__}: {error}"
         return None
     duration_ms = (clock() - begin) / 1e6
@@ -287,6 +289,6 @@ def latency_of(samples_ms: Sequence[float]) -> Latency:
 
 
 def per_second(samples_ms: Sequence[float], items_per_call: float = 1.0) -> float | None:
-    """Items a second when calls follow each other without a gap; None for no samples."""
+    """Items per second when calls follow each other without a gap; None for no samples."""
     total = float(np.sum(samples_ms)) if len(samples_ms) else 0.0
     return round(len(samples_ms) * items_per_call / total * 1e3, 3) if total > 0 else None

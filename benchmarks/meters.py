@@ -1,4 +1,4 @@
-"""What an energy meter is, whatever reads it; and one that adds up power readings."""
+"""Energy meters: RAPL of x86 processors, NVML of NVIDIA GPUs, INA3221 of Jetson boards."""
 
 import ctypes
 import threading
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 
 class Unavailable(Exception):
-    """There is no such sensor, or it cannot be read; the message says which and why."""
+    """There is no such sensor, or it cannot be read; the message has the sensor and the reason."""
 
 
 class EnergySource(Protocol):
@@ -22,7 +22,7 @@ class EnergySource(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of what it holds."""
+        """Release threads and handles."""
         ...
 
 
@@ -87,7 +87,9 @@ POWERCAP = Path("/sys/class/powercap")
 
 
 class Rapl:
-    """The packages of all sockets together, in microjoules that wrap around.
+    """RAPL, the energy counters that Linux shows under powercap: the packages of all sockets together.
+
+    Counters are microjoules that wrap around.
 
     Read it more often than it wraps: at 200 W a counter of 32 bits of 61 uJ does so after 22 minutes.
 
@@ -194,7 +196,7 @@ def _check(what: str, code: int) -> None:
 
 
 SYS = Path("/sys")
-# The rail that everything hangs on, where a board has one; the others would be counted twice beside it.
+# Rails of the whole board: where there is one, adding the others would count them twice.
 _WHOLE = ("VDD_IN", "VIN", "VIN_SYS_5V0", "POM_5V_IN", "VDD_TOTAL")
 
 

@@ -1,4 +1,4 @@
-"""Pieces of the parser by themselves, each beside its floor: the least time that this machine needs for it.
+"""Pieces of the parser by themselves, each with its floor: the least time that this machine needs for it.
 
 The floor is the longer of two: the bytes that the piece must move at the rate of a large copy, and the multiply-adds
 that it must do at the rate of a large convolution. Both rates are measured.
@@ -52,7 +52,7 @@ def floor_ms(piece: Piece, bytes_per_second: float, rates: Mapping[str, float]) 
 def rows_of(
     pieces: Sequence[Piece], session: Session, bytes_per_second: float, rates: Mapping[str, float]
 ) -> list[MicroRow]:
-    """A row per piece: its latency beside its floor."""
+    """A row per piece: its latency and its floor."""
     measured = {m.target.name: m for m in session.measurements}
     rows = []
     for piece in pieces:

@@ -30,7 +30,7 @@ class BenchmarkOptions:
         cold_starts: fresh processes per variant.
         energy_seconds: seconds per variant that the power sensors are read for.
         profile: time per layer and block, and a trace of the pipeline's threads.
-        micro: pieces of the parser, each beside its floor.
+        micro: pieces of the parser, each with its floor.
         mlperf: a scenario of MLPerf's load generator.
         output: folder of results.json, results.csv, report.html and trace.json; None writes no file.
         parse_summary: JSON that `qanet parse --json` printed, for the report.

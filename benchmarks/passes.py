@@ -1,7 +1,7 @@
 """Optional passes after the rounds: memory, video pipeline, sweeps, cold starts, energy, pieces, MLPerf, profiles.
 
-Each pass runs where its option asks for it. Ctrl-C ends the passes, not the report; one that fails says so and the
-rest goes on.
+Each pass runs where its option asks for it. Ctrl-C ends the passes, not the report. The error of a pass that fails
+becomes a warning, and the other passes go on.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -63,7 +63,7 @@ class Passes:
             (options.energy_seconds > 0, "energy", self._energy),
             (options.micro, "pieces and floors", self._micro),
             (options.mlperf is not None, "MLPerf", self._mlperf),
-            (options.profile, "profiles", self._profile),  # last: after it the engines record their CUDA graphs anew
+            (options.profile, "profiles", self._profile),  # last: after it the engines record their CUDA graphs again
         ]
         for is_wanted, name, run in planned:
             if not is_wanted:
@@ -74,7 +74,7 @@ class Passes:
                 run(results, sessions)
             except KeyboardInterrupt:
                 self.session.interrupted = True
-                self.warnings.append(f"interrupted in: {name}; what would have followed was not measured")
+                self.warnings.append(f"interrupted in: {name}; later passes were not run")
                 break
             except Exception as error:  # the rounds are measured already and must not be lost
                 self.warnings.append(f"{name}: {type(error).__name__}: {error}")

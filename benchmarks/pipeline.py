@@ -1,4 +1,7 @@
-"""The video pipeline as a target: a stretch of the input from file to file, with painting and encoding told apart."""
+"""The video pipeline over a stretch of the input, from file to file: as a target, and as a trace of its threads.
+
+The trace opens in chrome://tracing and ui.perfetto.dev.
+"""
 
 import json
 import tempfile
@@ -30,7 +33,7 @@ from qanet.runtime.video.sinks.lines import JsonLines
 from qanet.runtime.video.sinks.video import VideoFileSink
 from qanet.runtime.video.sources.base import Frame, Source
 
-STRETCH = 8  # frames a call
+STRETCH = 8  # frames per call
 
 
 class Stretch:
@@ -46,7 +49,7 @@ class Stretch:
 
 
 class PaintedSink:
-    """A video sink that paints first and hands on the picture, so that both are timed by themselves."""
+    """A video sink that paints first and then encodes, so that each is timed."""
 
     def __init__(self, inner: Sink, times: StageTimes):
         self._inner, self._times = inner, times
@@ -69,7 +72,7 @@ class PaintedSink:
 
 
 class _Painted:
-    """What an encoder asks of a result."""
+    """A picture that was painted already, as an encoder takes it."""
 
     def __init__(self, picture: NDArray[np.uint8]):
         self._picture = picture
@@ -89,7 +92,7 @@ class PipelineTarget:
         self.people = 0
 
     def target(self) -> Target:
-        """To be timed; a call is a whole stretch."""
+        """The target; one call is a whole stretch."""
         name, v = f"{self.variant.label} pipeline, {self.source.expected_frames} frames", self.variant
         return Target(
             name,

@@ -1,4 +1,4 @@
-"""The profile of a variant by the runtime that runs it, or why there is none."""
+"""Profiles: milliseconds and precision of every layer of an engine, from OpenVINO's counters or TensorRT's profiler."""
 
 import json
 import re
@@ -133,22 +133,22 @@ def profile_openvino(
             if str(entry.status).endswith("EXECUTED"):
                 spent_ms[entry.node_name] = spent_ms.get(entry.node_name, 0.0) + entry.real_time.total_seconds() * 1e3
                 kinds[entry.node_name] = entry.node_type
-    known = _told(compiled)
+    known = _facts(compiled)
     layers = [_layer(name, kinds[name], total / calls, known.get(name, {})) for name, total in spent_ms.items()]
     return describe_profile(layers, calls, f"OpenVINO counters, batch {len(crops)}")
 
 
-def _told(compiled: Any) -> dict[str, dict[str, str]]:
-    """Name of an executed node -> what OpenVINO says of it."""
+def _facts(compiled: Any) -> dict[str, dict[str, str]]:
+    """Name of an executed node -> OpenVINO's facts about it."""
     return {
         node.get_friendly_name(): {key: str(value.astype(str)) for key, value in node.get_rt_info().items()}
         for node in compiled.get_runtime_model().get_ordered_ops()
     }
 
 
-def _layer(name: str, kind: str, ms: float, told: dict[str, str]) -> Layer:
-    origins = [part for part in told.get("originalLayersNames", "").split(",") if part]
-    precision = _OPENVINO_TYPES.get(told.get("runtimePrecision", ""), "")
+def _layer(name: str, kind: str, ms: float, facts: dict[str, str]) -> Layer:
+    origins = [part for part in facts.get("originalLayersNames", "").split(",") if part]
+    precision = _OPENVINO_TYPES.get(facts.get("runtimePrecision", ""), "")
     return Layer(name, block_of([*origins, name]), kind, precision, ms)
 
 
@@ -176,9 +176,9 @@ def profile_tensorrt(
         spent_ms.clear()
         for _ in range(calls):
             engine.run(crops, box_scores)
-    told = layer_precisions(information)
+    facts = layer_precisions(information)
     layers = [
-        Layer(name, block_of([name]), told.get(name, ("", ""))[1], told.get(name, ("", ""))[0], total / calls)
+        Layer(name, block_of([name]), facts.get(name, ("", ""))[1], facts.get(name, ("", ""))[0], total / calls)
         for name, total in spent_ms.items()
     ]
     return describe_profile(layers, calls, f"TensorRT profiler, batch {len(crops)}")

@@ -73,7 +73,7 @@ class TargetResult(Record):
 
 @dataclass
 class Scores(Record):
-    """The two accuracies that stand beside a latency; fractions."""
+    """The two accuracies that are shown next to a latency; fractions."""
 
     miou: float | None = None
     pixel_accuracy: float | None = None
@@ -86,7 +86,7 @@ class VariantResult(Record):
     Attributes:
         engine_speed_up: how many times as long FP32 takes, in the same rounds; likewise tail and parser.
         over_baseline: how many times as long the PyTorch form takes.
-        accuracy: measured in this run, else from the bundle's accuracy card; accuracy_note says which.
+        accuracy: measured in this run, else from the bundle's accuracy card; accuracy_note has the source.
         pareto: whether no other variant is as fast and as accurate; None where either was not measured.
     """
 

@@ -48,7 +48,7 @@ class SampleSet:
 
     @property
     def mean_people(self) -> float:
-        """People a frame, over the frames that have any."""
+        """People per frame, over the frames that have any."""
         return self.people / max(len(self.samples), 1)
 
     def crops(self, limit: int | None = None) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:

@@ -302,7 +302,7 @@ class Profile(Record):
 
 @dataclass
 class TraceFile(Record):
-    """The trace of the pipeline's threads, beside results.json."""
+    """The trace of the pipeline's threads, a file in the folder of results.json."""
 
     file: str
     variant: str

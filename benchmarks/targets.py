@@ -1,4 +1,4 @@
-"""What is timed, for every variant that passed its check.
+"""Targets: the calls that are timed for every variant that passed its check, and for the PyTorch form.
 
 The same crops, boxes and frames go to every variant of a model: sample number k of a round is the same for all.
 """
@@ -32,9 +32,9 @@ TIMED = {
     "baseline": "the same as parser, in PyTorch as the published code computes it: the network in FP32, every "
     "person's class probabilities pasted to the whole image, then reduced; duplicates are not suppressed",
     "pipeline": "a stretch of the input from its file to a file: decode, detect, crop, engine, tail, paint and encode, "
-    "in three threads; milliseconds a frame are those of the stretch over its frames",
-    "anchor": "a fixed matrix product and copy that use nothing of this project: they tell a slow machine from a slow "
-    "program",
+    "in three threads; milliseconds per frame are those of the stretch over its frames",
+    "anchor": "a fixed matrix product and copy that use nothing of this project: they show whether the machine "
+    "or the program is slow",
     "null": "a call that does nothing: what the harness adds to every sample",
 }
 NOT_TIMED = (
@@ -95,7 +95,7 @@ def engine_target(variant: Variant, engine: Engine, prepared: list[Batch], size:
 
 
 def tail_target(variant: Variant, engine: Engine, samples: SampleSet) -> Target:
-    """The kernel tail and the fusion on the engine's own logits, a frame a call; the first call makes the logits."""
+    """The kernel tail and the fusion on the engine's own logits, one frame per call; the first makes the logits."""
     prepared: list[tuple[Sample, Outputs]] = []
 
     def call(number: int) -> None:
@@ -109,7 +109,7 @@ def tail_target(variant: Variant, engine: Engine, samples: SampleSet) -> Target:
 
 
 def run_tail(bundle: Bundle, sample: Sample, outputs: Outputs) -> None:
-    """What follows the engine, for a frame's people: labels and pixel scores, then the fusion."""
+    """The steps after the engine, for a frame's people: labels and pixel scores, then the fusion."""
     scored = pixel_score(outputs["logits"], sample.grown, sample.image.shape[:2], bundle.threshold)
     iou, box = clamp_iou(outputs["iou_scores"]), np.clip(sample.found.scores, 0, 1)
     fuse_quality(box, iou, scored.pixel_scores, bundle.qam_weights)
@@ -197,7 +197,7 @@ _SHIFT = 3  # pixels between copies of a box, so that they are people of their o
 
 
 def with_people(sample: Sample, count: int) -> Detections:
-    """`count` boxes (N, 4) in a frame: its own in turn, moved a little each time around, kept inside the image."""
+    """`count` boxes (N, 4) in a frame: its own in turn, moved a little on each turn, kept inside the image."""
     boxes, scores = sample.found.boxes, sample.found.scores
     order = np.arange(count) % len(boxes)
     moved = boxes[order] + _SHIFT * (np.arange(count) // len(boxes))[:, None].astype(np.float32)

@@ -1,4 +1,4 @@
-"""What is compared: a model, at a precision, with a tail, on a device."""
+"""Variants: a model, at a precision, with a tail, on a device."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Variant:
 
     Attributes:
         model: unique among the bundles of a run.
-        label: what tells it from the other variants of the run.
+        label: unique among the variants of a run.
     """
 
     bundle: Bundle
@@ -47,10 +47,10 @@ def list_variants(
         for precision in _of_bundle(bundle, precisions):
             for device in devices:
                 for tail in tails:
-                    told = [f"{tail} tail"] if len(tails) > 1 else []
-                    told += [device] if len(devices) > 1 else []
+                    details = [f"{tail} tail"] if len(tails) > 1 else []
+                    details += [device] if len(devices) > 1 else []
                     label = f"{model} {precision}" if len(bundles) > 1 else precision
-                    label += f" ({', '.join(told)})" if told else ""
+                    label += f" ({', '.join(details)})" if details else ""
                     variants.append(Variant(bundle, model, precision, tail, device, label))
     if not variants:
         raise QanetError("no precision to measure", expected=f"of {', '.join(PRECISIONS)}", got=precisions)
@@ -89,7 +89,7 @@ def model_names(bundles: Sequence[Bundle]) -> list[str]:
 
 
 def reference_of(variant: Variant, variants: Sequence[Variant]) -> Variant | None:
-    """The variant that a speed-up is told over: the same model in FP32 on the same device, kernel tail first; None
+    """The variant that a speed-up is relative to: the same model in FP32 on the same device, kernel tail first; None
     where the run has none or it is the variant itself."""
     alike = [v for v in variants if (v.model, v.precision, v.device) == (variant.model, "fp32", variant.device)]
     found = next((v for v in alike if v.tail == "kernel"), alike[0] if alike else None)

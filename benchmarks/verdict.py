@@ -2,8 +2,8 @@
 
 Two runs lie minutes or months apart, and no interval inside a run knows what the machine did between them. The anchor
 does: a fixed piece of work timed in the rounds of both. How much of the anchor's change a target shares is not known,
-so the interval spans everything from none of it to all of it; where the machine stood still that adds nothing. Where
-other processes interrupted the calls, which short anchors do not feel, it spans the ratio of processor times too.
+so the interval spans everything from none of it to all of it; where the machine was as fast in both, that adds nothing.
+Where other processes interrupted the calls, which short anchors do not feel, it spans the ratio of processor times too.
 Beyond that, differences below the resolution are never called: layout in memory alone moves a program by a percent.
 
 Intervals come from a circular block bootstrap (Politis and Romano 1992) with percentiles: neighbours in time resemble
@@ -103,7 +103,7 @@ def judge(
 def judge_paired(old: Run, new: Run, statistic: Statistic, *, resolution: float = RESOLUTION) -> Verdict:
     """Compare two targets of the same rounds: what the machine did hit both, so that no anchor is needed.
 
-    Where processor times are given, since other processes interrupted the calls, the verdict is theirs: a call that is
+    Where processor times are given, since other processes interrupted the calls, they decide: a call that is
     a little longer meets one interruption more, and the latencies part further than the programs do.
     """
     series = (new.cpu_ms, old.cpu_ms) if old.cpu_ms and new.cpu_ms else (new.samples_ms, old.samples_ms)

@@ -144,8 +144,8 @@ def _head(document: dict[str, Any], machine: dict[str, Any] | None) -> str:
 def _steps(steps: list[dict[str, Any]]) -> str:
     rows = []
     for step in steps:
-        said = " ".join(str(step["message"] or _short(step["result"])).split())
-        rows.append((step["name"], step["status"], step["seconds"], said[:200]))
+        words = " ".join(str(step["message"] or _short(step["result"])).split())
+        rows.append((step["name"], step["status"], step["seconds"], words[:200]))
     return table(rows, ("step", "status", "s", ""))
 
 

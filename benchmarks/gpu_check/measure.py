@@ -2,9 +2,9 @@
 
 Kernels are compared with the memory floor, and with PyTorch on the same GPU.
 
-Timed is the GPU between two events around the launches, logits and frame on the GPU before. "cold": one call, with the
-caches filled with something else before; "warm": calls in a row, a call's share. The floor is what no form can do
-without: logits (or the frame under the boxes) read once and labels (or crops) written once, as fast as a large copy.
+Times are those between two GPU events around the launches, with logits and frame on the GPU already. "cold": one call,
+with the caches filled with other data before; "warm": the mean of calls in a row. The floor is the least work of any
+form: logits (or the frame under the boxes) read once and labels (or crops) written once, as fast as a large copy.
 """
 
 import sys
@@ -41,7 +41,7 @@ _BUILD_LIMIT_S = 1800.0
 
 
 def measure(repeats: int = 50, copy_mib: int = 256) -> dict[str, Any]:
-    """Everything on the first GPU: the copy's bytes a second, and a row a case and form."""
+    """Everything on the first GPU: bytes per second of a copy, and a row per case and form."""
     lane = shared_lane()
     cases = [case for case in all_cases() if case.group == "people" and not case.is_smooth]
     with (
@@ -163,7 +163,7 @@ def _crop_row(lane: Lane, case: Case, bandwidth: float, flush: Callable[[], None
 
 
 def _compare_with_torch(case: Case, rows: list[dict[str, Any]], repeats: int) -> None:
-    """Add `torch_ms` and `speed_up` (cold) to the tail's rows of a case; says why not in `torch`."""
+    """Add `torch_ms` and `speed_up` (cold) to the tail's rows of a case; the reason where there is none in `torch`."""
     mine = [row for row in rows if row["case"] == case.name and row["kernel"].startswith("tail")]
     try:
         torch_ms, reason = _torch_ms(case, max(repeats // 5, 3)), None
@@ -204,15 +204,15 @@ def build(model: str, runtime: str, target: str, folder: Path, runner: Runner) -
         target: compute capability of the GPU, such as "sm_87".
         folder: where to; the bundle is `bundle_of(folder, runtime)`.
     Returns:
-        Precision -> "built", or what the build said.
+        Precision -> "built", or the end of its output.
     Raises:
-        Refused: none could be built; the text is what the first build said.
+        Refused: none could be built; the text is the end of the first build's output.
     """
     bundle, found = bundle_of(folder, runtime), {}
     for precision in PRECISIONS:
         source = str(bundle) if bundle.is_dir() else model
         command = [sys.executable, "-m", "qanet", "build", source, "--precision", precision, "--runtime", runtime]
-        # RTX builds for a GPU that it is told, TensorRT for the one that is there and in buckets that become graphs.
+        # RTX builds for a given target; TensorRT for the GPU that is here, in buckets that become CUDA graphs.
         command += ["--target", target] if runtime == "tensorrt-rtx" else ["--static-buckets"]
         answer = runner([*command, "--output", str(bundle)], _BUILD_LIMIT_S)
         found[precision] = "built" if answer.code == 0 else last_lines(answer.output, 3)

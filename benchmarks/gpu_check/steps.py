@@ -72,8 +72,8 @@ def run_command(command: Sequence[str], limit_s: float) -> Answer:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        said = error.stdout or b""
-        text = said.decode(errors="replace") if isinstance(said, bytes) else said
+        output = error.stdout or b""
+        text = output.decode(errors="replace") if isinstance(output, bytes) else output
         return Answer(None, f"{text}\nno end after {limit_s:g} s")
     except OSError as error:
         return Answer(None, str(error))
@@ -171,7 +171,7 @@ def install(runner: Runner, root: Path) -> dict[str, str]:
     """What is needed into this interpreter's environment, a package at a time.
 
     Returns:
-        Package -> "there", "installed", or what its installation said.
+        Package -> "there", "installed", or the end of the output of its installation.
     Raises:
         RuntimeError: a package that the rest cannot do without does not install.
     """
