@@ -228,7 +228,7 @@ def _add_timing(group: argparse._ArgumentGroup) -> None:
         "--mlperf",
         choices=MLPERF_SCENARIOS,
         metavar="SCENARIO",
-        help=f"run MLPerf loadgen; {' or '.join(MLPERF_SCENARIOS)}",
+        help=f"run MLPerf's load generator in this scenario: {' or '.join(MLPERF_SCENARIOS)}",
     )
 
 
@@ -237,12 +237,15 @@ def _add_accuracy(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--format", default="ccp", choices=DATA_FORMATS, metavar="NAME", help=f"of --data: {', '.join(DATA_FORMATS)}"
     )
-    group.add_argument("--split", metavar="NAME", help="of --data (default: val; a ccp folder without val.txt whole)")
+    group.add_argument(
+        "--split", metavar="NAME", help="of --data (default: val; a ccp folder without val.txt is taken whole)"
+    )
     group.add_argument(
         "--protocol",
         default="official",
         choices=tuple(PROTOCOLS),
-        help="official: metrics as the published code computes them (default); strict: as the papers define them",
+        help="official: metrics as the published code computes them, to compare with published numbers (default); "
+        "strict: without that code's mistakes, to compare models",
     )
     group.add_argument("--images", type=int, metavar="N", help="use only the first N images of --data")
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from qanet.benchmarks.schema import Block, Layer, Profile
 from qanet.benchmarks.variants import Variant
+from qanet.calib.blocks import block_of
 from qanet.cpu_precision import openvino_core
 from qanet.runtime.engines.base import Engine
 from qanet.runtime.engines.tensorrt_choice import MODULES
@@ -35,18 +36,13 @@ GRAPH = "graph"  # what has no module's name: the input's normalisation, the gra
 _MODULE = re.compile(r"[A-Za-z_]\w*(?:\.\w+)+")
 
 
-def block_of(names: Iterable[str]) -> str:
-    """The block of the first name that is a module's: its path to the first number, else its first two parts.
+def block_of_layer(names: Iterable[str]) -> str:
+    """The block of the first name that is a module's, GRAPH where none is.
 
     "backbone.blocks.6.project/WithoutBiases" is of "backbone.blocks.6", "iou_head.fc2.relu" of "iou_head.fc2".
     """
-    for name in names:
-        found = _MODULE.search(name)
-        if found is not None:
-            parts = found.group().split(".")
-            numbered = [i for i, part in enumerate(parts) if part.isdigit()]
-            return ".".join(parts[: numbered[0] + 1] if numbered else parts[:2])
-    return GRAPH
+    found = (_MODULE.search(name) for name in names)
+    return next((block_of(match.group()) for match in found if match), GRAPH)
 
 
 def group_layers(layers: Sequence[Layer]) -> list[Block]:
@@ -149,7 +145,7 @@ def _facts(compiled: Any) -> dict[str, dict[str, str]]:
 def _layer(name: str, kind: str, ms: float, facts: dict[str, str]) -> Layer:
     origins = [part for part in facts.get("originalLayersNames", "").split(",") if part]
     precision = _OPENVINO_TYPES.get(facts.get("runtimePrecision", ""), "")
-    return Layer(name, block_of([*origins, name]), kind, precision, ms)
+    return Layer(name, block_of_layer([*origins, name]), kind, precision, ms)
 
 
 _TENSORRT_TYPES = {"Int8": "int8", "FP16": "fp16", "Half": "fp16", "BF16": "bf16", "FP32": "fp32", "Float": "fp32"}
@@ -178,7 +174,7 @@ def profile_tensorrt(
             engine.run(crops, box_scores)
     facts = layer_precisions(information)
     layers = [
-        Layer(name, block_of([name]), facts.get(name, ("", ""))[1], facts.get(name, ("", ""))[0], total / calls)
+        Layer(name, block_of_layer([name]), facts.get(name, ("", ""))[1], facts.get(name, ("", ""))[0], total / calls)
         for name, total in spent_ms.items()
     ]
     return describe_profile(layers, calls, f"TensorRT profiler, batch {len(crops)}")

@@ -138,7 +138,7 @@ def validate(
         split: None: "val"; a ccp folder without val.txt is taken whole.
         boxes: COCO results of a detector; None: the ground truth's boxes.
         precision, device, tail, threads, flip, scales: as `qanet.load` takes them.
-        protocol: "official" (metrics as the published code computes them) or "strict" (as the papers define them).
+        protocol: "official" (metrics as the published code computes them) or "strict" (without its mistakes).
         weights: QAM exponents of box, IoU and pixel score; None: the bundle's.
         tags: restrict each image to its tagged classes: "annotation" (of the annotation itself), or a JSON file.
         progress: called after each image with the number of images done, and of all.
@@ -320,7 +320,8 @@ def _parser() -> CommandParser:
         "--protocol",
         default="official",
         choices=tuple(PROTOCOLS),
-        help="official: metrics as the published code computes them (default); strict: as the papers define them",
+        help="official: metrics as the published code computes them, to compare with published numbers (default); "
+        "strict: without that code's mistakes, to compare models",
     )
     parser.add_argument(
         "--weights",

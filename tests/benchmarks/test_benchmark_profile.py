@@ -9,7 +9,13 @@ import pytest
 from fake_tensorrt import INFORMATION
 
 from qanet.benchmarks.pipeline import Event, TracingTimes, chrome_trace, trace_pipeline, write_trace
-from qanet.benchmarks.profile import block_of, describe_profile, layer_precisions, profile_engine, profile_openvino
+from qanet.benchmarks.profile import (
+    block_of_layer,
+    describe_profile,
+    layer_precisions,
+    profile_engine,
+    profile_openvino,
+)
 from qanet.benchmarks.schema import Layer, Profile
 from qanet.benchmarks.variants import list_variants
 from qanet.bundle import open_bundle
@@ -27,7 +33,7 @@ from qanet.bundle import open_bundle
     ],
 )
 def test_a_layer_belongs_to_its_module(names, block):
-    assert block_of(names) == block
+    assert block_of_layer(names) == block
 
 
 def test_blocks_add_up_and_come_slowest_first():
