@@ -274,7 +274,7 @@ def test_parse_summary_and_overlay_reach_the_report(benchmark, make_clip, tmp_pa
     overlay = make_clip(8, "parsed.avi")
     assert benchmark("--parse-summary", str(summary), "--overlay", str(overlay), clip=make_clip()) == 0
     page = (benchmark.output / "report.html").read_text()
-    assert "6 frames, 2.00 people a frame" in page
+    assert "6 frames, 2.00 people " in page
     assert [n for n in range(8) if f"frame {n} of parsed.avi" in page] == [1, 3, 5, 7]
     assert read_document(benchmark.output / "results.json")["parse"]["frames"] == 6
 
