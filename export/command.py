@@ -20,7 +20,7 @@ from qanet.runtime.answers.reference import exact_outputs
 
 if TYPE_CHECKING:
     from qanet.train.networks.parser import ParsingNetwork
-    from qanet.train.recipe import Recipe
+    from qanet.train.recipes import Recipe
 
 _OFFICIAL = (".pth", ".pt")
 _VERSIONS = ("torch", "onnx", "onnxscript", "numpy")
@@ -40,7 +40,7 @@ def bundle_of_checkpoint(
     """
     from qanet.export.graphs.parity import compare
     from qanet.export.graphs.parsing import write_onnx
-    from qanet.train.weights.checkpoint import save_weights
+    from qanet.train.weights import save_weights
 
     network, recipe = _network_of(checkpoint, recipe_name)
     size = input_hw or recipe.input_hw
@@ -109,9 +109,9 @@ def _graph_of(network: Any, recipe: "Recipe") -> tuple[Any, tuple[str, ...], tup
 
 
 def _network_of(checkpoint: Path, recipe_name: str | None) -> tuple["ParsingNetwork", "Recipe"]:
+    from qanet.train.official import fitting_recipes, load_official, read_official
     from qanet.train.recipes import recipe
-    from qanet.train.weights.checkpoint import load_weights
-    from qanet.train.weights.official import fitting_recipes, load_official, read_official
+    from qanet.train.weights import load_weights
 
     if checkpoint.suffix not in _OFFICIAL:
         network, its_recipe = load_weights(checkpoint)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from qanet.commandline import CommandParser, run_module
 from qanet.datasets import DATA_FORMATS, DataSet, open_dataset
 from qanet.errors import QanetError
-from qanet.train.weights.checkpoint import load_weights, save_weights
+from qanet.train.weights import load_weights, save_weights
 
 _LEAST_SHARE = 1e-5  # rarer classes are raised no further: what a network knows of them is noise
 

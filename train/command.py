@@ -9,12 +9,10 @@ from qanet.commandline import command_parser, emit, note
 from qanet.datasets import DATA_FORMATS, DataSet, open_dataset, splits_of
 from qanet.errors import QanetError
 from qanet.labels import PERSON1, PERSON_BOX1
+from qanet.train.data.people import Mixture, PeopleFolder
 from qanet.train.data.scenery import Scenery
-from qanet.train.detection.command import add_arguments, open_run
-from qanet.train.people.folder import PeopleFolder
-from qanet.train.people.mixture import Mixture
-from qanet.train.recipe import Recipe
-from qanet.train.recipes import RECIPES, recipe
+from qanet.train.detection.trainer import add_arguments, open_run
+from qanet.train.recipes import RECIPES, Recipe, recipe
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -66,8 +64,8 @@ def main(argv: Sequence[str]) -> int:
     import cv2
     import torch
 
-    from qanet.train.loop.distributed import join_world, leave_world
-    from qanet.train.loop.trainer import Run, Trainer
+    from qanet.train.distributed import join_world, leave_world
+    from qanet.train.trainer import Run, Trainer
 
     cv2.setNumThreads(1)  # the loader's threads are the parallelism
     torch.backends.cudnn.benchmark = not args.deterministic

@@ -32,10 +32,10 @@ from qanet.files import write_bytes
 from qanet.geometry import CROP_SCALE, crop_boxes, crop_people
 from qanet.images import IMAGE_SUFFIXES, read_image
 from qanet.labels import IGNORE, LABEL_SETS, LabelSet
+from qanet.train.data.people import Person, write_index
 from qanet.train.networks.parser import ParsingNetwork
-from qanet.train.people.folder import Person, write_index
 from qanet.train.tta import paste_probabilities
-from qanet.train.weights.checkpoint import load_weights
+from qanet.train.weights import load_weights
 
 CERTAIN = 0.5  # probability below which a pixel is void
 _SCALES = (0.9, 1.1)

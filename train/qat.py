@@ -24,9 +24,9 @@ from qanet.bundle import Bundle, open_bundle
 from qanet.commandline import command_parser, emit, note
 from qanet.datasets import DATA_FORMATS, DataSet, open_dataset, splits_of
 from qanet.errors import QanetError
-from qanet.train.loop.trainer import Trainer
-from qanet.train.recipe import Recipe
-from qanet.train.weights.checkpoint import load_weights
+from qanet.train.recipes import Recipe
+from qanet.train.trainer import Trainer
+from qanet.train.weights import load_weights
 
 _SUFFIXES = {
     "hardtanh": "relu6",

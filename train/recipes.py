@@ -1,11 +1,120 @@
-"""The recipes by name: the official ones of the method, and modern ones for every backbone."""
+"""What a recipe is: everything that decides what a training run produces, as one frozen record."""
 
+import dataclasses
 import difflib
+import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from qanet.errors import QanetError
-from qanet.train.recipe import Recipe
+from qanet.labels import LABEL_SETS
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A network, its data and its schedule. Defaults are the modern recipe of the edge family."""
+
+    name: str
+    labels: str  # key of qanet.labels.LABEL_SETS
+    data_format: str  # key of qanet.train.data.datasets
+    input_hw: tuple[int, int]
+    backbone: str = "lite0"
+    pretrained: bool = True  # ImageNet weights from a registry package
+    fpn_width: int = 0  # channels of the FPN between backbone and panoptic FPN; 0: none, as for HRNet
+    width: int = 96  # channels of the panoptic feature
+    iou_hidden: int = 256  # channels of the IoU head's hidden layers
+    mean_rgb: tuple[float, float, float] = (0.5, 0.5, 0.5)  # of images in 0..1
+    std_rgb: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    epochs: int = 30
+    batch_size: int = 16
+    optimizer: str = "adamw"  # or "adam", upstream's
+    learning_rate: float = 2e-3
+    backbone_lr_factor: float = 0.35
+    frozen_stages: int = 0  # of the backbone, the stem first: no gradient, batch-norm statistics kept
+    weight_decay: float = 0.02
+    schedule: str = "cosine"  # to zero; or "step": x0.1 at each milestone
+    milestones: tuple[float, float] = (90 / 140, 120 / 140)  # shares of the run
+    warmup_share: float = 0.05  # of all steps
+    amp: str = "bf16"  # or "fp16" (with loss scaling), or "off"
+    sync_bn: bool = False  # batch-norm statistics over all processes
+    clip_norm: float = 5.0
+    ema_decay: float = 0.995
+    ce_weight: float = 1.0
+    lovasz_weight: float = 1.0
+    lovasz_from: float = 0.3  # share of the run that trains on cross-entropy alone
+    loss_stride: int = 1  # cross-entropy and the IoU target on logits of 1/stride, labels at a random phase
+    lovasz_stride: int = 2  # Lovasz sees every stride-th pixel per axis of what cross-entropy sees
+    iou_weight: float = 1.0
+    repeat_threshold: float = 0.4  # repeat-factor sampling: classes in fewer images than this share come oftener
+
+    scale_range: tuple[float, float] = (0.7, 1.3)
+    scale_std: float = 0.2
+    rotation_std_deg: float = 15.0
+    rotation_probability: float = 0.5
+    shift_std: float = 0.05  # of the crop's size
+    flip_probability: float = 0.5
+    colour_jitter: float = 0.3
+    aspect_std: float = 0.0  # of the logarithm of width over height: photographs come stretched
+    bystander_probability: float = 0.0  # another sample's person pasted into the crop, labelled background
+    cut_probability: float = 0.0  # the photograph, or the person's box, ends within the person
+    scenery_probability: float = 0.0  # another photograph behind a person whose outline is known
+    cover_probability: float = 0.0  # something in front of the person
+    spoil_probability: float = 0.0  # exposure, white balance, blur, few pixels, noise, JPEG
+    epoch_people: int = 0  # people drawn an epoch; 0: as many as the data has
+    seed: int = 0
+
+    @property
+    def num_classes(self) -> int:
+        """Classes C, background included."""
+        return LABEL_SETS[self.labels].num_classes
+
+    def to_json(self) -> str:
+        """One line of JSON, stored in every checkpoint."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> "Recipe":
+        """Inverse of `to_json`."""
+        fields: dict[str, Any] = json.loads(text)
+        return Recipe(**{k: _as_tuple(v) for k, v in fields.items()})
+
+    def override(self, settings: dict[str, str]) -> "Recipe":
+        """A copy with `key=value` settings, each value in the type of its default.
+
+        Raises:
+            QanetError: an unknown key, or a value that is not of the key's type.
+        """
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(Recipe)}
+        changes: dict[str, Any] = {}
+        for key, text in settings.items():
+            if key not in fields or key == "name":
+                near = difflib.get_close_matches(key, fields, 1)
+                hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(fields)}"
+                raise QanetError(f"recipe {self.name} has no key {key!r}", next_command=hint)
+            changes[key] = _parse(key, text, fields[key])
+        return dataclasses.replace(self, **changes)
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _parse(key: str, text: str, default: Any) -> Any:
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if isinstance(default, tuple):
+            parts = text.lower().replace("x", ",").split(",")
+            values = tuple(type(default[0])(p) for p in parts)
+            if len(values) != len(default):
+                raise ValueError(text)
+            return values
+        return type(default)(text)
+    except (ValueError, KeyError) as error:
+        raise QanetError(f"bad value for {key}", expected=f"like {default!r}", got=repr(text)) from error
+
 
 # Source of every number: method, section Losses and recipe.
 _OFFICIAL_DATA = {  # data set -> (label set, (batch, learning rate) of R50c, of R101d and W48)

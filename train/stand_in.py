@@ -20,10 +20,10 @@ from qanet.datasets import DataSet, open_dataset
 from qanet.errors import QanetError
 from qanet.geometry import box_to_image, crop_boxes, resample, resample_labels
 from qanet.labels import IGNORE
-from qanet.train.networks.parser import ParsingNetwork, build
-from qanet.train.recipe import Recipe
-from qanet.train.recipes import recipe
-from qanet.train.weights.checkpoint import save_weights
+from qanet.train.networks import build
+from qanet.train.networks.parser import ParsingNetwork
+from qanet.train.recipes import Recipe, recipe
+from qanet.train.weights import save_weights
 
 _LABELS = "ccp59"  # as many classes as any label set of a parsing recipe; larger ids are folded into the recipe's own
 _SCALE = 0.3

@@ -35,7 +35,7 @@ def open_baseline(bundle: Bundle, threads: int | None = None) -> Parse:
     Raises:
         QanetError: the bundle lacks its weights, or they are broken.
     """
-    from qanet.train.weights.checkpoint import load_weights
+    from qanet.train.weights import load_weights
 
     if _WEIGHTS not in bundle.manifest["files"]:
         raise QanetError(

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from qanet.export.graphs.parsing import OUTPUTS, ParsingGraph
 from qanet.quality import MASK_THRESHOLD, QAM_WEIGHTS
-from qanet.train.networks.mask_head import is_mask_task
-from qanet.train.networks.parser import ParsingNetwork
+from qanet.train.networks.parser import ParsingNetwork, is_mask_task
 
 MASK_OUTPUTS = ("logits", "labels", "pixel_scores", "iou_scores", "quality")
 

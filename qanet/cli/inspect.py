@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     bundle = _bundle(args.model)
     if bundle is None:
-        from qanet.train.weights.describe import describe_network
+        from qanet.train.describe import describe_network
 
         document = describe_network(args.model)
         emit(args.json, document, _network_text(document))

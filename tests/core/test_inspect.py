@@ -13,7 +13,7 @@ from qanet.errors import QanetError
 def describe(monkeypatch):
     """Puts a function in the place of `describe_network`; without PyTorch there is none to replace."""
     pytest.importorskip("torch", reason="networks are described with PyTorch")
-    from qanet.train.weights import describe
+    from qanet.train import describe
 
     return lambda function: monkeypatch.setattr(describe, "describe_network", function)
 

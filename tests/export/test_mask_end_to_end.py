@@ -12,10 +12,10 @@ from qanet.coco.people import open_coco_people
 from qanet.export.command import bundle_of_checkpoint
 from qanet.rle import decode
 from qanet.train.data.loader import Loader
-from qanet.train.loop.mask_losses import mask_losses
-from qanet.train.networks.parser import build
-from qanet.train.recipe import Recipe
-from qanet.train.weights.checkpoint import save_weights
+from qanet.train.losses import mask_losses
+from qanet.train.networks import build
+from qanet.train.recipes import Recipe
+from qanet.train.weights import save_weights
 
 RECIPE = Recipe(
     "person-mask-tiny",

@@ -17,10 +17,9 @@ from qanet.errors import QanetError
 from qanet.export.command import bundle_of_checkpoint
 from qanet.export.release import release
 from qanet.runtime.detectors.person import PersonDetector
-from qanet.train.detection.validate import detect
-from qanet.train.recipe import Recipe
-from qanet.train.recipes import RECIPES
-from qanet.train.weights.checkpoint import load_weights
+from qanet.train.detection.trainer import detect
+from qanet.train.recipes import RECIPES, Recipe
+from qanet.train.weights import load_weights
 
 RECIPE = Recipe(
     "person-tiny",

@@ -49,7 +49,7 @@ def test_torch_onnx_runtime_and_openvino_agree_on_photographs(shared):
     import torch
 
     from qanet.export.graphs.parsing import ParsingGraph
-    from qanet.train.weights.checkpoint import load_weights
+    from qanet.train.weights import load_weights
 
     bundle = open_bundle(NAME)
     crops, boxes = photographs(shared, 4), np.array([1, 0.9, 0.5, 0.1], np.float32)

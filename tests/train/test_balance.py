@@ -6,9 +6,9 @@ import pytest
 from qanet.errors import QanetError
 from qanet.labels import CCP13
 from qanet.train import balance
-from qanet.train.networks.parser import build
+from qanet.train.networks import build
 from qanet.train.recipes import recipe
-from qanet.train.weights.checkpoint import load_weights, save_weights
+from qanet.train.weights import load_weights, save_weights
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from qanet.errors import QanetError
 from qanet.labels import CCP13, CELEBAMASK19
 from qanet.train.data.augment import Surroundings, random_affine, training_crop
 from qanet.train.data.loader import Loader, class_presence, epoch_order, repeat_factors
-from qanet.train.loop.distributed import World
+from qanet.train.distributed import World
 from qanet.train.recipes import recipe
 
 

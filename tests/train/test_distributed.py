@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from qanet.errors import QanetError
-from qanet.train.loop.distributed import World, join_world
-from qanet.train.weights.checkpoint import load_state
+from qanet.train.distributed import World, join_world
+from qanet.train.weights import load_state
 
 SETTINGS = ["input_hw=64x64", "batch_size=4", "epochs=2", "width=16", "iou_hidden=16", "pretrained=false", "amp=off"]
 

@@ -9,11 +9,9 @@ import pytest
 from qanet.datasets import Sample
 from qanet.errors import QanetError
 from qanet.labels import CCP13
-from qanet.train.data.augment import Surroundings, random_affine, training_crop
-from qanet.train.data.cut import cut
+from qanet.train.data.augment import Surroundings, cut, random_affine, spoil, training_crop
+from qanet.train.data.people import BOTTOM, TOP
 from qanet.train.data.scenery import Scenery, put_before, put_behind
-from qanet.train.data.spoil import spoil
-from qanet.train.people.partial import BOTTOM, TOP
 from qanet.train.recipes import recipe
 
 HAIR, DRESS = CCP13.classes.index("hair"), CCP13.classes.index("dress")

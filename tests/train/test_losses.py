@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from qanet.labels import IGNORE
-from qanet.train.loop.losses import iou_loss, iou_targets, lovasz_softmax, parsing_losses
+from qanet.train.losses import iou_loss, iou_targets, lovasz_softmax, parsing_losses
 
 
 @pytest.mark.parametrize("case", ["l01", "l02"])

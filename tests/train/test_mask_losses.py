@@ -6,12 +6,11 @@ import torch
 import torch.nn.functional as F
 
 from qanet.labels import IGNORE
-from qanet.train.loop.losses import parsing_losses
-from qanet.train.loop.mask_losses import losses_of, mask_iou_targets, mask_losses, two_class_logits
-from qanet.train.networks.mask_head import MaskHead, is_mask_task
-from qanet.train.networks.parser import build
-from qanet.train.recipe import Recipe
-from qanet.train.weights.checkpoint import load_weights, save_weights
+from qanet.train.losses import losses_of, mask_iou_targets, mask_losses, parsing_losses, two_class_logits
+from qanet.train.networks import build
+from qanet.train.networks.parser import MaskHead, is_mask_task
+from qanet.train.recipes import Recipe
+from qanet.train.weights import load_weights, save_weights
 
 RECIPE = Recipe(
     "person-mask-tiny",

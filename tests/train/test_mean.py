@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from qanet.errors import QanetError
-from qanet.train.networks.parser import build
+from qanet.train.networks import build
 from qanet.train.recipes import recipe
-from qanet.train.weights.checkpoint import load_weights, save_weights
-from qanet.train.weights.mean import main
+from qanet.train.weights import load_weights, main, save_weights
 
 SETTINGS = {"input_hw": "64x64", "pretrained": "false"}
 

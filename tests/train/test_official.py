@@ -5,10 +5,10 @@ import pytest
 import torch
 from official_weights import GOLDEN_NETWORKS, formula_tensor, formula_weights, key_list
 
-from qanet.train.networks.parser import build
-from qanet.train.networks.size import network_size
+from qanet.train.describe import network_size
+from qanet.train.networks import build
+from qanet.train.official import load_official, official_name, our_name
 from qanet.train.recipes import recipe
-from qanet.train.weights.official import load_official, official_name, our_name
 
 
 @pytest.mark.parametrize("network", GOLDEN_NETWORKS)

@@ -5,10 +5,10 @@ import torch
 from official_weights import hollow_weights
 
 from qanet.errors import QanetError
-from qanet.train.networks.parser import build
+from qanet.train.describe import describe_network
+from qanet.train.networks import build
 from qanet.train.recipes import recipe
-from qanet.train.weights.checkpoint import save_state, save_weights
-from qanet.train.weights.describe import describe_network
+from qanet.train.weights import save_state, save_weights
 
 
 @pytest.fixture(scope="module")

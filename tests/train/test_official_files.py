@@ -12,10 +12,9 @@ import torch
 from official_weights import GOLDEN_NETWORKS, hollow_weights
 
 from qanet.errors import QanetError
-from qanet.train.networks.parser import build
-from qanet.train.recipe import Recipe
-from qanet.train.recipes import recipe
-from qanet.train.weights.official import fitting_recipes, load_official, official_name, read_official
+from qanet.train.networks import build
+from qanet.train.official import fitting_recipes, load_official, official_name, read_official
+from qanet.train.recipes import Recipe, recipe
 
 SMALL = Recipe("small", "ccp13", "ccp", (64, 64), backbone="lite0-slim", width=8, iou_hidden=8)
 STEM = "Conv_Body.stem.0.weight"

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from qanet.errors import QanetError
 from qanet.labels import CCP13, CCP59, IGNORE
 from qanet.train import pseudo
-from qanet.train.networks.parser import build
+from qanet.train.networks import build
 from qanet.train.recipes import recipe
-from qanet.train.weights.checkpoint import save_weights
+from qanet.train.weights import save_weights
 
 HAIR, JEANS, PANTS, SUIT = (CCP59.classes.index(name) for name in ("hair", "jeans", "pants", "suit"))
 

@@ -22,7 +22,7 @@ from qanet.train.qat import (
     read_scales,
     train_quantised,
 )
-from qanet.train.weights.checkpoint import load_weights, save_weights
+from qanet.train.weights import load_weights, save_weights
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")

@@ -10,7 +10,7 @@ from torch import nn  # noqa: E402
 
 from qanet.errors import QanetError  # noqa: E402
 from qanet.train.stand_in import main, stand_in  # noqa: E402
-from qanet.train.weights.checkpoint import load_weights  # noqa: E402
+from qanet.train.weights import load_weights  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -6,11 +6,10 @@ import torch
 from qanet.datasets import PhotoFolder
 from qanet.errors import QanetError
 from qanet.labels import CCP13, CCP59
-from qanet.train.loop.trainer import Trainer
-from qanet.train.networks.parser import build
+from qanet.train.networks import build
 from qanet.train.recipes import recipe
-from qanet.train.weights.checkpoint import save_weights
-from qanet.train.weights.start import frozen_modules, take_over
+from qanet.train.trainer import Trainer
+from qanet.train.weights import frozen_modules, save_weights, take_over
 
 SMALL = {
     "input_hw": "64x64",

@@ -10,10 +10,10 @@ import torch
 from qanet.datasets import PhotoFolder
 from qanet.errors import QanetError
 from qanet.labels import CCP13
-from qanet.train.loop.trainer import Trainer
-from qanet.train.networks.parser import build
+from qanet.train.networks import build
 from qanet.train.recipes import recipe
-from qanet.train.weights.checkpoint import load_state, load_weights, save_weights
+from qanet.train.trainer import Trainer
+from qanet.train.weights import load_state, load_weights, save_weights
 
 SMALL = {
     "input_hw": "64x64",

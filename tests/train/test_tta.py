@@ -12,8 +12,8 @@ from qanet.quality import MULTI_SCALE
 from qanet.runtime.augment import Augmentation, look, score_people
 from qanet.runtime.detectors.base import Detections
 from qanet.runtime.timing import StageTimes
-from qanet.train.networks.parser import build
-from qanet.train.recipe import Recipe
+from qanet.train.networks import build
+from qanet.train.recipes import Recipe
 from qanet.train.tta import parse_people
 
 

@@ -1,19 +1,144 @@
-"""Augmentation: cuts, then scale, rotation, shift and flip in one resampling of the original pixels, then what stands
-behind, beside and before the person, then colour and the camera's faults."""
+"""Photographs that end within a person: head and shoulders, upper and lower halves, cuts from the left and right.
 
+Street fashion shows people whole; photographs of daily life cut them at every border, and a detector's box then holds
+what is left. Half-seen garments keep only what can be seen: a dress without its skirt may be a top.
+"""
+
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.datasets import Sample
+from qanet.datasets import Sample, person_box
 from qanet.geometry import crop_boxes, resample, resample_labels
-from qanet.labels import LabelSet
-from qanet.train.data.cut import cut
+from qanet.labels import IGNORE, LabelSet
+from qanet.train.data.people import BOTTOM, TOP
 from qanet.train.data.scenery import Scenery, put_before, put_behind
-from qanet.train.data.spoil import spoil
-from qanet.train.recipe import Recipe
+from qanet.train.recipes import Recipe
+
+_BORDER = 0.7  # share of cuts at which the photograph ends; at the others only the box does
+_WHOLE = 0.75  # of a dress in view: it is one for all to see
+_LEAST_SHARE = 0.04  # of the window that is the person's; else the cut is not made
+_MARGIN = 0.12  # of the window beside a box that alone ends
+
+
+def random_window(rng: np.random.Generator) -> tuple[float, float, float, float]:
+    """x0, y0, x1, y1 as shares of a person's box: what stays in view."""
+    x0, y0, x1, y1 = 0.0, 0.0, 1.0, 1.0
+    kind = rng.choice(5, p=(0.2, 0.3, 0.12, 0.18, 0.2))
+    if kind == 0:  # head and shoulders
+        y1 = rng.uniform(0.14, 0.38)
+    elif kind == 1:  # to the waist, to the knees
+        y1 = rng.uniform(0.35, 0.8)
+    elif kind == 2:  # without the head
+        y0 = rng.uniform(0.1, 0.65)
+    if kind == 4:
+        y1 = rng.uniform(0.25, 0.9)
+    if kind >= 3:  # from one side
+        kept = rng.uniform(0.35, 0.85)
+        x0, x1 = (0.0, kept) if rng.random() < 0.5 else (1 - kept, 1.0)
+    return x0, y0, x1, y1
+
+
+def cut(sample: Sample, labels: LabelSet, rng: np.random.Generator) -> Sample:
+    """The sample cut at random; itself where too little of the person would stay."""
+    share = random_window(rng)
+    x0, y0, x1, y1 = sample.box.tolist()
+    height, width = sample.labels.shape
+    left, right = (x0 + s * (x1 - x0) for s in share[::2])
+    top, bottom = (y0 + s * (y1 - y0) for s in share[1::2])
+    rows = slice(max(0, int(top)) if share[1] > 0 else 0, min(height, int(bottom) + 1) if share[3] < 1 else height)
+    columns = slice(max(0, int(left)) if share[0] > 0 else 0, min(width, int(right) + 1) if share[2] < 1 else width)
+    seen = sample.labels[rows, columns]
+    mine = (seen != 0) & (seen != IGNORE)
+    if seen.size == 0 or mine.mean() < _LEAST_SHARE:
+        return sample
+    box = _visible_box(mine, sample.box, rows, columns)
+    whole = _half_seen(sample.labels, (rows, columns), labels)
+    if rng.random() < _BORDER:
+        image = sample.image[rows, columns]
+        return dataclasses.replace(sample, image=image, labels=whole[rows, columns], box=box)
+    return dataclasses.replace(sample, labels=whole, box=box + np.array([columns.start, rows.start] * 2, np.float32))
+
+
+def _visible_box(mine: NDArray[np.bool_], box: NDArray[np.float32], rows: slice, columns: slice) -> NDArray[np.float32]:
+    """(4,) xyxy in the window: of the person's pixels in view, within the box."""
+    found = person_box(mine)
+    old = box - np.array([columns.start, rows.start] * 2, np.float32)
+    least, most = np.maximum(found[:2], old[:2]), np.minimum(found[2:], old[2:])
+    return np.concatenate([least, most]) if (most > least + 4).all() else found
+
+
+def _half_seen(labels: NDArray[np.uint8], window: tuple[slice, slice], classes: LabelSet) -> NDArray[np.uint8]:
+    """Labels with a dress of which too little is in view as what it may be."""
+    if "dress" not in classes.classes or "skirt" not in classes.classes:
+        return labels
+    dress = labels == classes.classes.index("dress")
+    count = int(dress.sum())
+    if not count or dress[window].sum() >= _WHOLE * count:
+        return labels
+    from_above = dress[: window[0].start].sum() < dress[window[0].stop :].sum()
+    return np.where(dress, TOP if from_above else BOTTOM, labels).astype(np.uint8)
+
+
+def spoil(crop: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A worse photograph of the same; (H, W, 3) uint8 BGR in and out. Each fault has a probability of its own."""
+    import cv2
+
+    if rng.random() < 0.6:
+        crop = _exposure(crop, rng)
+    if rng.random() < 0.08:
+        crop = np.repeat(cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY)[..., None], 3, 2)
+    if rng.random() < 0.55:
+        crop = _fewer_pixels(crop, rng.uniform(0.15, 0.7), rng)
+    if rng.random() < 0.2:
+        crop = _blur(crop, rng)
+    if rng.random() < 0.25:
+        noise = rng.standard_normal(crop.shape[:2], np.float32)[..., None] * rng.uniform(2, 14)
+        crop = np.clip(crop + noise, 0, 255).astype(np.uint8)
+    if rng.random() < 0.45:
+        quality = int(rng.integers(18, 80))
+        crop = cv2.imdecode(cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+    return crop
+
+
+def _exposure(crop: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Gamma and gain, and a gain a channel: one table of 256 levels each."""
+    import cv2
+
+    levels = np.linspace(0, 1, 256)[:, None]
+    gains = np.exp(rng.normal(0, 0.1, 3)) * np.exp(rng.uniform(-0.55, 0.35))
+    table = np.clip(levels ** np.exp(rng.normal(0, 0.3)) * gains, 0, 1)
+    return cv2.LUT(crop, (table * 255 + 0.5).astype(np.uint8)[None])
+
+
+def _fewer_pixels(crop: NDArray[np.uint8], share: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Shrunk and grown again: a person who was small in the photograph."""
+    import cv2
+
+    height, width = crop.shape[:2]
+    small = cv2.resize(crop, (max(8, int(width * share)), max(8, int(height * share))), interpolation=cv2.INTER_AREA)
+    if rng.random() < 0.5:
+        quality = int(rng.integers(35, 90))
+        small = cv2.imdecode(cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _blur(crop: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Out of focus, or moved along a line."""
+    import cv2
+
+    if rng.random() < 0.5:
+        return cv2.GaussianBlur(crop, (0, 0), rng.uniform(0.8, 3.0))
+    length = int(rng.integers(3, 13))
+    line = np.zeros((length, length), np.float32)
+    angle = rng.uniform(0, np.pi)
+    half = (length - 1) / 2
+    for step in np.linspace(-half, half, 2 * length):
+        line[round(half + step * np.sin(angle)), round(half + step * np.cos(angle))] = 1
+    return cv2.filter2D(crop, -1, line / line.sum())
 
 
 def random_affine(

@@ -20,10 +20,10 @@ from torch import Tensor
 from qanet.datasets import DataSet, Sample
 from qanet.files import sha256_bytes, written_aside
 from qanet.train.data.augment import Surroundings, training_crop
+from qanet.train.data.people import Mixture
 from qanet.train.data.scenery import Scenery
-from qanet.train.loop.distributed import World
-from qanet.train.people.mixture import Mixture
-from qanet.train.recipe import Recipe
+from qanet.train.distributed import World
+from qanet.train.recipes import Recipe
 
 
 def repeat_factors(presence: NDArray[np.bool_], threshold: float) -> NDArray[np.float64]:

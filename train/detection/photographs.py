@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from qanet.errors import QanetError
 from qanet.images import IMAGE_SUFFIXES, read_image
-from qanet.train.detection.targets import IGNORED
 
 Rows = NDArray[np.float32]
 LABELLED, PARTIAL, UNLABELLED, NOBODY = KINDS = ("labelled", "partial", "unlabelled", "without_people")
+IGNORED = -1.0  # score of a box that is neither a person nor background
 _HELD_BACK = 10  # every so many pictures whose people are known one is kept to choose a state by
 _LONGEST_PX = 576  # of a picture in memory
 

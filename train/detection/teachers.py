@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from qanet.boxes import pairwise_iou
 from qanet.errors import QanetError
-from qanet.train.detection.photographs import LABELLED, UNLABELLED, Photograph, Rows
-from qanet.train.detection.targets import IGNORED
+from qanet.train.detection.photographs import IGNORED, LABELLED, UNLABELLED, Photograph, Rows
 
 DOUBTED_SCORE = 0.1  # mean over all looks from which a box that they do not agree on is left out of the loss
 AGREED_SCORE = 0.35  # of a look that counts as agreeing

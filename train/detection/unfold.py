@@ -24,10 +24,10 @@ from qanet.errors import QanetError
 from qanet.labels import PERSON_BOX1
 from qanet.train.detection.data import SIDE_PX, DetectionData
 from qanet.train.detection.photographs import LABELLED, read_photographs
-from qanet.train.networks.build import build
+from qanet.train.networks import build
 from qanet.train.networks.detector import DetectorNetwork
-from qanet.train.recipe import Recipe
-from qanet.train.weights.checkpoint import save_weights
+from qanet.train.recipes import Recipe
+from qanet.train.weights import save_weights
 
 _LEAST_VARIANCE = 1e-6  # of a channel that is always the same
 

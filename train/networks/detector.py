@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from qanet.labels import PERSON_BOX1
 from qanet.train.networks.lite import conv_bn
 from qanet.train.networks.parser import Network
-from qanet.train.recipe import Recipe
+from qanet.train.recipes import Recipe
 
 STRIDES = (8, 16, 32)
 _PRIOR = 0.01  # probability of a person that every cell starts with

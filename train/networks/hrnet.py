@@ -9,8 +9,16 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qanet.train.networks.backbone import Backbone
-from qanet.train.networks.blocks import BasicBlock, Bottleneck, Stem, conv1x1, conv3x3, initialise, residual_layer
+from qanet.train.networks.blocks import (
+    Backbone,
+    BasicBlock,
+    Bottleneck,
+    Stem,
+    conv1x1,
+    conv3x3,
+    initialise,
+    residual_layer,
+)
 
 WIDTHS = {"w18": 18, "w32": 32, "w48": 48}  # channels at stride 4; they double with every halving of the size
 _STEM = ((64, 3, 2), (64, 3, 2))

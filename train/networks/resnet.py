@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from qanet.train.networks.backbone import Backbone
-from qanet.train.networks.blocks import BasicBlock, Bottleneck, Stem, initialise, residual_layer
+from qanet.train.networks.blocks import Backbone, BasicBlock, Bottleneck, Stem, initialise, residual_layer
 
 _STEM = ((64, 7, 2),)
 _DEEP_STEM = ((32, 3, 2), (32, 3, 1), (64, 3, 1))

@@ -20,10 +20,9 @@ from torch import Tensor
 from qanet.commandline import CommandParser, run_module
 from qanet.files import write_bytes
 from qanet.labels import IGNORE, LABEL_SETS, LabelSet
-from qanet.train.people.folder import INDEX, PeopleFolder
-from qanet.train.people.partial import BOTTOM, FIRST, SOMEBODY, SUIT, TOP, partial_sets
+from qanet.train.data.people import BOTTOM, FIRST, INDEX, SOMEBODY, SUIT, TOP, PeopleFolder, partial_sets
 from qanet.train.pseudo import Teacher
-from qanet.train.weights.checkpoint import load_weights
+from qanet.train.weights import load_weights
 
 CERTAIN = 0.75  # share of a class among the foreground from which it is the pixel's label
 _LEAST_SEEN = 0.3  # probability of any foreground; with less the teacher does not see the person there

@@ -105,7 +105,7 @@ def steps(args: Namespace) -> Iterator[Step]:
     yield _training(args, second, first, "parts", args.second)
     shares = zip((args.initial_weights, first, second), MEAN)
     yield Step(
-        "qanet.train.weights.mean",
+        "qanet.train.weights",
         (*(f"{path}:{share}" for path, share in shares), "--output", str(out / "model.safetensors")),
         out / "model.safetensors",
     )

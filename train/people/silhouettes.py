@@ -23,8 +23,7 @@ from qanet.errors import QanetError
 from qanet.files import write_bytes
 from qanet.images import read_image
 from qanet.labels import IGNORE
-from qanet.train.people.folder import Person, write_index
-from qanet.train.people.partial import SOMEBODY
+from qanet.train.data.people import SOMEBODY, Person, write_index
 
 MARGIN = 0.15  # of the box, on each side: what the network sees
 SURE = 0.75  # probability from which a pixel is somebody's, and below 1 - SURE background

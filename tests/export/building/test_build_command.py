@@ -10,9 +10,9 @@ from cpu_types import BUILT_HERE
 
 from qanet.__main__ import main as qanet
 from qanet.bundle import open_bundle
-from qanet.train.networks.parser import build
+from qanet.train.networks import build
 from qanet.train.recipes import recipe
-from qanet.train.weights.checkpoint import save_weights
+from qanet.train.weights import save_weights
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from qanet.errors import QanetError
 from qanet.export.command import bundle_of_checkpoint
 from qanet.export.graphs.parsing import INPUTS, OUTPUTS, ParsingGraph, export_onnx
 from qanet.quality import clamp_iou, fuse_quality, pixel_score
-from qanet.train.networks.parser import build
+from qanet.train.networks import build
 from qanet.train.recipes import recipe
-from qanet.train.weights.checkpoint import save_weights
+from qanet.train.weights import save_weights
 
 SIZE = (64, 96)
 

@@ -10,7 +10,7 @@ from qanet.errors import QanetError
 from qanet.export.graphs.parity import check_parity
 from qanet.export.graphs.parsing import OUTPUTS, export_onnx
 from qanet.export.size import graph_size
-from qanet.train.networks.size import network_size
+from qanet.train.describe import network_size
 
 SIZE = (64, 96)
 # Names that each graph has.

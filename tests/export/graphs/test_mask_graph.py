@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from qanet.export.graphs.masks import MASK_OUTPUTS, MaskGraph, graph_of
 from qanet.export.graphs.parsing import OUTPUTS, ParsingGraph
 from qanet.quality import MASK_THRESHOLD, clamp_iou, fuse_quality, mask_score
-from qanet.train.networks.parser import build
-from qanet.train.recipe import Recipe
+from qanet.train.networks import build
+from qanet.train.recipes import Recipe
 
 SIZE = (64, 96)
 

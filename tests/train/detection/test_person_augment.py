@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from qanet.train.detection.augment import clipped, degraded, mosaic, part, training_image
-from qanet.train.detection.targets import IGNORED
+from qanet.train.detection.data import clipped, degraded, mosaic, part, training_image
+from qanet.train.detection.photographs import IGNORED
 
 ROWS = np.array([[40, 30, 70, 90, 1]], np.float32)
 

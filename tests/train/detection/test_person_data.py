@@ -8,7 +8,7 @@ from qanet.__main__ import main
 from qanet.errors import QanetError
 from qanet.train.detection.data import MOST_BOXES, PADDING, DetectionData, DetectionLoader
 from qanet.train.detection.photographs import Photograph, read_photographs
-from qanet.train.recipe import Recipe
+from qanet.train.recipes import Recipe
 
 RECIPE = Recipe(
     "person-tiny",

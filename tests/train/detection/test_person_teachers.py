@@ -7,8 +7,7 @@ import pytest
 from person_cases import write_people
 
 from qanet.errors import QanetError
-from qanet.train.detection.photographs import UNLABELLED, read_photographs
-from qanet.train.detection.targets import IGNORED
+from qanet.train.detection.photographs import IGNORED, UNLABELLED, read_photographs
 from qanet.train.detection.teachers import fuse, taught, with_doubts
 
 A, B, FAR, HIDDEN = [10, 10, 50, 110], [12, 10, 52, 110], [200, 10, 240, 110], [500, 10, 540, 110]

@@ -9,7 +9,7 @@ from qanet.bundle import open_bundle
 from qanet.errors import QanetError
 from qanet.train.detection.unfold import main, unfold
 from qanet.train.networks.detector import scores_of
-from qanet.train.weights.checkpoint import load_weights
+from qanet.train.weights import load_weights
 
 pytest.importorskip("onnxruntime")
 

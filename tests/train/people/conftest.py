@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from qanet.labels import IGNORE
-from qanet.train.people.folder import Person, write_index
-from qanet.train.people.partial import SOMEBODY
+from qanet.train.data.people import SOMEBODY, Person, write_index
 
 
 @pytest.fixture

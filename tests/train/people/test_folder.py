@@ -8,10 +8,8 @@ from qanet.datasets import PhotoFolder
 from qanet.errors import QanetError
 from qanet.labels import CCP13, IGNORE
 from qanet.train.data.loader import Loader, epoch_order, sampling_weights
+from qanet.train.data.people import SOMEBODY, SUIT, Mixture, PeopleFolder
 from qanet.train.data.scenery import Scenery
-from qanet.train.people.folder import PeopleFolder
-from qanet.train.people.mixture import Mixture
-from qanet.train.people.partial import SOMEBODY, SUIT
 from qanet.train.recipes import recipe
 
 

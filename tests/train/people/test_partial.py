@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from qanet.labels import CCP13, CCP59, CIHP20, IGNORE
-from qanet.train.loop.losses import iou_targets, lovasz_softmax, parsing_losses
-from qanet.train.people.partial import BOTTOM, FIRST, LEGWEAR, SOMEBODY, SUIT, TOP, fashion_lookup, partial_sets
+from qanet.train.data.people import BOTTOM, FIRST, LEGWEAR, SOMEBODY, SUIT, TOP, fashion_lookup, partial_sets
+from qanet.train.losses import iou_targets, lovasz_softmax, parsing_losses
 
 SETS = {SOMEBODY: (1, 2, 3), TOP: (1, 2)}  # of four classes
 

@@ -5,12 +5,11 @@ import numpy as np
 import torch
 
 from qanet.labels import CCP13, IGNORE
-from qanet.train.networks.parser import build
+from qanet.train.data.people import SOMEBODY, TOP, PeopleFolder
+from qanet.train.networks import build
 from qanet.train.people import parts
-from qanet.train.people.folder import PeopleFolder
-from qanet.train.people.partial import SOMEBODY, TOP
 from qanet.train.recipes import recipe
-from qanet.train.weights.checkpoint import save_weights
+from qanet.train.weights import save_weights
 
 UPPER, DRESS, SKIN = (CCP13.classes.index(name) for name in ("upper-clothes", "dress", "skin"))
 

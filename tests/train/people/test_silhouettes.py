@@ -8,9 +8,8 @@ import pytest
 
 from qanet.errors import QanetError
 from qanet.labels import IGNORE
+from qanet.train.data.people import SOMEBODY, read_index
 from qanet.train.people import silhouettes as module
-from qanet.train.people.folder import read_index
-from qanet.train.people.partial import SOMEBODY
 from qanet.train.people.silhouettes import MARGIN, Boxed, boxed_photos, grown, silhouette_labels
 
 HW = (100, 100)

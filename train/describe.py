@@ -1,12 +1,16 @@
 """What a recipe or a checkpoint is, for `qanet inspect`: its network, part by part, without running it."""
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
 from qanet.errors import QanetError
-from qanet.train.recipe import Recipe
-from qanet.train.recipes import RECIPES, nearest, recipe
+from qanet.train.networks import build
+from qanet.train.recipes import RECIPES, Recipe, nearest, recipe
 
 
 def describe_network(source: str) -> dict[str, Any]:
@@ -30,17 +34,17 @@ def describe_network(source: str) -> dict[str, Any]:
             next_command=f"qanet inspect {nearest(source)}",
         )
     if path.suffix not in (".pt", ".pth"):
-        from qanet.train.weights.checkpoint import load_weights
+        from qanet.train.weights import load_weights
 
         return {"checkpoint": source, **_size(load_weights(path)[1])}
     if path.suffix == ".pt":
-        from qanet.train.weights.checkpoint import load_state
+        from qanet.train.weights import load_state
 
         state = load_state(path)
         if not isinstance(state, dict) or "recipe" not in state:
             raise QanetError(f"{path} is not a run's state", expected="a last.pt of qanet train")
         return {"checkpoint": source, "epoch": state.get("epoch"), **_size(Recipe.from_json(state["recipe"]))}
-    from qanet.train.weights.official import fitting_recipes, read_official
+    from qanet.train.official import fitting_recipes, read_official
 
     fitting = fitting_recipes(read_official(path))
     if not fitting:
@@ -49,7 +53,45 @@ def describe_network(source: str) -> dict[str, Any]:
 
 
 def _size(chosen: Recipe) -> dict[str, Any]:
-    from qanet.train.networks.size import network_size
 
     parts = {name: dataclasses.asdict(size) for name, size in network_size(chosen).items()}
     return {"recipe": dataclasses.asdict(chosen), "parts": parts}
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of a network or of a part of it.
+
+    Attributes:
+        parameters: what training learns, batch norm included, running statistics not.
+        multiply_adds: of the convolutions and linear layers for one crop; biases, norms and sums are not counted.
+    """
+
+    parameters: int
+    multiply_adds: int
+
+
+def network_size(recipe: Recipe, input_hw: tuple[int, int] | None = None) -> dict[str, Size]:
+    """Count on shapes alone, without weights: torch dispatches every operation of one forward to its counter.
+
+    Args:
+        input_hw: crop size (H, W) pixels; None: the recipe's.
+
+    Returns:
+        "total", then each part of the network by its name.
+    """
+    with torch.device("meta"):
+        network = build(recipe).eval()
+        crop = torch.empty(1, 3, *(input_hw or recipe.input_hw))
+    counter = FlopCounterMode(display=False, depth=2)
+    with counter, torch.inference_mode():
+        network(crop)
+    counts = {name.rpartition(".")[2]: sum(by_operator.values()) for name, by_operator in counter.flop_counts.items()}
+    parts = {"total": Size(_parameters(network), counter.get_total_flops() // 2)}
+    for name, part in network.named_children():  # the counter counts a multiplication and an addition as two
+        parts[name] = Size(_parameters(part), counts.get(name, 0) // 2)
+    return parts
+
+
+def _parameters(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

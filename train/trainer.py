@@ -15,18 +15,15 @@ from qanet.datasets import DataSet
 from qanet.errors import QanetError
 from qanet.labels import LABEL_SETS
 from qanet.train.data.loader import Batch, Loader
+from qanet.train.data.people import partial_sets
 from qanet.train.data.scenery import Scenery
-from qanet.train.loop.distributed import World
-from qanet.train.loop.ema import Ema
-from qanet.train.loop.mask_losses import losses_of
-from qanet.train.loop.optimise import LEVEL_UNTIL, MixedPrecision, lr_factor, make_optimizer
-from qanet.train.loop.progress import append_log, write_pictures
-from qanet.train.loop.validate import CropScores, score_crops
-from qanet.train.networks.build import build
-from qanet.train.people.partial import partial_sets
-from qanet.train.recipe import Recipe
-from qanet.train.weights.checkpoint import load_state, save_state, save_weights
-from qanet.train.weights.start import frozen_modules, take_over
+from qanet.train.distributed import World
+from qanet.train.losses import losses_of
+from qanet.train.networks import build
+from qanet.train.optimise import LEVEL_UNTIL, Ema, MixedPrecision, lr_factor, make_optimizer
+from qanet.train.recipes import Recipe
+from qanet.train.validate import CropScores, append_log, score_crops, write_pictures
+from qanet.train.weights import frozen_modules, load_state, save_state, save_weights, take_over
 
 
 @dataclass

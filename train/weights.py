@@ -4,18 +4,19 @@ Neither is ever unpickled: last.pt is read with weights_only=True and safetensor
 written aside and renamed, so that a full disk leaves the old file in place.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from qanet.commandline import CommandParser, run_module
 from qanet.errors import QanetError
 from qanet.files import write_by
-from qanet.train.networks.build import build
+from qanet.train.networks import build
 from qanet.train.networks.parser import ParsingNetwork
-from qanet.train.recipe import Recipe
+from qanet.train.recipes import Recipe
 
 _RECIPE_KEY = "qanet_recipe"
 
@@ -86,3 +87,85 @@ def load_strictly(model: nn.Module, tensors: dict[str, Tensor], where: str, call
         fact = f"{where} has a tensor the network does not: {called(extra[0])}"
         raise QanetError(fact, expected=f"{len(own)} tensors")
     model.load_state_dict(tensors)
+
+
+def take_over(model: ParsingNetwork, checkpoint: Path) -> list[str]:
+    """Copy what fits from a .safetensors checkpoint, whatever its classes; what does not keeps its random start.
+
+    Returns:
+        the names of the tensors that kept their random start, such as the classifier's of another label set.
+    Raises:
+        QanetError: a broken checkpoint, or one of another backbone.
+    """
+    source, recipe = load_weights(checkpoint)
+    theirs: Mapping[str, Tensor] = source.state_dict()
+    own = model.state_dict()
+    fitting = {k: v for k, v in theirs.items() if k in own and own[k].shape == v.shape}
+    if not any(key.startswith("backbone.") for key in fitting):
+        raise QanetError(
+            f"{checkpoint} is of another backbone", expected=type(model.backbone).__name__, got=recipe.name
+        )
+    model.load_state_dict({**own, **fitting})
+    return sorted(set(own) - set(fitting))
+
+
+def frozen_modules(model: ParsingNetwork, count: int) -> list[nn.Module]:
+    """The first `count` stages of the backbone, stem first, without gradients. Keep them in eval mode while training:
+    their batch-norm statistics stay too.
+
+    Raises:
+        QanetError: more stages than the backbone has.
+    """
+    stages = model.backbone.stages()
+    if not 0 <= count <= len(stages):
+        raise QanetError("bad frozen_stages", expected=f"0..{len(stages)}", got=count)
+    for stage in stages[:count]:
+        stage.requires_grad_(False)
+    return stages[:count]
+
+
+def mean_weights(paths: Sequence[Path], shares: Sequence[float], output: Path) -> None:
+    """Write the weighted mean of the checkpoints' tensors, batch-norm statistics among them.
+
+    Raises:
+        QanetError: fewer than two, a share that is not positive, or networks that differ.
+    """
+    if len(paths) < 2 or min(shares) <= 0:
+        raise QanetError("bad checkpoints to average", expected="two or more, shares above 0", got=list(shares))
+    loaded = [load_weights(path) for path in paths]
+    network, recipe = loaded[-1]
+    states = [{key: value.clone() for key, value in other.state_dict().items()} for other, _ in loaded]
+    for path, state in zip(paths, states):
+        load_strictly(network, state, str(path))  # names the first tensor that differs
+    mean: dict[str, Tensor] = dict(states[-1])
+    for key, value in mean.items():
+        if value.is_floating_point():
+            mean[key] = torch.stack([state[key] * (w / sum(shares)) for state, w in zip(states, shares)]).sum(0)
+    network.load_state_dict(mean)
+    save_weights(output, network, recipe)
+
+
+def _with_share(text: str) -> tuple[Path, float]:
+    path, _, share = text.rpartition(":")
+    try:
+        return Path(path), float(share)
+    except ValueError as error:
+        raise QanetError(
+            "bad checkpoint", expected="FILE.safetensors:SHARE, such as a.safetensors:0.3", got=text
+        ) from error
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point."""
+    parser = CommandParser(prog="python -m qanet.train.weights", description=__doc__.split("\n")[0])
+    parser.add_argument("checkpoints", nargs="+", metavar="FILE:SHARE")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE")
+    args = parser.parse_args(argv)
+    paths, shares = zip(*(_with_share(text) for text in args.checkpoints))
+    mean_weights(paths, shares, args.output)
+    print(f"wrote {args.output}, the mean of {len(paths)}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_module(main)

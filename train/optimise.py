@@ -1,5 +1,6 @@
 """Optimiser, learning-rate schedule and mixed precision, as a recipe asks for them."""
 
+import copy
 import math
 from typing import Any
 
@@ -7,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from qanet.errors import QanetError
-from qanet.train.recipe import Recipe
+from qanet.train.networks.parser import ParsingNetwork
+from qanet.train.recipes import Recipe
 
 LEVEL_UNTIL = 0.5  # share of a "level" run after which its rate falls; so far the run's length changes nothing
 AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
@@ -84,3 +86,23 @@ class MixedPrecision:
             torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
         self.scaler.step(optimizer)
         self.scaler.update()
+
+
+class Ema:
+    """Holds the averaged copy in `model`; early on it averages over the steps so far, so that it never lags behind."""
+
+    def __init__(self, model: ParsingNetwork, decay: float):
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+        self.steps = 0
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take one step towards the model's present state."""
+        self.steps += 1
+        decay = min(self.decay, self.steps / (self.steps + 10))
+        for mine, theirs in zip(self.model.state_dict().values(), model.state_dict().values()):
+            if mine.is_floating_point():
+                mine.lerp_(theirs, 1 - decay)
+            else:
+                mine.copy_(theirs)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from qanet.errors import QanetError
-from qanet.train.networks.parser import ParsingNetwork, build
-from qanet.train.recipe import Recipe
-from qanet.train.recipes import RECIPES
-from qanet.train.weights.checkpoint import load_strictly
+from qanet.train.networks import build
+from qanet.train.networks.parser import ParsingNetwork
+from qanet.train.recipes import RECIPES, Recipe
+from qanet.train.weights import load_strictly
 
 _PARALLEL = "module."
 
