@@ -1,17 +1,20 @@
-"""Optimiser, learning-rate schedule and mixed precision, as a recipe asks for them."""
+"""Optimiser, learning-rate schedule, mixed precision and averaged weights, as a recipe sets them."""
 
 import copy
 import math
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from qanet.errors import QanetError
-from qanet.train.networks.parser import ParsingNetwork
+from qanet.train.networks.parser import Network
 from qanet.train.recipes import Recipe
 
-LEVEL_UNTIL = 0.5  # share of a "level" run after which its rate falls; so far the run's length changes nothing
+# Share of a run with schedule "level" after which the rate falls. Until then the number of epochs has no effect, so a
+# run may be resumed with another number.
+LEVEL_UNTIL = 0.5
+SomeNetwork = TypeVar("SomeNetwork", bound=Network)
 AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
 
 
@@ -29,7 +32,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def _parameter_groups(model: nn.Module, recipe: Recipe, decay: float | None = None) -> list[dict[str, Any]]:
-    """Backbone at a rate of its own; no weight decay on biases and norms."""
+    """Groups with the backbone at its own rate, and without weight decay on biases and norms."""
     groups: list[dict[str, Any]] = []
     for in_backbone in (True, False):
         for decayed in (True, False):
@@ -46,8 +49,10 @@ def _parameter_groups(model: nn.Module, recipe: Recipe, decay: float | None = No
 
 
 def lr_factor(recipe: Recipe, step: int, total_steps: int) -> float:
-    """What the learning rate is multiplied by at a step: linear warm-up, then cosine to zero, or x0.1 a milestone, or
-    level and from LEVEL_UNTIL of the steps on straight to zero.
+    """The factor of the learning rate at a step (counted from 0): a linear warm-up, then the recipe's schedule.
+
+    "cosine" falls to zero, "step" multiplies by 0.1 at each milestone, "level" stays until LEVEL_UNTIL of the steps and
+    then falls linearly to zero.
 
     Raises:
         QanetError: an unknown schedule.
@@ -65,7 +70,7 @@ def lr_factor(recipe: Recipe, step: int, total_steps: int) -> float:
 
 
 class MixedPrecision:
-    """Autocast for the forward pass and, for FP16, loss scaling for the backward one."""
+    """Autocast for the forward pass and, for FP16, loss scaling for the backward pass."""
 
     def __init__(self, name: str, device_type: str):
         if name not in AMP_TYPES:
@@ -88,17 +93,20 @@ class MixedPrecision:
         self.scaler.update()
 
 
-class Ema:
-    """Holds the averaged copy in `model`; early on it averages over the steps so far, so that it never lags behind."""
+class Ema(Generic[SomeNetwork]):
+    """Exponential moving average of weights and batch-norm statistics: smoother weights for evaluation.
 
-    def __init__(self, model: ParsingNetwork, decay: float):
+    `model` is the averaged copy. In the first steps the decay is smaller, so that the average does not lag behind.
+    """
+
+    def __init__(self, model: SomeNetwork, decay: float):
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
         self.steps = 0
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take one step towards the model's present state."""
+        """Average the model's present state in."""
         self.steps += 1
         decay = min(self.decay, self.steps / (self.steps + 10))
         for mine, theirs in zip(self.model.state_dict().values(), model.state_dict().values()):

@@ -86,7 +86,7 @@ def photos_of(root: Path) -> dict[str, Path]:
             f"no data set at {root}",
             expected="a folder with photos/ and labels/",
             got="neither" if not root.is_dir() else sorted(p.name for p in root.iterdir())[:8],
-            next_command="qanet val ... --data DIR --format ccp",
+            next_command="give the folder of the data set, or the --format that it has",
         )
     return {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in _SUFFIXES}
 

@@ -90,7 +90,7 @@ def test_processes_share_the_batch_that_one_process_would_load(small_ccp):
     halves = [list(Loader(data, settings, 1, World(rank, 2)).epoch(0)) for rank in (0, 1)]
     assert torch.cat([halves[0][0].crops, halves[1][0].crops]).equal(whole[0].crops)
     assert halves[0][0].names + halves[1][0].names == whole[0].names
-    with pytest.raises(QanetError, match="does not divide among the processes .expected a multiple of 3, got 4"):
+    with pytest.raises(QanetError, match="no multiple of the number of processes .expected a multiple of 3, got 4"):
         Loader(data, settings, 1, World(0, 3))
 
 

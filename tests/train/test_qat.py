@@ -81,7 +81,7 @@ def test_a_few_steps_move_the_weights_and_the_same_graph_is_exported(folder, sma
         epochs=2,
         workers=1,
         report=lines.append,
-    )
+    ).weights
     assert len(lines) == 2 and "val mIoU" in lines[-1]
     before, after = load_weights(folder / "tiny-c.safetensors")[0], load_weights(weights)[0]
     states = before.state_dict(), after.state_dict()

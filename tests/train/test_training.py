@@ -54,7 +54,7 @@ def test_it_learns_the_drawn_people(small_ccp, tmp_path):
     trainer = make(small_ccp, tmp_path / "run", epochs="20", ema_decay="0.3", learning_rate="3e-3", pretrained="true")
     lines = []
     run = trainer.run(lines.append)
-    assert run.scores is not None and run.scores.pixel_accuracy > 0.85
+    assert run.scores["val_pixel_accuracy"] > 0.85
     rows = (tmp_path / "run" / "log.csv").read_text().splitlines()
     assert len(rows) == 21 and rows[0].startswith("epoch,loss,ce")
     picture = cv2.imread(str(tmp_path / "run" / "pictures" / "epoch-020.jpg"))
