@@ -1,27 +1,24 @@
-"""What a recipe or a checkpoint is, for `qanet inspect`: its network, part by part, without running it."""
+"""The network of a recipe or checkpoint for `qanet inspect`: parameters and multiply-adds of each part."""
 
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
 from qanet.errors import QanetError
-from qanet.train.networks import build
 from qanet.train.recipes import RECIPES, Recipe, nearest, recipe
 
 
 def describe_network(source: str) -> dict[str, Any]:
-    """Of a recipe's name, a .safetensors checkpoint, the state of a run (.pt) or an official checkpoint (.pth).
+    """Describe a recipe by name, a .safetensors checkpoint, the state of a run (.pt) or an official checkpoint (.pth).
 
     Returns:
         "recipe": its fields; "parts": {"total" or part: {"parameters", "multiply_adds"}} for one crop of its size;
-        for a file also "checkpoint", and for an official one "fits": the recipes whose network has its tensors.
+        for a file also "checkpoint", for a state "epoch", and for an official checkpoint "fits": the recipes whose
+        network has exactly its tensors.
 
     Raises:
-        QanetError: no such recipe, a broken file, or an official one that fits no recipe.
+        QanetError: no such recipe or file, a broken file, or an official checkpoint that fits no recipe.
     """
     path = Path(source)
     if source in RECIPES and not path.is_file():
@@ -33,19 +30,16 @@ def describe_network(source: str) -> dict[str, Any]:
             got="nothing",
             next_command=f"qanet inspect {nearest(source)}",
         )
-    if path.suffix not in (".pt", ".pth"):
-        from qanet.train.weights import load_weights
+    from qanet.train.official import fitting_recipes, read_official
+    from qanet.train.weights import load_state, load_weights
 
+    if path.suffix not in (".pt", ".pth"):
         return {"checkpoint": source, **_size(load_weights(path)[1])}
     if path.suffix == ".pt":
-        from qanet.train.weights import load_state
-
         state = load_state(path)
         if not isinstance(state, dict) or "recipe" not in state:
             raise QanetError(f"{path} is not a run's state", expected="a last.pt of qanet train")
         return {"checkpoint": source, "epoch": state.get("epoch"), **_size(Recipe.from_json(state["recipe"]))}
-    from qanet.train.official import fitting_recipes, read_official
-
     fitting = fitting_recipes(read_official(path))
     if not fitting:
         raise QanetError(f"{path} fits no recipe", expected=f"the tensors of one of {', '.join(RECIPES)}")
@@ -53,18 +47,17 @@ def describe_network(source: str) -> dict[str, Any]:
 
 
 def _size(chosen: Recipe) -> dict[str, Any]:
-
     parts = {name: dataclasses.asdict(size) for name, size in network_size(chosen).items()}
     return {"recipe": dataclasses.asdict(chosen), "parts": parts}
 
 
 @dataclass(frozen=True)
 class Size:
-    """Of a network or of a part of it.
+    """The size of a network or of a part of it.
 
     Attributes:
-        parameters: what training learns, batch norm included, running statistics not.
-        multiply_adds: of the convolutions and linear layers for one crop; biases, norms and sums are not counted.
+        parameters: trainable values, batch norm included; running statistics are not counted.
+        multiply_adds: of convolutions and linear layers for one crop; biases, norms and sums are not counted.
     """
 
     parameters: int
@@ -72,14 +65,21 @@ class Size:
 
 
 def network_size(recipe: Recipe, input_hw: tuple[int, int] | None = None) -> dict[str, Size]:
-    """Count on shapes alone, without weights: torch dispatches every operation of one forward to its counter.
+    """Parameters and multiply-adds of a recipe's network (method, section Network: Size).
+
+    One forward pass on meta tensors, which have shapes and no data, under PyTorch's counter of operations.
 
     Args:
         input_hw: crop size (H, W) pixels; None: the recipe's.
 
     Returns:
-        "total", then each part of the network by its name.
+        "total", then each part of the network by name.
     """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from qanet.train.networks import build
+
     with torch.device("meta"):
         network = build(recipe).eval()
         crop = torch.empty(1, 3, *(input_hw or recipe.input_hw))
@@ -87,11 +87,7 @@ def network_size(recipe: Recipe, input_hw: tuple[int, int] | None = None) -> dic
     with counter, torch.inference_mode():
         network(crop)
     counts = {name.rpartition(".")[2]: sum(by_operator.values()) for name, by_operator in counter.flop_counts.items()}
-    parts = {"total": Size(_parameters(network), counter.get_total_flops() // 2)}
+    parts = {"total": Size(sum(p.numel() for p in network.parameters()), counter.get_total_flops() // 2)}
     for name, part in network.named_children():  # the counter counts a multiplication and an addition as two
-        parts[name] = Size(_parameters(part), counts.get(name, 0) // 2)
+        parts[name] = Size(sum(p.numel() for p in part.parameters()), counts.get(name, 0) // 2)
     return parts
-
-
-def _parameters(module: torch.nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())

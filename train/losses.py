@@ -1,8 +1,13 @@
-"""Losses of the method: cross-entropy, Lovasz-softmax and the IoU head's squared error.
+"""Losses of parsing and of instance masks: cross-entropy, Lovasz and the squared error of the IoU head.
 
-Sources: method, sections Losses and IoU head; Lovasz-softmax is arXiv 1705.08790. Ignored pixels
-(labels.IGNORE) take no part in any of them; a pixel with a partial label (`qanet.train.data.people`) asks for the
-sum of its classes' probabilities.
+Sources: method, sections Losses, IoU head and Other tasks; Lovasz-softmax is arXiv 1705.08790. Void pixels
+(labels.IGNORE) take no part in any loss. A pixel with a partial label (`qanet.train.data.people`) is trained on the sum
+of the probabilities of its classes.
+
+A mask has one logit x per pixel, and its sigmoid is the softmax of (0, x). So the method's cross-entropy and
+Lovasz-softmax (background included) apply to masks unchanged. The Lovasz hinge would not do: it stops at a margin of 1,
+a probability of 0.73, below the 0.75 from which the pixel score counts a pixel. For a mask the IoU head learns the IoU
+of the mask, which Q stands for, not the mean with the background, which is nearly always right.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,19 +19,19 @@ from torch import Tensor
 from qanet.labels import IGNORE
 from qanet.train.networks.parser import is_mask_task
 
-PartialSets = Mapping[int, tuple[int, ...]]  # partial id -> the classes that it may be
-_LEAST_KNOWN = 0.9  # of a crop's foreground: with less the IoU head has no target
+PartialSets = Mapping[int, tuple[int, ...]]  # partial id -> its candidate classes
+_LEAST_KNOWN = 0.9  # share of exactly labelled foreground below which a crop is no target of the IoU head
 
 
 def lovasz_softmax(probabilities: Tensor, labels: Tensor, partial: PartialSets | None = None) -> Tensor:
-    """Lovasz-softmax, per image, over the classes present in that image (background included), then the mean.
+    """Lovasz-softmax per image over the classes present in it (background included), then the mean over images.
 
     Args:
         probabilities: (N, C, H, W) float, softmaxed.
         labels: (N, H, W) int64, IGNORE where void.
-        partial: a pixel of such an id counts for no class that it may be, and against every other.
+        partial: a pixel with such an id counts against every class that is not among its candidates.
     Returns:
-        () loss. An image that is void throughout adds nothing.
+        () loss. An image that is void throughout is left out.
     """
     losses = []
     for probability, label in zip(probabilities, labels):
@@ -63,7 +68,7 @@ def _lovasz_gradient(foreground_sorted: Tensor) -> Tensor:
 
 
 def partial_cross_entropy(logits: Tensor, labels: Tensor, partial: PartialSets) -> Tensor:
-    """() sum over the pixels with a partial label of -log of the probability of all classes that they may be.
+    """Sum over the pixels with a partial label of -log of the summed probability of their candidate classes; ().
 
     Args:
         logits: (N, C, H, W).
@@ -82,7 +87,7 @@ def partial_cross_entropy(logits: Tensor, labels: Tensor, partial: PartialSets) 
 def iou_targets(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean IoU of each crop's argmax over the classes present in prediction or truth, background included; (N,).
 
-    0 where a crop's foreground has partial labels beyond a tenth; less of them is void.
+    0 for a crop with partial labels on more than a tenth of its foreground; fewer of them count as void.
     """
     num_classes = logits.shape[1]
     predicted = logits.argmax(1)
@@ -102,7 +107,7 @@ def iou_targets(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def iou_loss(predicted: Tensor, targets: Tensor) -> Tensor:
-    """Half the squared error, averaged over the crops whose target is above zero; () and 0 where there is none."""
+    """Half the squared error, averaged over the crops whose target is above zero; (), 0 without such a crop."""
     positive = targets > 0
     difference = (predicted - targets)[positive]
     return 0.5 * difference.square().sum() / positive.sum().clamp(min=1)
@@ -125,18 +130,18 @@ def parsing_losses(
         logits: (N, C, H/4, W/4).
         iou_predicted: (N,).
         labels: (N, H, W) uint8 or int64.
-        stride: 1 as upstream; 2 compares logits of half resolution with every second label per axis, which costs a
-            quarter. A label then stands up to half a pixel beside its logit; random phases even that out.
-        lovasz_stride: Lovasz sees every such pixel per axis of what the others see: its sort dominates its cost.
-        phase: of both strides, row and column; taken modulo each.
-        with_lovasz: leave the Lovasz term out when False.
-        partial: what the ids beyond the classes stand for; None: there are none.
+        stride: 1 as in the official code; 2 compares logits of half resolution with every second label per axis, at a
+            quarter of the cost. A label is then up to half a pixel off its logit; random phases even that out.
+        lovasz_stride: Lovasz sees every such pixel per axis of those, because its sort dominates the cost.
+        phase: first row and column of both strides, taken modulo each.
+        with_lovasz: False leaves the Lovasz loss out.
+        partial: candidate classes of the ids beyond the classes; None: there are no such ids.
     Returns:
-        {"ce", "lovasz" (if asked), "iou"}: () float32 each.
+        {"ce", "lovasz" (if asked for), "iou"}: () float32 each.
     """
     rows, columns = (slice(p % stride, None, stride) for p in phase)
     labels = labels[:, rows, columns].long()
-    exact = torch.promote_types(logits.dtype, torch.float32)  # half precision is lifted, double stays
+    exact = torch.promote_types(logits.dtype, torch.float32)  # half precision becomes float32, double stays
     full = F.interpolate(logits.to(exact), size=labels.shape[1:], mode="bilinear", align_corners=False)
     valid = (labels != IGNORE).sum().clamp(min=1)
     known = labels.where(labels < logits.shape[1], IGNORE) if partial else labels
@@ -152,20 +157,20 @@ def parsing_losses(
 
 
 def two_class_logits(logits: Tensor) -> Tensor:
-    """(N, 1, h, w) mask logits as (N, 2, h, w) logits of background and person; more channels pass as they are.
+    """(N, 1, h, w) mask logits as (N, 2, h, w) logits of background and person; other logits pass unchanged.
 
-    Argmax, softmax and confusion tables then serve masks too.
+    Argmax, softmax and confusion tables then work for masks too.
     """
     return torch.cat([torch.zeros_like(logits), logits], 1) if logits.shape[1] == 1 else logits
 
 
 @torch.no_grad()
 def mask_iou_targets(logits: Tensor, labels: Tensor) -> Tensor:
-    """IoU of each crop's mask (probability of 0.5 or more) with the truth; (N,), 0 where neither shows anything.
+    """IoU of each crop's mask (probability of 0.5 or more) with the truth; (N,), 0 if both are empty.
 
     Args:
         logits: (N, 1, H, W).
-        labels: (N, H, W) 0, 1 or IGNORE; ignored pixels count on neither side.
+        labels: (N, H, W) 0, 1 or IGNORE.
     """
     valid = labels != IGNORE
     guess, truth = (logits[:, 0] >= 0) & valid, (labels == 1) & valid
@@ -190,14 +195,14 @@ def mask_losses(
         logits: (N, 1, H/4, W/4).
         iou_predicted: (N,).
         labels: (N, H, W) uint8 or int64: 0, 1 (the person), IGNORE.
-        stride, lovasz_stride, phase, with_lovasz: as for `losses.parsing_losses`.
-        partial: taken and not used: a mask has one class.
+        stride, lovasz_stride, phase, with_lovasz: as for `parsing_losses`.
+        partial: ignored, since a mask has one class; for the signature of `parsing_losses`.
     Returns:
         {"ce" (the mean binary cross-entropy), "lovasz" (if asked), "iou"}: () float32 each.
     """
     rows, columns = (slice(p % stride, None, stride) for p in phase)
     labels = labels[:, rows, columns].long()
-    exact = torch.promote_types(logits.dtype, torch.float32)  # half precision is lifted, double stays
+    exact = torch.promote_types(logits.dtype, torch.float32)  # half precision becomes float32, double stays
     full = F.interpolate(logits.to(exact), size=labels.shape[1:], mode="bilinear", align_corners=False)
     valid = labels != IGNORE
     wanted = (labels == 1).to(exact)
@@ -212,5 +217,5 @@ def mask_losses(
 
 
 def losses_of(labels: str) -> Callable[..., dict[str, Tensor]]:
-    """The losses of a recipe with that label set: `mask_losses` or `losses.parsing_losses`, which take the same."""
+    """`mask_losses` or `parsing_losses`, which take the same arguments, for a recipe with that label set."""
     return mask_losses if is_mask_task(labels) else parsing_losses

@@ -1,7 +1,7 @@
-"""Official QANet checkpoints: the table of their tensor names against ours, and strict loading.
+"""Official QANet checkpoints: their tensor names against ours, and strict loading.
 
 Source: method, section Official checkpoints. A file is a dict {model, optimizer, scheduler}, or the model's tensors
-alone, with or without the prefix of data-parallel training. It is read with weights_only=True: no code in it runs.
+alone, with or without the prefix of data-parallel training. It is read with weights_only=True, so no code in it runs.
 """
 
 import pickle
@@ -22,17 +22,17 @@ _PARALLEL = "module."
 
 
 def _name_pairs() -> Iterator[tuple[str, str]]:
-    """(official prefix, ours); the first that fits decides."""
+    """(official prefix, ours); the first that matches decides."""
     for layer in ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3"):
         yield f"Conv_Body.{layer}.", f"backbone.stem.{layer}."
     yield "Conv_Body.", "backbone."
     yield "Conv_Body_FPN.fpn.p5_in.", "fpn.laterals.3."
     yield "Conv_Body_FPN.fpn.p5_out.", "fpn.outputs.3."
-    for index in range(3):  # theirs from P4 down to P2
+    for index in range(3):  # the official order is P4, P3, P2
         yield f"Conv_Body_FPN.fpn.fpn_in.{index}.", f"fpn.laterals.{2 - index}."
         yield f"Conv_Body_FPN.fpn.fpn_out.{index}.", f"fpn.outputs.{2 - index}."
-    for level, steps in enumerate((1, 1, 2, 3)):  # ours: 0 is stride 4; their scale1 is stride 32
-        for step in range(steps):  # an upsampling layer lies between two of theirs
+    for level, steps in enumerate((1, 1, 2, 3)):  # level 0 is stride 4; the official scale1 is stride 32
+        for step in range(steps):  # the official list has an upsampling layer between two steps
             for part, layer in enumerate(("conv", "bn")):
                 theirs = f"Conv_Body_FPN.scale{4 - level}_block.{2 * step}.{part}."
                 yield theirs, f"neck.levels.{level}.{step}.{layer}."
@@ -47,7 +47,7 @@ NAME_PAIRS = tuple(_name_pairs())
 
 
 def our_name(official: str) -> str:
-    """`Conv_Body.layer1.0.conv1.weight` -> `backbone.layer1.0.conv1.weight`; a name outside the table stays."""
+    """`Conv_Body.layer1.0.conv1.weight` -> `backbone.layer1.0.conv1.weight`; other names pass unchanged."""
     for theirs, ours in NAME_PAIRS:
         if official.startswith(theirs):
             return ours + official.removeprefix(theirs)
@@ -63,14 +63,14 @@ def official_name(ours: str) -> str:
 
 
 def read_official(path: Path) -> dict[str, Tensor]:
-    """The network's tensors of an official checkpoint, by their official names, prefix removed.
+    """The tensors of the network in an official checkpoint, by official name without the data-parallel prefix.
 
     Raises:
-        QanetError: no such file, not a checkpoint, or one that holds more than plain data.
+        QanetError: no such file, not a checkpoint, or a file that holds more than plain data.
     """
     if not path.is_file():
         raise QanetError(f"no checkpoint at {path}", next_command="download it from the method's authors")
-    # The scheduler of an official file keeps its settings, a yacs node; here they become an ordinary dict.
+    # The scheduler of an official file holds its settings as a yacs node; it is read as an ordinary dict.
     settings = (OrderedDict, "yacs.config.CfgNode")
     try:
         with torch.serialization.safe_globals([settings]):
@@ -78,7 +78,7 @@ def read_official(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         lines = [line.strip() for line in str(error).splitlines() if "lobal" in line or "GLOBAL" in line]
         raise QanetError(
-            f"{path} is refused: it is not a PyTorch checkpoint of plain data, and no code of it was run",
+            f"{path} is refused: it is no PyTorch checkpoint of plain data; no code in it was run",
             expected="tensors, numbers, strings and containers of them",
             got=(lines or [str(error)])[-1][:200],
         ) from error
@@ -100,10 +100,10 @@ def read_official(path: Path) -> dict[str, Tensor]:
 
 
 def load_official(path: Path, recipe: Recipe) -> ParsingNetwork:
-    """The network of a recipe (eval mode, FP32) with the weights of an official checkpoint, loaded strictly.
+    """The network of a recipe (eval mode, FP32) with the weights of an official checkpoint.
 
     Raises:
-        QanetError: as `read_official`, or the first missing, extra or misshapen tensor by its official name.
+        QanetError: as `read_official`; or the first missing, extra or misshapen tensor, by its official name.
     """
     tensors = read_official(path)
     network = build(recipe)
@@ -117,17 +117,17 @@ def load_official(path: Path, recipe: Recipe) -> ParsingNetwork:
 
 
 def fitting_recipes(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Names of the recipes whose network has exactly these tensors, by official name and shape."""
+    """Names of the recipes whose network has exactly these tensors, which are given by official name."""
     shapes = {our_name(name): tuple(tensor.shape) for name, tensor in tensors.items()}
     classifier = shapes.get("parsing_head.classify.weight")
     known: dict[tuple[object, ...], bool] = {}
     fitting = []
     for name, recipe in RECIPES.items():
         if classifier != (recipe.num_classes, recipe.width, 1, 1):
-            continue  # most recipes end here, without a network being built
+            continue  # most recipes are ruled out here, without building a network
         key = (recipe.backbone, recipe.fpn_width, recipe.iou_hidden)
         if key not in known:
-            with torch.device("meta"):  # shapes alone: no memory, no time
+            with torch.device("meta"):  # shapes only
                 own = build(recipe).state_dict()
             known[key] = {k: tuple(v.shape) for k, v in own.items()} == shapes
         if known[key]:

@@ -34,7 +34,7 @@ from qanet.images import IMAGE_SUFFIXES, read_image
 from qanet.labels import IGNORE, LABEL_SETS, LabelSet
 from qanet.train.data.people import Person, write_index
 from qanet.train.networks.parser import ParsingNetwork
-from qanet.train.tta import paste_probabilities
+from qanet.train.validate import paste_probabilities
 from qanet.train.weights import load_weights
 
 CERTAIN = 0.5  # probability below which a pixel is void

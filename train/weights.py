@@ -1,7 +1,14 @@
-"""Two files: `last.pt`, the whole state of a run to resume from, and `model.safetensors`, the weights to keep.
+"""Files of a run: `last.pt`, the state to resume from, and `model.safetensors`, the checkpoint with weights and recipe.
 
-Neither is ever unpickled: last.pt is read with weights_only=True and safetensors holds no code. Both are
-written aside and renamed, so that a full disk leaves the old file in place.
+Reading them runs no code: last.pt is read with weights_only=True, and safetensors holds none. Both are written aside
+and then renamed, so that a full disk leaves the old file in place.
+
+As a program it writes the weighted mean of checkpoints of one network, which is often better than each of them:
+
+    python -m qanet.train.weights street.safetensors:0.2 people.safetensors:0.8 --output both.safetensors
+
+The checkpoints must be fine-tuned one from another; the mean of unrelated ones is worthless. The recipe is that of the
+last one. Sources: model soups, arXiv 2203.05482; between a network and its fine-tuned self, arXiv 2109.01903.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,12 +29,12 @@ _RECIPE_KEY = "qanet_recipe"
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a run's state (tensors, numbers, strings, containers of them)."""
+    """Write a run's state: tensors, numbers, strings and containers of them."""
     write_by(path, lambda aside: torch.save(state, aside))
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Read a run's state; refuses anything but plain data."""
+    """Read a run's state onto the CPU; QanetError for a file that holds anything but plain data."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a broken file
@@ -35,8 +42,11 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 def save_weights(path: Path, model: nn.Module, recipe: Recipe, half: bool = True) -> None:
-    """Write weights and recipe as safetensors; floats in FP16 by default: half the size, and fine-tuning starts the
-    same."""
+    """Write weights and recipe as safetensors.
+
+    Args:
+        half: write floats in FP16: half the size, and fine-tuning starts equally well.
+    """
     from safetensors.torch import save_file
 
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
@@ -61,7 +71,7 @@ def load_weights(path: Path) -> tuple[ParsingNetwork, Recipe]:
     except (SafetensorError, OSError) as error:
         raise QanetError(f"{path} is not a safetensors checkpoint", got=error) from error
     if _RECIPE_KEY not in metadata:
-        raise QanetError(f"{path} names no recipe", expected=f"metadata {_RECIPE_KEY}", got=sorted(metadata))
+        raise QanetError(f"{path} holds no recipe", expected=f"metadata {_RECIPE_KEY}", got=sorted(metadata))
     recipe = Recipe.from_json(metadata[_RECIPE_KEY])
     model = build(recipe)
     load_strictly(model, tensors, str(path))
@@ -73,7 +83,7 @@ def load_strictly(model: nn.Module, tensors: dict[str, Tensor], where: str, call
 
     Args:
         where: the file, for the message.
-        called: what a tensor of the model is called there, for the message.
+        called: the model's name of a tensor -> its name in the file, for the message.
     """
     own = model.state_dict()
     for key, value in own.items():
@@ -84,34 +94,33 @@ def load_strictly(model: nn.Module, tensors: dict[str, Tensor], where: str, call
             raise QanetError(f"{where}: tensor {called(key)} has the wrong shape", expected=tuple(value.shape), got=got)
     extra = sorted(set(tensors) - set(own))
     if extra:
-        fact = f"{where} has a tensor the network does not: {called(extra[0])}"
+        fact = f"{where} has a tensor that the network lacks: {called(extra[0])}"
         raise QanetError(fact, expected=f"{len(own)} tensors")
     model.load_state_dict(tensors)
 
 
 def take_over(model: ParsingNetwork, checkpoint: Path) -> list[str]:
-    """Copy what fits from a .safetensors checkpoint, whatever its classes; what does not keeps its random start.
+    """Copy the tensors that fit from a .safetensors checkpoint, which may have other classes.
 
     Returns:
-        the names of the tensors that kept their random start, such as the classifier's of another label set.
+        the names of the tensors that do not fit and keep their values, such as the classifier of another label set.
     Raises:
-        QanetError: a broken checkpoint, or one of another backbone.
+        QanetError: a broken checkpoint, or one with another backbone.
     """
     source, recipe = load_weights(checkpoint)
     theirs: Mapping[str, Tensor] = source.state_dict()
     own = model.state_dict()
     fitting = {k: v for k, v in theirs.items() if k in own and own[k].shape == v.shape}
     if not any(key.startswith("backbone.") for key in fitting):
-        raise QanetError(
-            f"{checkpoint} is of another backbone", expected=type(model.backbone).__name__, got=recipe.name
-        )
+        raise QanetError(f"{checkpoint} has another backbone", expected=type(model.backbone).__name__, got=recipe.name)
     model.load_state_dict({**own, **fitting})
     return sorted(set(own) - set(fitting))
 
 
 def frozen_modules(model: ParsingNetwork, count: int) -> list[nn.Module]:
-    """The first `count` stages of the backbone, stem first, without gradients. Keep them in eval mode while training:
-    their batch-norm statistics stay too.
+    """Freeze the first `count` stages of the backbone, stem first, and return them.
+
+    Keep them in eval mode while training, so that their batch-norm statistics stay too.
 
     Raises:
         QanetError: more stages than the backbone has.
@@ -125,10 +134,10 @@ def frozen_modules(model: ParsingNetwork, count: int) -> list[nn.Module]:
 
 
 def mean_weights(paths: Sequence[Path], shares: Sequence[float], output: Path) -> None:
-    """Write the weighted mean of the checkpoints' tensors, batch-norm statistics among them.
+    """Write the weighted mean of the tensors of checkpoints, batch-norm statistics included.
 
     Raises:
-        QanetError: fewer than two, a share that is not positive, or networks that differ.
+        QanetError: fewer than two checkpoints, a share that is not positive, or networks that differ.
     """
     if len(paths) < 2 or min(shares) <= 0:
         raise QanetError("bad checkpoints to average", expected="two or more, shares above 0", got=list(shares))
@@ -157,13 +166,15 @@ def _with_share(text: str) -> tuple[Path, float]:
 
 def main(argv: Sequence[str]) -> int:
     """Entry point."""
-    parser = CommandParser(prog="python -m qanet.train.weights", description=__doc__.split("\n")[0])
+    parser = CommandParser(
+        prog="python -m qanet.train.weights", description="Write the weighted mean of checkpoints of one network."
+    )
     parser.add_argument("checkpoints", nargs="+", metavar="FILE:SHARE")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE")
     args = parser.parse_args(argv)
     paths, shares = zip(*(_with_share(text) for text in args.checkpoints))
     mean_weights(paths, shares, args.output)
-    print(f"wrote {args.output}, the mean of {len(paths)}")
+    print(f"wrote {args.output}, the mean of {len(paths)} checkpoints")
     return 0
 
 

@@ -124,7 +124,10 @@ def _without(weights, *names):
         (lambda p, w: save({"model": {STEM: 3}}, p), "holds no model"),
         (lambda p, w: save({"model": w, "ema": w}, p), "the state of a run.*next: export .*model.safetensors"),
         (lambda p, w: save(_without(w, STEM), p), f"lacks the tensor {STEM} .*expected \\(32, 3, 3, 3\\)"),
-        (lambda p, w: save({**w, "Conv_Body.fc.bias": w[STEM]}, p), "a tensor the network does not: Conv_Body.fc.bias"),
+        (
+            lambda p, w: save({**w, "Conv_Body.fc.bias": w[STEM]}, p),
+            "a tensor that the network lacks: Conv_Body.fc.bias",
+        ),
         (lambda p, w: save({**w, STEM: w[STEM][:16]}, p), f"{STEM} has the wrong shape .*got \\(16, 3, 3, 3\\)"),
         (
             lambda p, w: save({**w, "Parsing.Output.classify.bias": torch.zeros(20)}, p),

@@ -43,7 +43,7 @@ def test_what_fits_is_taken_over_and_the_rest_is_named(checkpoint):
 
 
 def test_another_backbone_is_refused(checkpoint):
-    with pytest.raises(QanetError, match="is of another backbone"):
+    with pytest.raises(QanetError, match="has another backbone"):
         take_over(build(recipe("ccp13-r18", {**SMALL, "input_hw": "64x64"})), checkpoint[0])
 
 

@@ -1,7 +1,8 @@
-"""Photographs that end within a person: head and shoulders, upper and lower halves, cuts from the left and right.
+"""Augmentation of a person to a training crop.
 
-Street fashion shows people whole; photographs of daily life cut them at every border, and a detector's box then holds
-what is left. Half-seen garments keep only what can be seen: a dress without its skirt may be a top.
+In order: cut the photograph or the box within the person; scale, rotate, shift, stretch and flip in one resampling of
+the original pixels; replace the background, add a bystander and an object in front; jitter colours; degrade the image
+as cameras do.
 """
 
 import dataclasses
@@ -18,14 +19,14 @@ from qanet.train.data.people import BOTTOM, TOP
 from qanet.train.data.scenery import Scenery, put_before, put_behind
 from qanet.train.recipes import Recipe
 
-_BORDER = 0.7  # share of cuts at which the photograph ends; at the others only the box does
-_WHOLE = 0.75  # of a dress in view: it is one for all to see
-_LEAST_SHARE = 0.04  # of the window that is the person's; else the cut is not made
+_BORDER = 0.7  # share of cuts that end the photograph; the others end only the box
+_WHOLE = 0.75  # share of a dress in view from which it keeps its label
+_LEAST_SHARE = 0.04  # of the window that shows the person; below it the sample is not cut
 _MARGIN = 0.12  # of the window beside a box that alone ends
 
 
 def random_window(rng: np.random.Generator) -> tuple[float, float, float, float]:
-    """x0, y0, x1, y1 as shares of a person's box: what stays in view."""
+    """x0, y0, x1, y1 as shares of a person's box: the part that stays in view."""
     x0, y0, x1, y1 = 0.0, 0.0, 1.0, 1.0
     kind = rng.choice(5, p=(0.2, 0.3, 0.12, 0.18, 0.2))
     if kind == 0:  # head and shoulders
@@ -43,7 +44,11 @@ def random_window(rng: np.random.Generator) -> tuple[float, float, float, float]
 
 
 def cut(sample: Sample, labels: LabelSet, rng: np.random.Generator) -> Sample:
-    """The sample cut at random; itself where too little of the person would stay."""
+    """The sample, cut at random; uncut if too little of the person would stay.
+
+    Photographs of daily life cut people at every border, and a detector's box then holds the rest. A garment keeps its
+    label only if enough of it is in view: a dress without its skirt may be a top.
+    """
     share = random_window(rng)
     x0, y0, x1, y1 = sample.box.tolist()
     height, width = sample.labels.shape
@@ -64,7 +69,7 @@ def cut(sample: Sample, labels: LabelSet, rng: np.random.Generator) -> Sample:
 
 
 def _visible_box(mine: NDArray[np.bool_], box: NDArray[np.float32], rows: slice, columns: slice) -> NDArray[np.float32]:
-    """(4,) xyxy in the window: of the person's pixels in view, within the box."""
+    """(4,) xyxy in the window: the box of the person's pixels in view, within the old box."""
     found = person_box(mine)
     old = box - np.array([columns.start, rows.start] * 2, np.float32)
     least, most = np.maximum(found[:2], old[:2]), np.minimum(found[2:], old[2:])
@@ -72,7 +77,7 @@ def _visible_box(mine: NDArray[np.bool_], box: NDArray[np.float32], rows: slice,
 
 
 def _half_seen(labels: NDArray[np.uint8], window: tuple[slice, slice], classes: LabelSet) -> NDArray[np.uint8]:
-    """Labels with a dress of which too little is in view as what it may be."""
+    """Labels in which a dress that is mostly out of view has its partial label."""
     if "dress" not in classes.classes or "skirt" not in classes.classes:
         return labels
     dress = labels == classes.classes.index("dress")
@@ -84,7 +89,7 @@ def _half_seen(labels: NDArray[np.uint8], window: tuple[slice, slice], classes: 
 
 
 def spoil(crop: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A worse photograph of the same; (H, W, 3) uint8 BGR in and out. Each fault has a probability of its own."""
+    """Degrade a crop at random: exposure, colour, resolution, blur, noise, JPEG; (H, W, 3) uint8 BGR in and out."""
     import cv2
 
     if rng.random() < 0.6:
@@ -105,7 +110,7 @@ def spoil(crop: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8
 
 
 def _exposure(crop: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Gamma and gain, and a gain a channel: one table of 256 levels each."""
+    """Gamma and gain, and a gain per channel, as one table of 256 levels per channel."""
     import cv2
 
     levels = np.linspace(0, 1, 256)[:, None]
@@ -115,7 +120,7 @@ def _exposure(crop: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.u
 
 
 def _fewer_pixels(crop: NDArray[np.uint8], share: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Shrunk and grown again: a person who was small in the photograph."""
+    """Shrunk and enlarged again, as a person who was small in the photograph."""
     import cv2
 
     height, width = crop.shape[:2]
@@ -127,7 +132,7 @@ def _fewer_pixels(crop: NDArray[np.uint8], share: float, rng: np.random.Generato
 
 
 def _blur(crop: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Out of focus, or moved along a line."""
+    """Out of focus, or motion along a line."""
     import cv2
 
     if rng.random() < 0.5:
@@ -147,7 +152,7 @@ def random_affine(
     """(2, 3) crop -> image affine of a jittered person box, and whether the crop is mirrored.
 
     Source: method, Losses and recipe: scale clip(1 + s N, range), rotation clip(r N, +-2r) with probability,
-    flip with probability; one isotropic scale, unless the recipe stretches.
+    flip with probability; one isotropic scale, unless the recipe sets aspect_std.
     """
     height, width = recipe.input_hw
     x0, y0, x1, y1 = crop_boxes(box, recipe.input_hw)[0].astype(np.float64)
@@ -169,7 +174,7 @@ def random_affine(
 
 
 def jitter_colours(crop: NDArray[np.uint8], strength: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Brightness, contrast and saturation, each a factor in 1 +- strength; (H, W, 3) uint8 in and out."""
+    """Brightness, contrast and saturation, each with a factor in 1 +- strength; (H, W, 3) uint8 BGR in and out."""
     brightness, contrast, saturation = 1 + strength * rng.uniform(-1, 1, 3)
     pixels = crop.astype(np.float32)
     grey = pixels @ np.array([0.114, 0.587, 0.299], np.float32)  # BGR
@@ -182,8 +187,11 @@ def jitter_colours(crop: NDArray[np.uint8], strength: float, rng: np.random.Gene
 def add_bystander(
     crop: NDArray[np.uint8], target: NDArray[np.uint8], other: Sample, recipe: Recipe, rng: np.random.Generator
 ) -> None:
-    """Paste the person of another sample beside the crop's own, in place, as background (method: other people's
-    pixels are background). Half of the time they stand in front and hide a part, else behind."""
+    """Paste the person of another sample into a crop and its labels, in place, as background.
+
+    Source: method: the pixels of other people are background. With probability 0.5 the bystander stands behind the
+    crop's person, else in front and hides a part.
+    """
     height, width = recipe.input_hw
     affine, _ = random_affine(other.box, recipe, rng)
     aside = rng.choice((-1, 1)) * rng.uniform(0.25, 0.6) * width  # crop pixels
@@ -198,15 +206,15 @@ def add_bystander(
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a crop may be given beside its own person.
+    """What the augmentation may add to a person.
 
     Attributes:
-        anybody: a random integer -> another sample, whose person may stand by.
-        scenery: photographs without people; None: there are none.
-        outlined: whether the person's outline is good enough for another background.
+        bystander: a random integer -> another sample, whose person may be pasted; None: no bystanders.
+        scenery: photographs without people; None: no scenery.
+        outlined: whether the person's outline is exact enough to replace the background.
     """
 
-    anybody: Callable[[int], Sample] | None = None
+    bystander: Callable[[int], Sample] | None = None
     scenery: Scenery | None = None
     outlined: bool = True
 
@@ -227,8 +235,8 @@ def training_crop(
     if view and around.outlined and rng.random() < recipe.scenery_probability:
         inside = resample_labels(np.ones_like(sample.labels), affine, recipe.input_hw)
         crop = put_behind(crop, target, view(recipe.input_hw, rng), inside)
-    if around.anybody and recipe.bystander_probability and rng.random() < recipe.bystander_probability:
-        add_bystander(crop, target, around.anybody(int(rng.integers(2**31))), recipe, rng)
+    if around.bystander and recipe.bystander_probability and rng.random() < recipe.bystander_probability:
+        add_bystander(crop, target, around.bystander(int(rng.integers(2**31))), recipe, rng)
     if view and rng.random() < recipe.cover_probability:
         put_before(crop, target, view(recipe.input_hw, rng), rng)
     crop = jitter_colours(crop, recipe.colour_jitter, rng)

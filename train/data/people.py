@@ -1,8 +1,14 @@
-"""Partial labels: ids that say of a pixel that it is one of several classes, and not which.
+"""People with partial labels: the ids, folders of such people, and their mixture with an annotated data set.
 
-A suit is a jacket or trousers, a dress cut at the waist may be a top, a silhouette is somebody. Such a pixel asks the
-network for the sum of its classes' probabilities. Source: learning from candidate labels, Cour, Sapp and Taskar, JMLR
-12 (2011). The ids lie above every class and below void; data sets never hold them in files of their own format.
+A partial label is an id that stands for several candidate classes: a suit is a jacket or trousers, a dress cut at the
+waist may be a top, a silhouette is any class but background. The network is trained on the sum of the probabilities of
+the candidates. Source: learning from candidate labels, Cour, Sapp and Taskar, JMLR 12 (2011). The ids lie above every
+class and below void. Only folders of people hold them in files:
+
+    <root>/people.json        the people: name, photograph, box
+    <root>/labels/NAME.png    the label map of the whole photograph: classes, partial ids and 255 for void
+
+Photographs stay where they are.
 """
 
 import dataclasses
@@ -21,14 +27,15 @@ from qanet.files import write_text
 from qanet.labels import CCP13, CCP59, IGNORE, LabelSet
 from qanet.metrics.records import Truth
 
-SOMEBODY = 254  # any class but background
+ANY_CLASS = 254  # a person of unknown class: any class but background
 TOP = 253  # a dress whose skirt is out of view
 BOTTOM = 252  # a dress whose top is out of view
 SUIT = 251  # a garment of two parts in one mask
-LEGWEAR = 250  # tights and stockings, of which a photograph's masks seldom say where they end
-FIRST = 250  # ids from here to SOMEBODY are partial
+LEGWEAR = 250  # tights and stockings, whose border with the skin the masks seldom show
+FIRST = 250  # ids from FIRST to ANY_CLASS are partial
+INDEX = "people.json"
 
-_MEMBERS = {  # of label sets that have all of them
+_CANDIDATES = {  # in label sets that have all of them
     TOP: ("upper-clothes", "dress"),
     BOTTOM: ("skirt", "dress"),
     SUIT: ("upper-clothes", "pants"),
@@ -39,31 +46,28 @@ _LEGWEAR = ("socks", "stockings", "tights")
 
 
 def partial_sets(labels: LabelSet) -> dict[int, tuple[int, ...]]:
-    """Partial id -> the classes it may be, in this label set."""
-    sets = {SOMEBODY: tuple(range(1, labels.num_classes))}
-    for partial, names in _MEMBERS.items():
+    """Partial id -> its candidate classes in this label set."""
+    sets = {ANY_CLASS: tuple(range(1, labels.num_classes))}
+    for partial, names in _CANDIDATES.items():
         if set(names) <= set(labels.classes):
             sets[partial] = tuple(labels.classes.index(name) for name in names)
     return sets
 
 
 def fashion_lookup(labels: LabelSet) -> NDArray[np.uint8]:
-    """(256,) raw id of Clothing Co-Parsing -> class or partial id: what the label set leaves void is somebody's."""
+    """(256,) raw id of Clothing Co-Parsing -> class or partial id, in place of void."""
     table = labels.lookup.copy()
     known = partial_sets(labels)
     for raw, name in enumerate(CCP59.classes):
         if table[raw] == IGNORE:
-            wanted = SUIT if name in _SUITS else LEGWEAR if name in _LEGWEAR else SOMEBODY
-            table[raw] = wanted if wanted in known else SOMEBODY
+            wanted = SUIT if name in _SUITS else LEGWEAR if name in _LEGWEAR else ANY_CLASS
+            table[raw] = wanted if wanted in known else ANY_CLASS
     return table
-
-
-INDEX = "people.json"
 
 
 @dataclass(frozen=True)
 class Person:
-    """One person: the photograph's file, and box_xyxy in its pixels."""
+    """A person of a folder: name, file of the photograph, box_xyxy in its pixels."""
 
     name: str
     photo: str
@@ -79,7 +83,7 @@ def read_index(root: Path) -> list[Person]:
     """The people of a folder.
 
     Raises:
-        QanetError: no index there, or a broken one.
+        QanetError: a missing or broken index.
     """
     path = root / INDEX
     try:
@@ -89,12 +93,12 @@ def read_index(root: Path) -> list[Person]:
         raise QanetError(
             f"no index of people at {path}",
             got=repr(error),
-            next_command="python -m qanet.train.people.silhouettes --help",
+            next_command="see docs/training.md, Photographs of real people",
         ) from error
 
 
 class PeopleFolder(DataSet):
-    """The people of one folder; indexable, decodes on access."""
+    """The people of one folder, decoded on access."""
 
     single_person = True
 
@@ -102,12 +106,12 @@ class PeopleFolder(DataSet):
         self.root, self.label_set = root, labels
         self.people = read_index(root)
         if not self.people:
-            raise QanetError(f"nobody in {root / INDEX}", expected="at least one person", got=0)
+            raise QanetError(f"no people in {root / INDEX}", expected="at least one person", got=0)
         self.names = self.image_names = [person.name for person in self.people]
         self.image_ids = list(self.names)
 
     def labels(self, index: int) -> NDArray[np.uint8]:
-        """(H, W) uint8 of the whole photograph: classes, partial ids, IGNORE."""
+        """(H, W) uint8 labels of the whole photograph: classes, partial ids, IGNORE."""
         return decode_ids(self.root / "labels" / f"{self.names[index]}.png").astype(np.uint8, copy=False)
 
     def __getitem__(self, index: int) -> Sample:
@@ -131,13 +135,15 @@ class PeopleFolder(DataSet):
 
 
 class Mixture(DataSet):
-    """The people of a fully annotated set, then those of folders; an index says of whom."""
+    """The people of an annotated data set, then those of folders."""
 
     single_person = True
 
     def __init__(self, annotated: DataSet, folders: Sequence[PeopleFolder], shares: Sequence[float]):
-        """The set, the folders, and how much of what is drawn comes from each folder.
-
+        """
+        Args:
+            annotated: the data set with complete labels.
+            shares: of each folder, the share of the people drawn.
         Raises:
             QanetError: shares that leave nothing for the annotated set.
         """
@@ -153,12 +159,12 @@ class Mixture(DataSet):
         self._lookup = fashion_lookup(self.label_set) if grouped else None
 
     def part_of(self, index: int) -> tuple[int, int]:
-        """Which part an index lies in, and where there."""
+        """The number of the part that an index lies in, and its index there."""
         part = int(np.searchsorted(self._ends, index, side="right"))
         return part, index - (int(self._ends[part - 1]) if part else 0)
 
     def outlined(self, index: int) -> bool:
-        """Whether a person's outline is drawn so well that another background can stand behind it."""
+        """Whether the person's outline is exact enough to replace the background."""
         return index < self._ends[0]
 
     def __getitem__(self, index: int) -> Sample:

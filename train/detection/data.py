@@ -1,4 +1,9 @@
-"""Photographs to training images: parts at any scale and aspect, up to nine to a mosaic, as bad cameras see them."""
+"""Training images of the detector, and their batches.
+
+A training image is a part of a photograph at a random scale and aspect, or a mosaic of up to nine parts, degraded as
+by a camera. Each kind of photograph has its share of the draws. Within a kind a scene is drawn in proportion to the
+square root of the number of its photographs, so that a film of a thousand frames does not drown single photographs.
+"""
 
 import itertools
 from collections import Counter
@@ -14,9 +19,9 @@ from qanet.train.detection.photographs import (
     IGNORED,
     KINDS,
     LABELLED,
-    NOBODY,
     PARTIAL,
     UNLABELLED,
+    WITHOUT_PEOPLE,
     Album,
     Photograph,
     Rows,
@@ -24,17 +29,17 @@ from qanet.train.detection.photographs import (
 
 Picture = tuple[NDArray[np.uint8], Rows]  # (H, W, 3) BGR and rows (M, 5)
 
-_GREY = 114  # of pixels outside the photograph, as in the runtime's letterbox
-_USUAL_HW = 320, 427  # a photograph that fits into it has scale 1
+_GREY = 114  # value of pixels outside the photograph, as in the runtime's letterbox
+_USUAL_HW = 320, 427  # a photograph fitted to this size has scale 1
 _SCALES, _MEDIAN_SCALE, _SCALE_SPREAD = (0.2, 2.0), 1.0, 0.45  # log-normal
-_MOSAICS = {1: 0.35, 2: 0.35, 3: 0.3}  # probabilities of so many photographs a side
-_MOSAIC_SCALE = 1.15  # of a part of a mosaic of n a side: that of a photograph alone times this / n
-_MOSAIC_JITTER = 0.2  # of a part's side: how far a cut may lie from its usual place, both ways
+_MOSAICS = {1: 0.35, 2: 0.35, 3: 0.3}  # photographs per side of a mosaic -> probability
+_MOSAIC_SCALE = 1.15  # a part of a mosaic of n per side has the scale of a single photograph times this / n
+_MOSAIC_JITTER = 0.2  # greatest shift of a cut, as a share of a part's side
 _MOST_ENLARGED = 2.0
-_ON_SOMEBODY = 0.7  # share of parts that have one of the people near their middle
-_ASPECT_SPREAD = 0.12  # of the log of width / height
-_SQUARE_ASPECTS = (1.0, 4 / 3, 4 / 3, 16 / 9, 3 / 4)  # square pictures of these collections were squeezed
-_HARD, _HIDDEN = 0.3, 0.08  # shares left by a border under which nothing is asked for, and nobody is left
+_ON_PERSON = 0.7  # share of parts with a person near the middle
+_ASPECT_SPREAD = 0.12  # standard deviation of log(width / height)
+_SQUARE_ASPECTS = (1.0, 4 / 3, 4 / 3, 16 / 9, 3 / 4)  # square images of these collections were squeezed
+_HARD, _HIDDEN = 0.3, 0.08  # shares of a box inside the image below which it is ignored, and dropped
 _SMALLEST_PX = 6.0
 
 
@@ -42,8 +47,8 @@ def training_image(draw: Callable[[], Picture], side: int, rng: np.random.Genera
     """An image (side, side, 3) and its rows: a part of one photograph, or a mosaic, degraded.
 
     Args:
-        draw: gives another photograph at every call.
-        calm: no mosaics, as at the end of a run: what the detector will see.
+        draw: returns another photograph at every call.
+        calm: no mosaics, as at the end of a run.
     """
     count = 1 if calm else int(rng.choice(list(_MOSAICS), p=list(_MOSAICS.values())))
     image, rows = mosaic(draw, side, count, rng) if count > 1 else part(*draw(), (side, side), 1.0, rng)
@@ -51,7 +56,7 @@ def training_image(draw: Callable[[], Picture], side: int, rng: np.random.Genera
 
 
 def mosaic(draw: Callable[[], Picture], side: int, count: int, rng: np.random.Generator) -> Picture:
-    """Parts of count x count photographs, the smaller the more there are: far people, and many things a step."""
+    """Parts of count x count photographs in one image, at smaller scales: distant people, and more variety per step."""
     canvas = np.empty((side, side, 3), np.uint8)
     steps = np.arange(1, count)[:, None] + _MOSAIC_JITTER * rng.uniform(-1, 1, (count - 1, 2))
     ys, xs = ([0, *np.round(cuts * side / count).astype(int).tolist(), side] for cuts in steps.T)
@@ -65,10 +70,10 @@ def mosaic(draw: Callable[[], Picture], side: int, count: int, rng: np.random.Ge
 
 
 def part(image: NDArray[np.uint8], rows: Rows, hw: tuple[int, int], scale: float, rng: np.random.Generator) -> Picture:
-    """What a window (H, W) at a random place shows of a photograph at a random scale and aspect, mirrored or not.
+    """A window (H, W) at a random place of a photograph at a random scale and aspect, mirrored with probability 0.5.
 
     Args:
-        scale: factor of the random scale.
+        scale: factor on the random scale.
     """
     import cv2
 
@@ -97,9 +102,9 @@ def part(image: NDArray[np.uint8], rows: Rows, hw: tuple[int, int], scale: float
 def _place(
     rows: Rows, xy: NDArray[np.float64], size: tuple[int, ...], hw: tuple[int, int], rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Where the scaled photograph's corner x, y lies in the window: one of its people in it, or anything."""
+    """Position x, y of the scaled photograph's corner in the window: with a person in view, or at random."""
     people = rows[rows[:, 4] > 0]
-    if len(people) and rng.random() < _ON_SOMEBODY:
+    if len(people) and rng.random() < _ON_PERSON:
         box = people[rng.integers(len(people)), :4].astype(np.float64)
         seen = (box[:2] + box[2:]) / 2
     else:
@@ -111,7 +116,10 @@ def _place(
 
 
 def clipped(rows: Rows, hw: tuple[int, int]) -> Rows:
-    """Rows (M, 5) cut to a window; those cut to little, or tiny, are ignored, those hardly left are gone."""
+    """Rows (M, 5) clipped to a window.
+
+    Boxes mostly outside, or tiny, become ignored; boxes almost outside are dropped.
+    """
     inside = rows.copy()
     inside[:, :4] = np.clip(rows[:, :4], 0, np.array([hw[1], hw[0]] * 2, np.float32))
     sides, before = inside[:, 2:4] - inside[:, :2], rows[:, 2:4] - rows[:, :2]
@@ -122,7 +130,7 @@ def clipped(rows: Rows, hw: tuple[int, int]) -> Rows:
 
 
 def degraded(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """What cameras do: exposure, contrast, colour cast, saturation; now and then no colour, blur, compression."""
+    """The faults of cameras: exposure, contrast, colour cast, saturation; at times grey, blur, noise, JPEG."""
     import cv2
 
     gamma, contrast = np.exp(rng.normal(0, 0.25)), np.exp(rng.normal(0, 0.15))
@@ -145,19 +153,21 @@ def degraded(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.u
     return image
 
 
-MOST_BOXES = 96  # of an image; a mosaic of crowds has more, and what is beyond these is left out
-PADDING = -2.0  # score of a row that is no box
-SIDE_PX = 320  # of the square that is learnt from: what is learnt in it holds for the whole input, at less cost
-CALM_FROM = 0.8  # share of the run after which there are no mosaics
-_SHARES = {LABELLED: 0.58, PARTIAL: 0.03, UNLABELLED: 0.26, NOBODY: 0.13}  # of draws
+MOST_BOXES = 96  # per image; further boxes of a mosaic of crowds are dropped
+PADDING = -2.0  # score of a row without a box
+SIDE_PX = 320  # of the square training image, which costs less than the whole input
+CALM_FROM = 0.8  # share of the epochs after which there are no mosaics
+_SHARES = {LABELLED: 0.58, PARTIAL: 0.03, UNLABELLED: 0.26, WITHOUT_PEOPLE: 0.13}  # of the draws
 
 
 class DetectionData:
-    """Draws training images; every one comes from its random generator alone.
+    """Draws training images; an image depends on its random generator alone.
 
     Args:
-        photographs: to learn from.
-        length: images an epoch.
+        photographs: the training photographs.
+        length: images per epoch.
+    Raises:
+        QanetError: no photographs or no images.
     """
 
     def __init__(self, photographs: Sequence[Photograph], length: int):
@@ -176,7 +186,7 @@ class DetectionData:
         return self.length
 
     def draw(self, side: int, rng: np.random.Generator, calm: bool = False) -> Picture:
-        """An image (side, side, 3) uint8 BGR and its boxes (M, 5); `calm` as for `training_image`."""
+        """An image (side, side, 3) uint8 BGR and its rows (M, 5); `calm` as for `training_image`."""
         return training_image(lambda: self._photograph(rng), side, rng, calm)
 
     def _photograph(self, rng: np.random.Generator) -> Picture:
@@ -184,15 +194,15 @@ class DetectionData:
 
 
 class DetectionLoader(Loader):
-    """Batches whose labels are boxes (B, MOST_BOXES, 5) float32; rows of score PADDING are none."""
+    """Batches whose labels are rows (B, MOST_BOXES, 5) float32, filled up with rows of score PADDING."""
 
-    data: Any  # DetectionData, or what draws as it does
+    data: Any  # DetectionData, or an object with the same `draw`
 
     def _crop(self, index: int, epoch: int, slot: int) -> tuple[NDArray[np.uint8], NDArray[Any], str]:
         rng = np.random.default_rng((self.recipe.seed, epoch, slot, 1))
         calm = epoch >= CALM_FROM * self.recipe.epochs
         image, boxes = self.data.draw(min(SIDE_PX, *self.recipe.input_hw), rng, calm)
         rows = np.full((MOST_BOXES, 5), PADDING, np.float32)
-        boxes = boxes[np.argsort(boxes[:, 4], kind="stable")][:MOST_BOXES]  # what is not known first
+        boxes = boxes[np.argsort(boxes[:, 4], kind="stable")][:MOST_BOXES]  # ignored areas first
         rows[: len(boxes)] = boxes
         return image, rows, self.data.names[index]

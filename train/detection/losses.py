@@ -1,4 +1,8 @@
-"""Which cells of the detector answer for which box: those that already say it best (SimOTA, arXiv 2107.08430)."""
+"""Losses of the detector, and the assignment of its cells to boxes.
+
+Quality focal loss of the score, GIoU of the boxes, cross-entropy of the predicted IoU. A box is assigned to the cells
+that already predict it best: SimOTA, arXiv 2107.08430.
+"""
 
 from typing import NamedTuple
 
@@ -8,18 +12,18 @@ from torch import Tensor
 
 from qanet.train.networks.detector import Raw
 
-RADIUS = 2.5  # strides around a box's centre within which cells may answer for it
-_MOST_CELLS = 10  # of a box
-_IOU_COST = 3.0  # of a unit of -log IoU, beside one of -log probability
+RADIUS = 2.5  # strides around a box's centre within which cells may be assigned to it
+_MOST_CELLS = 10  # per box
+_IOU_COST = 3.0  # weight of -log IoU against -log probability in the cost
 
 
 class Targets(NamedTuple):
-    """Of the A cells of one image.
+    """Targets of the A cells of one image.
 
     Attributes:
-        box: (A,) int64 index of the box a cell answers for, -1 for none.
-        score: (A,) float32 what the cell is to say: the box's score, 0 for background.
-        counted: (A,) bool: False where a cell lies in an ignored box and answers for no other.
+        box: (A,) int64 index of the box that a cell is assigned to, -1 for none.
+        score: (A,) float32 target score: that of the box, 0 for background.
+        counted: (A,) bool: False for a cell in an ignored box that is assigned to no other.
     """
 
     box: Tensor
@@ -29,18 +33,18 @@ class Targets(NamedTuple):
 
 @torch.no_grad()
 def assign(boxes: Tensor, scores: Tensor, centres: Tensor, strides: Tensor, logits: Tensor, guesses: Tensor) -> Targets:
-    """Assign cells to boxes: of the cells near a box's centre, on any level, those of least cost.
+    """Assign cells to boxes: to each box the cells of least cost near its centre, on any level.
 
-    The cost of a cell is how little it believes in a person and how far its own box is off. A box gets as many cells as
-    the overlaps of its ten best boxes sum up to, one at least; a cell that two boxes want answers for the cheaper.
+    The cost of a cell falls with its probability of a person and with the IoU of its own box. A box gets as many cells
+    as the IoUs of its ten best cells sum up to, at least one. A cell that two boxes want goes to the one of less cost.
 
     Args:
         boxes: (M, 4) xyxy in network pixels; M may be 0.
         scores: (M,) in 0..1, or IGNORED.
         centres: (A, 2) x, y of the cells.
         strides: (A,).
-        logits: (A,) of a person, as the network says now.
-        guesses: (A, 4) its boxes.
+        logits: (A,) of a person, as predicted now.
+        guesses: (A, 4) predicted boxes, xyxy in network pixels.
     """
     box = torch.full((len(centres),), -1, dtype=torch.int64, device=centres.device)
     score = torch.zeros_like(strides)
@@ -73,7 +77,7 @@ def assign(boxes: Tensor, scores: Tensor, centres: Tensor, strides: Tensor, logi
 
 
 def _near(boxes: Tensor, centres: Tensor, strides: Tensor) -> Tensor:
-    """(A, K) bool: within RADIUS strides of a box's centre and in the box; a tiny box still has the cell it lies in."""
+    """(A, K) bool: cells within RADIUS strides of a box's centre and in the box; a tiny box keeps the cell around it."""
     offsets = (centres[:, None] - (boxes[:, :2] + boxes[:, 2:]) / 2).abs()  # (A, K, 2)
     step = strides[:, None, None]
     reach = torch.minimum(RADIUS * step, torch.maximum((boxes[:, 2:] - boxes[:, :2]) / 2, step / 2))
@@ -95,12 +99,12 @@ def detection_losses(raw: Raw, truths: Tensor, centres: Tensor, strides: Tensor)
     """The weighted losses of a batch.
 
     Args:
-        raw: of the network, N images.
-        truths: (N, M, 5) boxes xyxy in network pixels and scores; rows of score below `targets.IGNORED` are padding.
+        raw: output of the network for N images.
+        truths: (N, M, 5) boxes xyxy in network pixels and scores; rows with a score below IGNORED are padding.
         centres, strides: of `cells_of`.
     Returns:
-        {"score", "box", "iou"}: () float32 each, a sum over cells divided by the number of cells that answer for a
-        person.
+        {"score", "box", "iou"}: () float32 each, a sum over cells divided by the number of cells that are assigned to
+        a box.
     """
     indices, scores, counted, wanted = [], [], [], []
     guesses = raw.boxes.detach().float()

@@ -1,4 +1,4 @@
-"""Feature pyramid (method, section Network): 1x1 laterals, a sum from the top down, 3x3 outputs; BN, no activation."""
+"""The parsing network: backbone, FPN, panoptic FPN, parsing or mask head, IoU head (method, section Network)."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,11 +24,14 @@ def _conv_bn(in_channels: int, width: int, kernel: int) -> nn.Sequential:
 
 
 class FPN(nn.Module):
-    """Four maps at strides 4, 8, 16, 32 -> four of `width` channels and the same sizes."""
+    """Feature pyramid: four maps at strides 4, 8, 16, 32 -> four of `width` channels and the same sizes.
+
+    1x1 laterals, a sum from the top down, 3x3 outputs; batch norm, no activation.
+    """
 
     def __init__(self, in_channels: Sequence[int], width: int):
         super().__init__()
-        self.laterals = nn.ModuleList(_conv_bn(channels, width, 1) for channels in in_channels)  # 0 is stride 4
+        self.laterals = nn.ModuleList(_conv_bn(channels, width, 1) for channels in in_channels)  # level 0 is stride 4
         self.outputs = nn.ModuleList(_conv_bn(width, width, 3) for _ in in_channels)
         self.out_channels = (width,) * len(in_channels)
 
@@ -40,7 +43,7 @@ class FPN(nn.Module):
 
 
 class _Step(nn.Module):
-    """3x3 conv, BN, ReLU, and bilinear x2 unless the level is at stride 4 already."""
+    """3x3 convolution, batch norm, ReLU, and bilinear upsampling x2 unless the level is at stride 4."""
 
     def __init__(self, in_channels: int, width: int, upsample: bool):
         super().__init__()
@@ -54,7 +57,11 @@ class _Step(nn.Module):
 
 
 class PanopticFPN(nn.Module):
-    """Four levels at strides 4, 8, 16, 32 -> one feature (N, width, H/4, W/4)."""
+    """Four levels at strides 4, 8, 16, 32 -> one feature (N, width, H/4, W/4): all brought to stride 4 and summed.
+
+    The levels at strides 32, 16, 8 get 3, 2, 1 steps of convolution and upsampling, that at stride 4 one convolution.
+    For HRNet, as for the edge family, the backbone feeds it directly, without an FPN.
+    """
 
     def __init__(self, in_channels: Sequence[int], width: int):
         super().__init__()
@@ -87,7 +94,7 @@ class ParsingHead(nn.Module):
 
 
 class IouHead(nn.Module):
-    """Predicts the mean IoU of a crop's parsing. No norm, no sigmoid: the output is unbounded and the user clamps."""
+    """Predicts the mean IoU of a crop's parsing. Without a sigmoid the output is unbounded; the caller clamps it."""
 
     def __init__(self, width: int, hidden: int):
         super().__init__()
@@ -114,7 +121,12 @@ def _zero_bias(layer: nn.Conv2d | nn.Linear) -> None:
 
 
 class MaskHead(nn.Module):
-    """1x1 convolution to one foreground logit at stride 4."""
+    """1x1 convolution to one foreground logit at stride 4: the parsing head of the mask task.
+
+    Source: method, Other tasks; the official mask head has a sigmoid per class. One channel is enough: the softmax of
+    two logits is the sigmoid of their difference. The pixel score of a mask counts the foreground probability alone,
+    that of a parsing also the confidence of the background.
+    """
 
     def __init__(self, width: int):
         super().__init__()
@@ -129,7 +141,7 @@ class MaskHead(nn.Module):
 
 
 def is_mask_task(labels: str) -> bool:
-    """Whether a recipe of that label set learns instance masks."""
+    """Whether a recipe with that label set learns instance masks."""
     return labels == PERSON1.name
 
 
@@ -141,7 +153,7 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
 
 
 class Network(nn.Module):
-    """What the networks of all tasks have in common: the recipe's backbone, and its normalisation."""
+    """Base of the networks of all tasks: the backbone and the normalisation of a recipe."""
 
     mean: Tensor
     inverse_std: Tensor
@@ -156,8 +168,8 @@ class Network(nn.Module):
         self.register_buffer("inverse_std", (1 / scale).view(1, 3, 1, 1), persistent=False)
 
     def normalise(self, crops: Tensor) -> Tensor:
-        """uint8 BGR crops (N, H, W, 3), the runtime's layout -> normalised RGB float32 (N, 3, H, W)."""
-        x = crops.float().permute(0, 3, 1, 2).flip(1)  # cast first: TensorRT transposes no UINT8
+        """uint8 BGR crops (N, H, W, 3), as the runtime passes them -> normalised RGB float32 (N, 3, H, W)."""
+        x = crops.float().permute(0, 3, 1, 2).flip(1)  # cast first: TensorRT cannot transpose UINT8
         return (x - self.mean) * self.inverse_std
 
 
@@ -171,7 +183,9 @@ class ParsingNetwork(Network):
         self.neck = PanopticFPN(self.fpn.out_channels if self.fpn else channels, recipe.width)
         self.parsing_head: Any = ParsingHead(recipe.width, recipe.num_classes)
         self.iou_head = IouHead(recipe.width, recipe.iou_hidden)
-        if is_mask_task(recipe.labels):  # after all others, so that a seed starts them the same for every task
+        if is_mask_task(
+            recipe.labels
+        ):  # built last, so that the random start of the other parts is the same for all tasks
             self.parsing_head = MaskHead(recipe.width)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

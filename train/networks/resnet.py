@@ -1,7 +1,7 @@
 """ResNet-50c and ResNet-101d, the method's own backbones, and ResNet-18 of the edge family.
 
 Source: method, section Network; ResNet (arXiv 1512.03385), its c and d variants (arXiv 1812.01187). The stride of a
-bottleneck is on its 3x3 convolution. There are no ImageNet weights of them in a package registry.
+bottleneck is on its 3x3 convolution. No package registry holds ImageNet weights of them.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ VARIANTS = {
 
 
 class ResNet(Backbone):
-    """Features at strides 4, 8, 16 and 32; stage 0 is the stem, stage k is layer k."""
+    """A ResNet; stage 0 is the stem, stage k is layer k."""
 
     def __init__(self, variant: str) -> None:
         super().__init__()

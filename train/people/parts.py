@@ -20,7 +20,7 @@ from torch import Tensor
 from qanet.commandline import CommandParser, run_module
 from qanet.files import write_bytes
 from qanet.labels import IGNORE, LABEL_SETS, LabelSet
-from qanet.train.data.people import BOTTOM, FIRST, INDEX, SOMEBODY, SUIT, TOP, PeopleFolder, partial_sets
+from qanet.train.data.people import ANY_CLASS, BOTTOM, FIRST, INDEX, SUIT, TOP, PeopleFolder, partial_sets
 from qanet.train.pseudo import Teacher
 from qanet.train.weights import load_weights
 
@@ -38,13 +38,13 @@ def add_parts(
         silhouette: (H, W) of 0, SOMEBODY and IGNORE; a class that is there already stays.
         probabilities: (C, H, W), the mean over the teacher's views; all 0 where no view reaches.
     """
-    open_ = torch.from_numpy(silhouette == SOMEBODY)
+    open_ = torch.from_numpy(silhouette == ANY_CLASS)
     person = probabilities[1:].sum(0)
     if not open_.any() or (person > 0.5)[open_].float().mean() < _BODY_SEEN:
         return silhouette
     share = probabilities[1:] / person.clamp(min=1e-6)
     confidence, winner = share.max(0)
-    found = torch.full(silhouette.shape, SOMEBODY, dtype=torch.uint8)
+    found = torch.full(silhouette.shape, ANY_CLASS, dtype=torch.uint8)
     for partial in (SUIT, BOTTOM, TOP):
         if partial in (sets := partial_sets(labels)):
             either = share[[member - 1 for member in sets[partial]]].sum(0) >= certain

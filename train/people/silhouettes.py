@@ -23,7 +23,7 @@ from qanet.errors import QanetError
 from qanet.files import write_bytes
 from qanet.images import read_image
 from qanet.labels import IGNORE
-from qanet.train.data.people import SOMEBODY, Person, write_index
+from qanet.train.data.people import ANY_CLASS, Person, write_index
 
 MARGIN = 0.15  # of the box, on each side: what the network sees
 SURE = 0.75  # probability from which a pixel is somebody's, and below 1 - SURE background
@@ -95,11 +95,11 @@ def silhouette_labels(
     window = grown(box, MARGIN, hw)
     seen = np.full(probability.shape, IGNORE, np.uint8)
     seen[probability <= 1 - SURE] = 0
-    seen[(probability >= SURE) & own[window] & ~others[window]] = SOMEBODY
+    seen[(probability >= SURE) & own[window] & ~others[window]] = ANY_CLASS
     labels[window] = seen
     mine = labels[grown(box, 0.0, hw)]
     inside = mine[~others[grown(box, 0.0, hw)]]
-    share = (inside == SOMEBODY).mean() if inside.size else 0.0
+    share = (inside == ANY_CLASS).mean() if inside.size else 0.0
     return labels if _LEAST_SHARE <= share <= _MOST_SHARE else None
 
 

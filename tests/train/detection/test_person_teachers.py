@@ -68,7 +68,7 @@ def test_files_that_are_no_looks_are_named(tmp_path):
     for text, message in (
         ("{", "is not a file of looks"),
         ('{"seen": {}}', "is not a file of looks"),
-        ('{"looks": 3, "seen": {}}', "nobody looked at unlabelled/drawn"),
+        ('{"looks": 3, "seen": {}}', "no looks at unlabelled/drawn"),
     ):
         file.write_text(text)
         with pytest.raises(QanetError, match=message):

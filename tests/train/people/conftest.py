@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from qanet.labels import IGNORE
-from qanet.train.data.people import SOMEBODY, Person, write_index
+from qanet.train.data.people import ANY_CLASS, Person, write_index
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def silhouettes(small_ccp, tmp_path):
     root = tmp_path / "silhouettes"
     (root / "labels").mkdir(parents=True)
     labels = np.zeros((100, 80), np.uint8)
-    labels[10:90, 20:60] = SOMEBODY
+    labels[10:90, 20:60] = ANY_CLASS
     labels[50:54, 20:60] = IGNORE
     people = []
     for name in ("p0", "p1"):

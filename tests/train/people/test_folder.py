@@ -8,7 +8,7 @@ from qanet.datasets import PhotoFolder
 from qanet.errors import QanetError
 from qanet.labels import CCP13, IGNORE
 from qanet.train.data.loader import Loader, epoch_order, sampling_weights
-from qanet.train.data.people import SOMEBODY, SUIT, Mixture, PeopleFolder
+from qanet.train.data.people import ANY_CLASS, SUIT, Mixture, PeopleFolder
 from qanet.train.data.scenery import Scenery
 from qanet.train.recipes import recipe
 
@@ -21,7 +21,7 @@ def test_a_folder_gives_whole_photographs_and_boxes(silhouettes):
     people = PeopleFolder(silhouettes, CCP13)
     sample = people[1]
     assert people.names == ["p0", "p1"] and sample.image.shape == (100, 80, 3)
-    assert sample.box.tolist() == [20, 10, 60, 90] and set(np.unique(sample.labels)) == {0, SOMEBODY, IGNORE}
+    assert sample.box.tolist() == [20, 10, 60, 90] and set(np.unique(sample.labels)) == {0, ANY_CLASS, IGNORE}
     assert set(np.unique(people.image(1).truth.category)) == {0, IGNORE}
     assert people.class_pixels(0).shape == (1, 13)
 
@@ -35,7 +35,7 @@ def test_void_garments_are_somebodys_in_a_mixture(small_ccp, silhouettes):
     mixed = mixture(small_ccp, silhouettes)
     assert len(mixed) == 6 and SUIT in mixed[0].labels and IGNORE not in mixed[0].labels
     assert mixed.outlined(3) and not mixed.outlined(4)
-    assert SOMEBODY in mixed[4].labels and mixed.part_of(5) == (1, 1)
+    assert ANY_CLASS in mixed[4].labels and mixed.part_of(5) == (1, 1)
     assert mixed.class_presence().shape == (6, 13)
 
 

@@ -5,22 +5,22 @@ import pytest
 import torch
 
 from qanet.labels import CCP13, CCP59, CIHP20, IGNORE
-from qanet.train.data.people import BOTTOM, FIRST, LEGWEAR, SOMEBODY, SUIT, TOP, fashion_lookup, partial_sets
+from qanet.train.data.people import ANY_CLASS, BOTTOM, FIRST, LEGWEAR, SUIT, TOP, fashion_lookup, partial_sets
 from qanet.train.losses import iou_targets, lovasz_softmax, parsing_losses
 
-SETS = {SOMEBODY: (1, 2, 3), TOP: (1, 2)}  # of four classes
+SETS = {ANY_CLASS: (1, 2, 3), TOP: (1, 2)}  # of four classes
 
 
 def test_the_ids_stand_for_classes_by_name():
     sets = partial_sets(CCP13)
-    assert sets[SOMEBODY] == tuple(range(1, 13))
+    assert sets[ANY_CLASS] == tuple(range(1, 13))
     assert [CCP13.classes[i] for i in sets[BOTTOM]] == ["skirt", "dress"]
     assert all(FIRST <= code < IGNORE for code in sets)
     assert LEGWEAR not in partial_sets(CIHP20)  # which has no class "skin"
 
 
 @pytest.mark.parametrize(
-    "raw, expected", [("suit", SUIT), ("tights", LEGWEAR), ("ring", SOMEBODY), ("jeans", CCP13.classes.index("pants"))]
+    "raw, expected", [("suit", SUIT), ("tights", LEGWEAR), ("ring", ANY_CLASS), ("jeans", CCP13.classes.index("pants"))]
 )
 def test_what_clothing_leaves_void_is_somebodys(raw, expected):
     assert fashion_lookup(CCP13)[CCP59.classes.index(raw)] == expected
@@ -31,11 +31,11 @@ def test_cross_entropy_asks_for_the_sum_of_the_classes():
     torch.manual_seed(0)
     logits = torch.randn(2, 4, 4, 4)
     labels = torch.randint(0, 4, (2, 16, 16))
-    labels[:, :5], labels[:, 5:9], labels[:, 9:11] = SOMEBODY, TOP, IGNORE
+    labels[:, :5], labels[:, 5:9], labels[:, 9:11] = ANY_CLASS, TOP, IGNORE
     full = torch.nn.functional.interpolate(logits, size=(16, 16), mode="bilinear", align_corners=False)
     p = full.softmax(1)
     wanted = torch.where(labels < 4, p.gather(1, labels.clamp(max=3)[:, None])[:, 0], 1.0)
-    wanted = torch.where(labels == SOMEBODY, p[:, 1:].sum(1), wanted)
+    wanted = torch.where(labels == ANY_CLASS, p[:, 1:].sum(1), wanted)
     wanted = torch.where(labels == TOP, p[:, 1] + p[:, 2], wanted)
     expected = -wanted.log().sum() / (labels != IGNORE).sum()
     losses = parsing_losses(logits, torch.ones(2), labels, partial=SETS)
@@ -54,24 +54,24 @@ def test_lovasz_leaves_a_pixel_out_for_what_it_may_be_and_counts_it_against_the_
     torch.manual_seed(0)
     p = torch.randn(1, 4, 1, 40).softmax(1)
     labels = torch.zeros(1, 1, 40, dtype=torch.long)
-    labels[..., 10:20], labels[..., 20:30] = 1, SOMEBODY
+    labels[..., 10:20], labels[..., 20:30] = 1, ANY_CLASS
     given = lovasz_softmax(p, labels, SETS)
     others = [*range(20), *range(30, 40)]
     one_less = lovasz_softmax(p[..., others], labels[..., others])
-    background_known = torch.where(labels == SOMEBODY, 3, labels)
+    background_known = torch.where(labels == ANY_CLASS, 3, labels)
     # background sees the pixels as not its own, class 1 does not see them
     sees_all = lovasz_softmax(p, background_known)
     assert given.item() not in (one_less.item(), sees_all.item())
     changed = p.clone()
     changed[:, 1:, :, 20:30] = changed[:, 1:, :, 20:30].flip(1)  # classes among themselves
     assert torch.allclose(lovasz_softmax(changed, labels, SETS), given)
-    assert torch.isfinite(lovasz_softmax(p, torch.full_like(labels, SOMEBODY), SETS))
+    assert torch.isfinite(lovasz_softmax(p, torch.full_like(labels, ANY_CLASS), SETS))
 
 
 def test_the_iou_head_has_no_target_where_parts_are_unknown():
     logits = torch.randn(2, 4, 8, 8)
     labels = torch.ones(2, 8, 8, dtype=torch.long)
-    labels[0, 0] = SOMEBODY  # an eighth
+    labels[0, 0] = ANY_CLASS  # an eighth
     targets = iou_targets(logits, labels)
     assert targets[0] == 0 and targets[1] > 0
     labels[0, 0, 1:] = 0

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 
 from qanet.labels import CCP13, IGNORE
-from qanet.train.data.people import SOMEBODY, TOP, PeopleFolder
+from qanet.train.data.people import ANY_CLASS, TOP, PeopleFolder
 from qanet.train.networks import build
 from qanet.train.people import parts
 from qanet.train.recipes import recipe
@@ -25,18 +25,18 @@ def probabilities(**rows):
 
 
 def test_a_teacher_is_believed_where_it_is_certain_and_within_the_silhouette():
-    silhouette = np.full((4, 10), SOMEBODY, np.uint8)
+    silhouette = np.full((4, 10), ANY_CLASS, np.uint8)
     silhouette[:, 8], silhouette[:, 9] = 0, IGNORE
     seen = probabilities(a={SKIN: 0.9}, b={UPPER: 0.4, DRESS: 0.4}, c={SKIN: 0.3, DRESS: 0.4}, d={SKIN: 0.2})
     found = parts.add_parts(silhouette, seen, CCP13)
-    assert found[:, 0].tolist() == [SKIN, TOP, SOMEBODY, SOMEBODY]  # the last is hardly seen at all
+    assert found[:, 0].tolist() == [SKIN, TOP, ANY_CLASS, ANY_CLASS]  # the last is hardly seen at all
     assert (found[:, 8] == 0).all() and (found[:, 9] == IGNORE).all()
 
 
 def test_a_teacher_that_does_not_see_the_person_says_nothing():
-    silhouette = np.full((4, 10), SOMEBODY, np.uint8)
+    silhouette = np.full((4, 10), ANY_CLASS, np.uint8)
     seen = probabilities(a={SKIN: 0.9})
-    assert (parts.add_parts(silhouette, seen, CCP13) == SOMEBODY).all()
+    assert (parts.add_parts(silhouette, seen, CCP13) == ANY_CLASS).all()
 
 
 def test_the_command_labels_every_person_and_goes_on(silhouettes, tmp_path, capsys):

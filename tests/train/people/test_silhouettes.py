@@ -8,7 +8,7 @@ import pytest
 
 from qanet.errors import QanetError
 from qanet.labels import IGNORE
-from qanet.train.data.people import SOMEBODY, read_index
+from qanet.train.data.people import ANY_CLASS, read_index
 from qanet.train.people import silhouettes as module
 from qanet.train.people.silhouettes import MARGIN, Boxed, boxed_photos, grown, silhouette_labels
 
@@ -27,7 +27,7 @@ def test_pixels_in_two_boxes_are_nobodys():
     probability[25:75, 25:65] = 1
     probability[25:30, 25:30] = 0.5
     labels = labels_of(probability)
-    assert labels[50, 30] == SOMEBODY and labels[27, 27] == IGNORE  # sure, unsure
+    assert labels[50, 30] == ANY_CLASS and labels[27, 27] == IGNORE  # sure, unsure
     assert labels[50, 47] == IGNORE and labels[50, 60] == IGNORE  # in both boxes, in the other's alone
     assert labels[90, 90] == 0 and labels[15, 15] == 0
 
@@ -75,5 +75,5 @@ def test_the_command_writes_a_folder_of_people(tmp_path, monkeypatch, capsys):
     assert module.main([str(source), "--model", "x.tflite", "--output", str(tmp_path / "out")]) == 0
     (person,) = read_index(tmp_path / "out")
     labels = cv2.imread(str(tmp_path / "out" / "labels" / f"{person.name}.png"), cv2.IMREAD_UNCHANGED)
-    assert labels.shape == HW and set(np.unique(labels)) == {0, SOMEBODY, IGNORE}
+    assert labels.shape == HW and set(np.unique(labels)) == {0, ANY_CLASS, IGNORE}
     assert "1 people" in capsys.readouterr().out
