@@ -77,7 +77,7 @@ def assign(boxes: Tensor, scores: Tensor, centres: Tensor, strides: Tensor, logi
 
 
 def _near(boxes: Tensor, centres: Tensor, strides: Tensor) -> Tensor:
-    """(A, K) bool: cells within RADIUS strides of a box's centre and in the box; a tiny box keeps the cell around it."""
+    """(A, K) bool: cells within RADIUS strides of a box's centre and in the box; a tiny box has the cell around it."""
     offsets = (centres[:, None] - (boxes[:, :2] + boxes[:, 2:]) / 2).abs()  # (A, K, 2)
     step = strides[:, None, None]
     reach = torch.minimum(RADIUS * step, torch.maximum((boxes[:, 2:] - boxes[:, :2]) / 2, step / 2))
