@@ -36,6 +36,7 @@ def torchrun(processes, data, folder):
     return subprocess.run([*start, *command, *options], capture_output=True, text=True, timeout=300, env=environment)
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_run(small_ccp, tmp_path):
     done = torchrun(2, small_ccp, tmp_path / "two")
     assert done.returncode == 0, done.stderr

@@ -47,7 +47,7 @@ def _bundle(folder, backbone, data):
     return open_bundle(path)
 
 
-@pytest.mark.parametrize("backbone", ["tiny-c", "tiny-hrnet"])
+@pytest.mark.parametrize("backbone", ["tiny-c", pytest.param("tiny-hrnet", marks=pytest.mark.slow)])
 def test_the_network_computes_as_its_int8_graph(folder, small_ccp, backbone, capsys):
     bundle = _bundle(folder, backbone, small_ccp)
     network, _ = load_weights(folder / f"{backbone}.safetensors")
@@ -68,6 +68,7 @@ def test_the_network_computes_as_its_int8_graph(folder, small_ccp, backbone, cap
     assert error < 0.6 * difference, (error, difference)
 
 
+@pytest.mark.slow
 def test_a_few_steps_move_the_weights_and_the_same_graph_is_exported(folder, small_ccp, tmp_path, capsys):
     bundle = _bundle(folder, "tiny-c", small_ccp)
     data = PhotoFolder(small_ccp, CCP13, "train")

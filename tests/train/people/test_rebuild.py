@@ -32,7 +32,7 @@ def test_the_steps_come_in_order_and_use_what_came_before(arguments, monkeypatch
         "qanet",
         "parts",
         "qanet",
-        "mean",
+        "weights",
     ]
     several, scenes = run[1], run[2]
     assert any(text.endswith("park") for text in several) and any(text.endswith("boxes/portraits") for text in several)
