@@ -1,9 +1,10 @@
 """Labels from larger detectors, the teachers, for photographs without labels.
 
-The detections come from a file (`python -m qanet.runtime.detectors.looks`). A look is one detector on the photograph
-or on its mirror image: YOLOX on both, NanoDet on the photograph. Boxes of one person are fused, weighted by their
-scores (arXiv 1910.13302). A box on which two looks agree becomes a label. Other detections become ignored areas: a
-student of a single teacher learns its mistakes.
+The detections come from a file, written by `python -m qanet.runtime.detectors.looks`.
+
+A look is one detector on the photograph or on its mirror image: YOLOX on both, NanoDet on the photograph. Boxes of one
+person are fused, weighted by their scores (arXiv 1910.13302). A box on which two looks agree becomes a label. Other
+detections become ignored areas: a student of a single teacher learns its mistakes.
 """
 
 import json
