@@ -176,7 +176,7 @@ class Trainer:
         return score_crops(self.ema.model, self.val_data, self.recipe, self.device, self.world)
 
     def _keep_epoch(self, scores: dict[str, float]) -> None:
-        """Write the files of an epoch, beside the state and the log."""
+        """Write the further files of an epoch, after the state and before the log."""
         if scores and self.val_data:
             picture = self.folder / "pictures" / f"epoch-{self.epoch:03d}.jpg"
             write_pictures(picture, self.ema.model, self.val_data, self.recipe, self.device)

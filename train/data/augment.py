@@ -22,7 +22,6 @@ from qanet.train.recipes import Recipe
 _BORDER = 0.7  # share of cuts that end the photograph; the others end only the box
 _WHOLE = 0.75  # share of a dress in view from which it keeps its label
 _LEAST_SHARE = 0.04  # of the window that shows the person; below it the sample is not cut
-_MARGIN = 0.12  # of the window beside a box that alone ends
 
 
 def random_window(rng: np.random.Generator) -> tuple[float, float, float, float]:
