@@ -12,13 +12,14 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 STAGES = ("train", "export", "runtime", "calib", "benchmarks")
+NOT_INSTALLED = ["lab", "lab.*"]  # benchmarks/lab/: tools of the project's authors, which run in a checkout alone
 
 packages = find_packages(include=["qanet", "qanet.*"])
 package_dir = {"qanet": "qanet"}
 for stage in STAGES:
     package_dir[f"qanet.{stage}"] = stage
     packages.append(f"qanet.{stage}")
-    packages += [f"qanet.{stage}.{name}" for name in find_packages(stage)]
+    packages += [f"qanet.{stage}.{name}" for name in find_packages(stage, exclude=NOT_INSTALLED)]
 
 CPP = Path("runtime/native/cpp")
 # The instruction set is chosen when it runs, so nothing here depends on the machine that builds it. No contraction:
@@ -39,7 +40,7 @@ class BuildLibrary(build_ext):
     """A plain C library for ctypes: no Python headers, no module to import, hence a name that is not a module's."""
 
     def get_ext_filename(self, fullname: str) -> str:
-        return str(Path(*fullname.split(".")[:-1]) / "libqanet_native.so.1")  # runtime/native/library.py looks for it
+        return str(Path(*fullname.split(".")[:-1]) / "libqanet_native.so.1")  # qanet.runtime.native loads it
 
 
 class AnyPythonWheel(bdist_wheel):
@@ -54,7 +55,11 @@ setup(
     package_dir=package_dir,
     package_data={
         "qanet": ["py.typed", "models/*/*"],
+        "qanet.pages": ["*.j2", "*.css"],
+        "qanet.calib": ["*.j2"],
+        "qanet.benchmarks.report": ["*.j2"],
         "qanet.runtime.answers": ["pictures/*.jpg"],
+        "qanet.runtime.serve": ["page.html"],
         "qanet.runtime.native": ["cpp/*.cpp", "cpp/*.h", "cpp/*/*.cpp", "cpp/*/*.h"],
         "qanet.runtime.cuda": ["kernels/*.cu", "kernels/*.cuh"],
     },

@@ -1,215 +1,274 @@
-"""`qanet benchmark`: gather people from an input, check every variant, time them in turns, write the report."""
+"""`qanet benchmark`: latency and accuracy with a report; two results compared; or the pipeline over a whole clip."""
 
 import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from qanet.benchmarks import harness, machine
-from qanet.benchmarks.accuracy.measure import measure_accuracies, open_data
-from qanet.benchmarks.arguments import parse_arguments
-from qanet.benchmarks.compare.command import run_compare
-from qanet.benchmarks.more import Passes
-from qanet.benchmarks.output import document as documents
-from qanet.benchmarks.output import files as output
-from qanet.benchmarks.report.page import write_report
-from qanet.benchmarks.report.pictures import Pictures, gather_pictures
-from qanet.benchmarks.targets.agreement import compare
-from qanet.benchmarks.targets.baseline import open_checked
-from qanet.benchmarks.targets.check import Checked, check_variants
-from qanet.benchmarks.targets.execution import execution_warning
-from qanet.benchmarks.targets.samples import SampleSet, collect, recrop
-from qanet.benchmarks.targets.timed import baseline_target, build_targets
-from qanet.benchmarks.targets.variants import Variant, list_variants, model_names, without_lacking
-from qanet.benchmarks.video.command import run_video
-from qanet.bundle import Bundle, open_bundle
-from qanet.commandline import note
+from qanet.benchmarks.benchmark import benchmark
+from qanet.benchmarks.compare import compare, compare_text
+from qanet.benchmarks.options import MLPERF_SCENARIOS, BenchmarkOptions
+from qanet.benchmarks.results import read_results
+from qanet.benchmarks.tables import summary_line, text
+from qanet.benchmarks.verdict import RESOLUTION
+from qanet.benchmarks.video import measure_video, video_text
+from qanet.bundle import OPTIONAL_PRECISIONS, PRECISIONS, open_bundle
+from qanet.commandline import CommandParser, command_parser, emit, note
+from qanet.datasets import DATA_FORMATS
 from qanet.errors import QanetError
-from qanet.runtime.detectors.choice import open_detector
-from qanet.runtime.parser import Parser
-from qanet.runtime.video.sources.open import open_source
+from qanet.metrics import PROTOCOLS
+from qanet.runtime.backends.select import DEVICES
+from qanet.runtime.parser import TAILS
 
-_CHECK_CROPS = 32
+DEFAULT_MODEL = "ccp13-lite0"  # of --video
+_VIDEO_ROUNDS = 3
+_DEFAULTS = BenchmarkOptions("")
+_PRECISIONS = (*PRECISIONS, *OPTIONAL_PRECISIONS)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Entry point; exit code 0, 1 when no variant could be timed or a comparison found a regression, 130 after
-    Ctrl-C."""
-    args = parse_arguments(argv)
+    """Entry point.
+
+    Returns:
+        0; 1 where no variant could be timed or a comparison found a regression; 130 after Ctrl-C.
+    Raises:
+        QanetError: an argument that cannot be, or a file or model that is not to be had.
+    """
+    args = _parser().parse_args(argv)
     if args.compare:
         old, new = args.compare
-        return run_compare(old, new, args.fail_above, args.resolution, args.json)
+        return _compare(old, new, args.fail_above, args.resolution, args.json)
+    precisions = None if args.precision is None else _names("--precision", args.precision, _PRECISIONS)
+    tails, devices = _names("--tail", args.tail, TAILS), _names("--device", args.device, DEVICES)
     if args.video:
-        return run_video(args)
-    bundles = [open_bundle(name) for name in args.models]
-    variants, lacking = without_lacking(list_variants(bundles, args.precision, args.tail, args.device))
-    data = open_data(args.data, args.format, args.split, bundles[0].labels) if args.data else None
-    parse_summary = _parse_summary(args.parse_summary)
-    facts = machine.describe()
-    samples = _samples(args, bundles)
-    checked = _check(args, bundles, variants, samples)
-    engines = {label: engine for one in checked.values() for label, engine in one.engines.items()}
-    accuracy = measure_accuracies(variants, engines, data, args.protocol, args.images, note) if data else {}
-    targets, parsers = build_targets(variants, engines, samples)
-    refusals = _add_baselines(args, variants, parsers, samples, targets)
-    session = harness.Session([])
-    if parsers:
-        note(f"warming up and timing {len(targets)} targets for {args.duration:g} s")
-        session = harness.run(targets, args.duration, args.rounds)
-    passes = Passes(args, variants, engines, parsers, samples, session)
-    parts = _parts(args, bundles, variants, facts, samples, checked)
-    parts["accuracy"] = accuracy
-    if parse_summary is not None:
-        parts["parse"] = parse_summary
-    more = passes.run(parts)
-    facts["after"] = machine.finish(facts)
-    document = _document(parts, variants, session, parsers, samples, more, lacking + refusals + passes.warnings)
-    output.write_results(Path(args.output), document)  # before anything about pictures can go wrong
-    first = model_names(bundles)[0]
-    try:
-        pictures = _pictures(args, bundles[0], samples[first], checked[first], parse_summary)
-    except Exception as error:  # an engine that broke in the rounds breaks here too; the figures have to be shown
-        document["warnings"].append(f"the report has no pictures: {type(error).__name__}: {error}")
-        pictures = Pictures()
-    write_report(Path(args.output) / "report.html", document, pictures)
-    _print(args, document)
-    if document["timing"]["interrupted"]:
-        return 130
-    return 0 if parsers else 1
-
-
-def _add_baselines(
-    args: argparse.Namespace,
-    variants: Sequence[Variant],
-    parsers: dict[str, Parser],
-    samples: dict[str, SampleSet],
-    targets: list[harness.Target],
-) -> list[str]:
-    """Add a model's PyTorch form to the targets; a sentence for each that may not be timed."""
-    if not args.baseline or not parsers:
-        return []
-    refusals = []
-    for model in dict.fromkeys(variant.model for variant in variants):
-        fp32 = [v for v in variants if (v.model, v.precision, v.tail) == (model, "fp32", "kernel")]
-        ours = next((parsers[v.label] for v in fp32 if v.label in parsers), None)
-        bundle = next(v.bundle for v in variants if v.model == model)
-        parse, reason = open_checked(bundle, args.threads, ours, samples[model].samples[0])
-        if ours is not None:
-            ours.times.samples_ms.clear()
-        if parse is None:
-            refusals.append(f"refused to time {model} in PyTorch: {reason}")
-        else:
-            targets.append(baseline_target(model, parse, samples[model]))
-    return refusals
-
-
-def _samples(args: argparse.Namespace, bundles: Sequence[Bundle]) -> dict[str, SampleSet]:
-    """By model, the input's people; the frames and boxes are the same for all."""
-    first = collect(open_source(args.input), open_detector(args), bundles[0].input_hw, args.frames)
-    note(f"{first.people} people in {len(first.samples)} of {first.frames} frames")
-    names = model_names(bundles)
-    return {
-        name: first if bundle.input_hw == bundles[0].input_hw else recrop(first, bundle.input_hw)
-        for name, bundle in zip(names, bundles)
-    }
-
-
-def _check(
-    args: argparse.Namespace, bundles: Sequence[Bundle], variants: Sequence[Variant], samples: dict[str, SampleSet]
-) -> dict[str, Checked]:
-    """By model, the engines that may be timed and why the others may not."""
-    found = {}
-    for model, bundle in zip(model_names(bundles), bundles):
-        mine = [variant for variant in variants if variant.model == model]
-        note(f"checks: {', '.join(variant.label for variant in mine)}")
-        found[model] = check_variants(bundle, mine, args.threads, *samples[model].crops(_CHECK_CROPS))
-        for label, check in found[model].checks.items():
-            if not check.passed:
-                note(f"refused to time {label}: {check.reason}")
-    return found
-
-
-def _parse_summary(path: str | None) -> dict[str, Any] | None:
-    if path is None:
-        return None
-    summary = documents.read_json(Path(path))
-    if not isinstance(summary.get("stages_ms"), dict):
+        return _video(_options(args, precisions, tails, devices), args.video, args.models, args.json)
+    if not args.models:
         raise QanetError(
-            f"{path} is not a summary of a parse",
-            expected="what `qanet parse --json` prints, with stages_ms",
-            got=f"keys {', '.join(summary)}",
-            next_command="qanet parse INPUT --json > parse.json",
+            "no model to measure", expected="NAME.qanet", next_command="qanet benchmark ccp13-lite0 --help"
         )
-    return summary
+    if not args.input:
+        raise QanetError(
+            "no input to measure on",
+            expected="people: a video, an image or a folder of images",
+            next_command=f"qanet benchmark {args.models[0]} --input VIDEO",
+        )
+    options = _options(args, precisions, tails, devices)
+    results = benchmark([open_bundle(name) for name in args.models], options, note)
+    for warning in results.warnings:
+        note(f"warning: {warning}")
+    if args.json:
+        print(json.dumps(results.to_json(), indent=1, allow_nan=False))
+    else:
+        print(text(results, options.output))
+        print(summary_line(results, options.output))
+    if results.timing.interrupted:
+        return 130
+    return 0 if any(check.passed for check in results.checks.values()) else 1
 
 
-def _parts(
-    args: argparse.Namespace,
-    bundles: Sequence[Bundle],
-    variants: Sequence[Variant],
-    facts: dict[str, Any],
-    samples: dict[str, SampleSet],
-    checked: dict[str, Checked],
-) -> dict[str, Any]:
-    """What was known before the timing, as plain data."""
-    described = [documents.describe_bundle(bundle) for bundle in bundles]
-    agreement: dict[str, Any] = {}
-    parts: dict[str, Any] = {
-        "bundle": described[0],
-        "bundles": described,
-        "machine": facts,
-        "agreement": agreement,
-        "input": documents.describe_input(next(iter(samples.values())), Path(args.input).name),
-        "checks": {},
-        "executions": {},
-        "open_ms": {},
-    }
-    for one in checked.values():
-        for label in one.engines:
-            if one.reference is not None and one.parsings[label] is not one.reference:
-                agreement[label] = {"against": one.reference_name, **compare(one.reference, one.parsings[label])}
-        parts["checks"] |= {label: check.to_json() for label, check in one.checks.items()}
-        parts["executions"] |= one.executions
-        parts["open_ms"] |= one.open_ms
-    return parts
-
-
-def _document(
-    parts: dict[str, Any],
-    variants: Sequence[Variant],
-    session: harness.Session,
-    parsers: dict[str, Parser],
-    samples: dict[str, SampleSet],
-    more: dict[str, harness.Session],
-    warnings: list[str],
-) -> dict[str, Any]:
-    by_label = {variant.label: variant.precision for variant in variants}
-    found = [
-        *machine.warnings_of(parts["machine"]),
-        *(execution_warning(by_label[label], parts["executions"][label]) for label in parsers),
-        *next(iter(samples.values())).warnings,
-        *warnings,
-    ]
-    stages_ms = {label: parser.times.samples_ms for label, parser in parsers.items()}
-    return documents.build(parts, variants, session, stages_ms, [line for line in found if line], more)
-
-
-def _pictures(
-    args: argparse.Namespace, bundle: Bundle, samples: SampleSet, checked: Checked, parse_summary: dict[str, Any] | None
-) -> Pictures:
-    crops, _ = samples.crops(_CHECK_CROPS)
-    overlay = Path(args.overlay) if args.overlay else None
-    return gather_pictures(
-        bundle, checked, samples.samples, crops, overlay, (parse_summary or {}).get("people_by_frame")
+def _options(
+    args: argparse.Namespace, precisions: list[str] | None, tails: list[str], devices: list[str]
+) -> BenchmarkOptions:
+    return BenchmarkOptions(
+        input=args.input or args.video,
+        precisions=precisions,
+        tails=tails,
+        devices=devices,
+        threads=args.threads,
+        detector=args.detector,
+        boxes=args.boxes,
+        whole_image=args.whole_image,
+        frames=args.frames,
+        duration_s=args.duration,
+        rounds=args.rounds,
+        baseline=args.baseline,
+        data=args.data,
+        data_format=args.format,
+        split=args.split,
+        protocol=args.protocol,
+        images=args.images,
+        pipeline_rounds=args.pipeline_rounds,
+        sweep_rounds=args.sweep_rounds,
+        cold_starts=args.cold_starts,
+        energy_seconds=args.energy_seconds,
+        profile=args.profile,
+        micro=args.micro,
+        mlperf=args.mlperf,
+        output=Path(args.output),
+        parse_summary=Path(args.parse_summary) if args.parse_summary else None,
+        overlay=Path(args.overlay) if args.overlay else None,
     )
 
 
-def _print(args: argparse.Namespace, document: dict[str, Any]) -> None:
-    for warning in document["warnings"]:
-        note(f"warning: {warning}")
-    if args.json:
-        print(json.dumps(document, indent=1, allow_nan=False))
-    else:
-        print(output.text(document, Path(args.output)))
-        print(output.summary_line(document, Path(args.output)))
+def _video(options: BenchmarkOptions, video: str, models: Sequence[str], as_json: bool) -> int:
+    """Print the figures of the pipeline over a clip; 0, or 130 after Ctrl-C."""
+    try:
+        document = measure_video(
+            video,
+            _one("models", models or [DEFAULT_MODEL]),
+            _one("--precision", options.precisions or ["auto"]),
+            _one("--device", options.devices),
+            _one("--tail", options.tails),
+            options.detector,
+            options.boxes,
+            options.whole_image,
+            options.threads,
+            options.rounds or _VIDEO_ROUNDS,
+            options.cold_starts or _VIDEO_ROUNDS,
+            note,
+        )
+    except KeyboardInterrupt:
+        return 130
+    emit(as_json, document, video_text(document))
+    return 0
+
+
+def _compare(old: str, new: str, fail_above: float, resolution: float, as_json: bool) -> int:
+    """Print the comparison of two results.json; 1 with a regression, else 0."""
+    for name, value in (("--fail-above", fail_above), ("--resolution", resolution)):
+        if not 0 <= value < 10:
+            raise QanetError(f"bad {name}", expected="a share such as 0.05", got=value)
+    found = compare(read_results(Path(old)), read_results(Path(new)), fail_above, resolution)
+    print(json.dumps(found.to_json(), indent=1, allow_nan=False) if as_json else compare_text(found))
+    return 1 if found.regressions else 0
+
+
+def _names(option: str, text: str, known: Sequence[str]) -> list[str]:
+    """The words between commas, each once; QanetError for an unknown word, or none."""
+    words = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    for word in words:
+        if word not in known:
+            raise QanetError(f"unknown {option[2:]}", expected=f"one of {', '.join(known)}", got=repr(word))
+    if not words:
+        raise QanetError(f"no {option[2:]} to measure", expected=f"one of {', '.join(known)}", got=repr(text))
+    return words
+
+
+def _one(name: str, values: Sequence[str]) -> str:
+    if len(values) > 1:
+        raise QanetError(f"--video takes one of {name}", expected="one", got=", ".join(values))
+    return values[0]
+
+
+def _parser() -> CommandParser:
+    parser = command_parser("benchmark", "Measure latency and accuracy of bundles, and write an HTML report.")
+    parser.add_argument("models", nargs="*", metavar="NAME.qanet", help="bundles; all are timed in the same rounds")
+    parser.add_argument("--input", metavar="URI", help="a video, an image, or a folder of images with people")
+    parser.add_argument(
+        "--video",
+        metavar="CLIP",
+        help="instead, run the whole pipeline over a clip: frames per second, CPU time, memory, time to first result",
+    )
+    people = parser.add_mutually_exclusive_group()
+    people.add_argument(
+        "--detector",
+        metavar="NAME",
+        help="person detector: a bundle, or an ONNX file of YOLOX, Ultralytics, RT-DETR or torchvision "
+        "(default: person-lite0)",
+    )
+    people.add_argument("--boxes", metavar="JSON", help="take the people's boxes from this file, without a detector")
+    people.add_argument("--whole-image", action="store_true", help="one person per image, who fills it")
+    parser.add_argument("--precision", help="comma-separated, such as fp32,int8 (default: every graph of the bundle)")
+    parser.add_argument(
+        "--tail",
+        default="kernel",
+        help="comma-separated: kernel (labels at image resolution), graph (labels at crop resolution, inside the "
+        "network) (default: kernel)",
+    )
+    parser.add_argument("--device", default="auto", help=f"comma-separated: {', '.join(DEVICES)} (default: auto)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of the engines (default: the runtime's)")
+    parser.add_argument(
+        "--output",
+        default="benchmark",
+        metavar="DIR",
+        help="folder for report.html, results.json and results.csv (default: benchmark)",
+    )
+    _add_timing(parser.add_argument_group("timing"))
+    _add_accuracy(parser.add_argument_group("accuracy"))
+    _add_comparison(parser.add_argument_group("comparing two results"))
+    parser.add_argument("--parse-summary", metavar="JSON", help="show this `qanet parse --json` output in the report")
+    parser.add_argument(
+        "--overlay", metavar="VIDEO", help="show frames of this video, written by `qanet parse`, in the report"
+    )
+    return parser
+
+
+def _add_timing(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--frames", type=int, default=_DEFAULTS.frames, metavar="N", help="frames to take from the input (default: 24)"
+    )
+    group.add_argument(
+        "--duration", type=float, default=_DEFAULTS.duration_s, metavar="S", help="seconds of timing (default: 20)"
+    )
+    group.add_argument("--rounds", type=int, metavar="N", help="stop after N rounds, if that is sooner")
+    group.add_argument("--baseline", action="store_true", help="also time the method's PyTorch form")
+    group.add_argument(
+        "--pipeline-rounds", type=int, default=0, metavar="N", help="time the video pipeline: N rounds of 8 frames"
+    )
+    group.add_argument(
+        "--cold-starts", type=int, default=0, metavar="N", help="time the start of N fresh processes per variant"
+    )
+    group.add_argument(
+        "--sweep-rounds",
+        type=int,
+        default=0,
+        metavar="N",
+        help="time 1 to 16 people per frame, and 5 image sizes: N rounds",
+    )
+    group.add_argument(
+        "--energy-seconds",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="read the power sensors for S seconds per variant",
+    )
+    group.add_argument("--profile", action="store_true", help="time each layer and block, and trace the threads")
+    group.add_argument("--micro", action="store_true", help="time crop, network and tail apart, each against its floor")
+    group.add_argument(
+        "--mlperf",
+        choices=MLPERF_SCENARIOS,
+        metavar="SCENARIO",
+        help=f"run MLPerf's load generator in this scenario: {' or '.join(MLPERF_SCENARIOS)}",
+    )
+
+
+def _add_accuracy(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--data", metavar="DIR", help="measure the accuracy of every variant on this data set")
+    group.add_argument(
+        "--format", default="ccp", choices=DATA_FORMATS, metavar="NAME", help=f"of --data: {', '.join(DATA_FORMATS)}"
+    )
+    group.add_argument(
+        "--split", metavar="NAME", help="of --data (default: val; a ccp folder without val.txt is taken whole)"
+    )
+    group.add_argument(
+        "--protocol",
+        default="official",
+        choices=tuple(PROTOCOLS),
+        help="official: metrics as the published code computes them, to compare with published numbers (default); "
+        "strict: without that code's mistakes, to compare models",
+    )
+    group.add_argument("--images", type=int, metavar="N", help="use only the first N images of --data")
+
+
+def _add_comparison(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--compare",
+        nargs=2,
+        metavar=("OLD.json", "NEW.json"),
+        help="compare two results.json: faster, slower, or cannot tell",
+    )
+    group.add_argument(
+        "--fail-above",
+        type=float,
+        default=0.05,
+        metavar="SHARE",
+        help="exit with 1 if latency or accuracy got worse by more than this fraction, with 95%% confidence "
+        "(default: 0.05)",
+    )
+    group.add_argument(
+        "--resolution",
+        type=float,
+        default=RESOLUTION,
+        metavar="SHARE",
+        help=f"smallest change of a latency to report, as a fraction (default: {RESOLUTION})",
+    )

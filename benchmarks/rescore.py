@@ -4,8 +4,8 @@ The score of a result becomes Q = (box^a * iou^b * pixel^g)^(1/(a+b+g)): box is 
 of the mask is certain (`qanet.quality.probability_score`, at image resolution within the result's bbox), iou the mask
 IoU that the network predicts of itself, where it does (Mask Scoring R-CNN, QANet); without it b counts as 0.
 
-What is written has every key it had, but for the maps: `score` is Q, and `box_score` and `pixel_score` keep what it is
-made of. So it can be rescored again, with other weights and without the probabilities.
+A result keeps all its keys except the map: `score` becomes Q, and `box_score` and `pixel_score` hold its factors. So it
+can be rescored again, with other weights and without the probabilities.
 """
 
 import argparse
@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 
 from qanet.coco.annotations import Document, read_annotation_file
 from qanet.coco.evaluation import MaskTruth, ap_title
-from qanet.coco.probabilities import ARRAY, count_maps, stream_maps
 from qanet.coco.rescoring import Scored, score_results
-from qanet.coco.results import stream_results, write_results
+from qanet.coco.results import ARRAY, count_maps, stream_maps, stream_results, write_results
 from qanet.commandline import command_parser, emit, note, table
 from qanet.errors import QanetError
-from qanet.metrics.curves import rank_correlation
+from qanet.metrics.measures import rank_correlation
 from qanet.quality import MASK_THRESHOLD, QAM_WEIGHTS
 
 _INLINE = "inline"
@@ -85,16 +84,23 @@ def main(argv: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("results", metavar="RESULTS.json", help="COCO or LVIS results with bbox and segmentation")
-    parser.add_argument("--output", required=True, metavar="NEW.json")
-    parser.add_argument("--probabilities", default=_INLINE, metavar="FILE.npz|inline", help="see below")
+    parser.add_argument("--output", required=True, metavar="NEW.json", help="file for the rescored results")
+    parser.add_argument(
+        "--probabilities",
+        default=_INLINE,
+        metavar="FILE.npz|inline",
+        help="source of the maps, see below (default: inline)",
+    )
     parser.add_argument(
         "--weights",
         default=",".join(f"{w:g}" for w in QAM_WEIGHTS),
         metavar="A,B,G",
-        help="exponents of box, predicted IoU and pixel score (default 1,0.5,3)",
+        help="exponents of box, predicted IoU and pixel score (default: 1,0.5,3)",
     )
-    parser.add_argument("--threshold", type=float, default=MASK_THRESHOLD, help="t of the pixel score (default 0.25)")
-    parser.add_argument("--annotations", metavar="COCO.json", help="AP and rank correlations before and after")
+    parser.add_argument(
+        "--threshold", type=float, default=MASK_THRESHOLD, metavar="T", help="of the pixel score (default: 0.25)"
+    )
+    parser.add_argument("--annotations", metavar="COCO.json", help="print AP and rank correlations before and after")
     args = parser.parse_args(argv)
     weights = _weights(args.weights)
     truth, sizes = None, {}

@@ -1,32 +1,44 @@
-"""Crops through the FP32 graph, one at a time: a histogram of every activation that may be quantised, and the largest
-magnitude of every other float activation of the network.
+"""Runs crops through the FP32 graph: a histogram of every activation that may be quantised, and the largest magnitude
+of every other float activation of the network. Results are cached by content.
 
-ONNX Runtime runs the part of the graph that those activations need. Crops are run singly whatever the batches
-were: what is seen then depends on the crops alone, and memory on one crop's activations (about 100 MB at 384x288).
-The histograms serve every method and every choice of layers that stay in float, so they are what is cached.
+ONNX Runtime runs the part of the graph that those activations need. Crops are run one by one however they were batched:
+the result then depends on the crops alone, and memory on one crop's activations (about 100 MB at 384x288).
+
+The name in the cache is made of the graph's bytes, the crops' pixels and ONNX Runtime's version. The pixels are those
+after cropping and resampling, so that a change of that preprocessing changes the name; the normalisation is in the
+graph. Histograms serve every method and every choice of layers that stay in float, and ranges are found from them in
+about a second. The cache is $XDG_CACHE_HOME/qanet/calibration (~/.cache without it); deleting it costs time only.
 """
 
+import hashlib
 import io
 import json
+import os
+import tempfile
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.calib.graph import GraphView
-from qanet.calib.histogram import Histogram
-from qanet.calib.placement import place
+from qanet.calib.placement import GraphView, place
+from qanet.calib.ranges import Histogram
 from qanet.errors import QanetError
+from qanet.files import write_bytes
 
 Crop = NDArray[np.uint8]
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_VERSION = 1  # raised when the observations change
+_IN_MEMORY_BYTES = 64 << 20  # about 200 crops of 384x288; more go to a file
 
 
 @dataclass(frozen=True)
 class Observations:
-    """What crops showed of a graph's activations.
+    """Statistics of a graph's activations over some crops.
 
     Attributes:
         crops: number of crops.
@@ -57,7 +69,7 @@ class Observations:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Observations":
-        """Inverse of `to_bytes`; ValueError, OSError, KeyError or zipfile.BadZipFile where it is not that."""
+        """Inverse of `to_bytes`; ValueError, OSError, KeyError or zipfile.BadZipFile for other data."""
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             crops, is_black, quantised, others = json.loads(str(file["head"]))
             parts = zip(quantised, file["counts"], file["exponents"], file["peaks"])
@@ -71,7 +83,7 @@ def observe(
     """Run every crop.
 
     Args:
-        model: onnx.ModelProto as `load_model` returns it, with one uint8 input (N, H, W, 3).
+        model: onnx.ModelProto of `load_model`, with one uint8 input (N, H, W, 3).
         batches: uint8 arrays (B, H, W, 3), read once; B may vary and does not matter.
         threads: of ONNX Runtime, 0 for all cores.
         progress: called with the number of crops done, after each.
@@ -193,3 +205,77 @@ def _session(
     except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
         raise QanetError("ONNX Runtime refuses the graph", got=str(error).splitlines()[0]) from error
     return lambda crop: session.run(wanted, {feed.name: crop})
+
+
+def cache_folder() -> Path:
+    """Where calibrations and sensitivities are kept."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "qanet" / "calibration"
+
+
+def cache_key(*parts: object) -> str:
+    """Hex digest of parts that differ in JSON."""
+    return hashlib.sha256(json.dumps([_VERSION, *parts], sort_keys=True).encode()).hexdigest()[:32]
+
+
+def cached_observations(key: str, make: Callable[[], Observations]) -> tuple[Observations, bool]:
+    """Observations from the cache, else made and stored; and whether they came from the cache.
+
+    A file that cannot be read counts as absent, and a cache that cannot be written as no cache.
+    """
+    path = cache_folder() / f"{key}.npz"
+    try:
+        return Observations.from_bytes(path.read_bytes()), True
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        made = make()
+    store(path, made.to_bytes())
+    return made, False
+
+
+def store(path: Path, data: bytes) -> None:
+    """Write a file of the cache where that is possible."""
+    try:
+        write_bytes(path, data)
+    except QanetError:
+        return  # a full disk or a read-only home: the result is used all the same
+
+
+class CropSpool:
+    """Crops read once from their source and as often as wanted from here; what does not fit in 64 MiB is in a file.
+
+    Attributes:
+        digest: hex sha256 over the pixels in order, the same however the crops were batched.
+    """
+
+    def __init__(self, crops: Iterable[Crop]):
+        """crops: (1, H, W, 3) uint8, all of one shape (see `each_crop`)."""
+        self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 closed by __exit__
+        self._shape: tuple[int, ...] = ()
+        self._count = 0
+        digest = hashlib.sha256()
+        for crop in crops:
+            self._shape = self._shape or crop.shape
+            if crop.shape != self._shape:
+                raise QanetError("the crops differ in size", expected=self._shape, got=crop.shape)
+            data = crop.tobytes()
+            digest.update(data)
+            self._file.write(data)
+            self._count += 1
+        self.digest = digest.hexdigest()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Crop]:
+        size = int(np.prod(self._shape)) if self._shape else 0
+        for index in range(self._count):
+            self._file.seek(index * size)
+            yield np.frombuffer(self._file.read(size), np.uint8).reshape(self._shape)
+
+    def __enter__(self) -> "CropSpool":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()

@@ -1,4 +1,6 @@
-"""Which tensors get Q/DQ: symmetric S8S8 where TensorRT fuses it, and nowhere else.
+"""Which tensors of an FP32 graph get Q/DQ, which blocks its convolutions form, and the reading of that graph.
+
+Q/DQ pairs are symmetric S8S8 and stand where TensorRT fuses them, and nowhere else:
 
 - Every convolution whose weight is a constant and that covers more than one pixel: its data input per tensor, its
   weight per output channel. Its bias stays float (TensorRT refuses a quantised one).
@@ -18,12 +20,82 @@ What it buys, measured: with both inputs of the residual additions quantised Ope
 requantisation as one INT8 node; with neither it inserts nine FakeQuantize and as many reorders.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from qanet.calib.graph import GraphView
 from qanet.errors import QanetError
+
+
+def load_model(graph: bytes, name: str = "model.onnx") -> Any:
+    """Parse and check an ONNX graph.
+
+    Args:
+        graph: contents of an ONNX file.
+        name: of the graph, for errors.
+    Returns:
+        onnx.ModelProto with inferred shapes in value_info.
+    Raises:
+        QanetError: not ONNX, or a graph that the ONNX checker refuses.
+    """
+    import onnx
+
+    try:
+        model = onnx.load_model_from_string(graph)
+        onnx.checker.check_model(model, full_check=True)
+        return onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    except Exception as error:  # protobuf, the checker and shape inference each have their own classes
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise QanetError(
+            f"broken ONNX file {name}",
+            expected="a valid ONNX graph",
+            got=reason,
+            next_command="qanet export CHECKPOINT",
+        ) from error
+
+
+@dataclass(frozen=True)
+class GraphView:
+    """Look-ups over a graph: initialisers by name, the node that makes a tensor, the shapes of tensors.
+
+    Nodes are known by their index in `graph.node`, which every graph has; names may be empty or shared.
+    """
+
+    graph: Any
+    initialisers: dict[str, Any]
+    producer: dict[str, int]
+    shapes: dict[str, tuple[int | None, ...]]
+
+    @classmethod
+    def of(cls, graph: Any) -> "GraphView":
+        """Index an onnx.GraphProto; shapes come from its value_info, None for dynamic axes."""
+        producer: dict[str, int] = {}
+        for index, node in enumerate(graph.node):
+            for name in node.output:
+                producer[name] = index
+        shapes = {}
+        for value in (*graph.value_info, *graph.input, *graph.output):
+            if value.type.tensor_type.HasField("shape"):
+                dims = value.type.tensor_type.shape.dim
+                shapes[value.name] = tuple(d.dim_value if d.HasField("dim_value") else None for d in dims)
+        return cls(graph, {t.name: t for t in graph.initializer}, producer, shapes)
+
+    def upstream(self, tensors: Iterable[str]) -> set[int]:
+        """Indices of all nodes that some of these tensors depend on."""
+        seen: set[int] = set()
+        stack = list(tensors)
+        while stack:
+            index = self.producer.get(stack.pop())
+            if index is not None and index not in seen:
+                seen.add(index)
+                stack.extend(self.graph.node[index].input)
+        return seen
+
+    def tensors(self) -> set[str]:
+        """Names of every activation: the graph's inputs and the outputs of its nodes."""
+        return {value.name for value in self.graph.input} - set(self.initialisers) | set(self.producer)
+
 
 # Measured on an early checkpoint of the 13-class CCP network (EfficientNet-Lite0, 384x288, 100 crops to calibrate by
 # entropy, 40 others to judge): labels equal to FP32's are 99.54% with everything in INT8, 99.56% with the two heads in
@@ -42,7 +114,7 @@ class Placement:
         convolutions: indices of the convolutions that run in INT8.
         readers: quantised activation -> the (node, input) pairs that read it through Q/DQ; in graph order.
         range_of: quantised activation -> the activations of whose ranges it takes the widest: itself alone, but for
-            what passes through a resize, a pooling or a concatenation.
+            tensors that pass through a resize, a pooling or a concatenation.
     """
 
     convolutions: tuple[int, ...]
@@ -91,7 +163,7 @@ def place(model: Any, keep: tuple[str, ...] = DEFAULT_KEEP) -> Placement:
 
 
 def _pass_through(view: GraphView, wanted: set[tuple[int, int]], keep: tuple[str, ...]) -> dict[str, set[str]]:
-    """Quantise the inputs of what a quantised activation passed through unchanged.
+    """Quantise the inputs of nodes that a quantised activation passed through unchanged.
 
     Extends `wanted`; returns tensor -> the tensors, made by something else, that share one range with it.
     """
@@ -116,7 +188,7 @@ def _pass_through(view: GraphView, wanted: set[tuple[int, int]], keep: tuple[str
 
 
 def _passed(view: GraphView, node: Any) -> list[str]:
-    """The activations that a node hands on without widening their range; none where it does something else."""
+    """The activations that a node copies or resizes without widening their range; empty for other nodes."""
     if node.op_type in _PASS_THROUGH:
         return [node.input[0]]
     if node.op_type == "Concat" and all(name in view.producer for name in node.input):
@@ -150,3 +222,30 @@ def _check_patterns(view: GraphView, keep: tuple[str, ...]) -> None:
                 expected="names such as backbone.stem or neck.*",
                 got=[node.name for node in view.graph.node if node.op_type == "Conv"][:6],
             )
+
+
+def block_of(name: str) -> str:
+    """The block of a node, by its name: `backbone.blocks.3.expand.relu6` is in `backbone.blocks.3`.
+
+    Up to the first part that is a number; of names without one the first two parts.
+    """
+    parts = name.split(".")
+    number = next((position for position, part in enumerate(parts) if part.isdigit()), 1)
+    return ".".join(parts[: number + 1])
+
+
+def blocks_of(model: Any) -> tuple[str, ...]:
+    """Blocks with a convolution that may be quantised, in graph order."""
+    nodes = model.graph.node
+    return tuple(dict.fromkeys(block_of(nodes[index].name) for index in place(model, ()).convolutions))
+
+
+def present_patterns(model: Any, blocks: Iterable[str]) -> tuple[str, ...]:
+    """Patterns of `Scales.keep` that leave these blocks in float: those that match a node of the graph."""
+    names = [node.name for node in model.graph.node]
+    return tuple(
+        pattern
+        for block in blocks
+        for pattern in (block, f"{block}.*")
+        if (pattern in names if pattern == block else any(name.startswith(f"{block}.") for name in names))
+    )

@@ -1,15 +1,14 @@
 """Writes INT8 or FP8 into the FP32 graph: QuantizeLinear/DequantizeLinear pairs with the ranges of a calibration.
 
-Activations get a Q and a DQ, one pair a tensor, shared by its readers. Weights are stored as constants of the narrow
+Activations get a Q and a DQ, one pair per tensor, shared by its readers. Weights are stored as constants of the narrow
 type with a DQ alone, which TensorRT, TensorRT-RTX, OpenVINO and ONNX Runtime all take, so the file is about a quarter
-of the FP32 one. All is symmetric with zero point 0: scale = amax / 127, and -128 is not used by weights. For CPUs
+of the FP32 one. Everything is symmetric with zero point 0: scale = amax / 127, and weights do not use -128. For CPUs
 without VNNI two neighbouring weights share their range, so that the sum of their products fits 16 bits. FP8 is E4M3,
 scale = amax / 448, for GPUs from sm_89 on; its Q/DQ came with opset 19.
 """
 
 from copy import deepcopy
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,7 @@ class NarrowType:
         name: of the type.
         top: the value that amax maps to.
         opset: the first whose Q/DQ knows the type.
-        pair_top: what the magnitudes of two neighbouring weights may sum to; None where they may be anything.
+        pair_top: largest sum of the magnitudes of two neighbouring weights; None for no limit.
     """
 
     name: str
@@ -65,22 +64,25 @@ NARROW_TYPES = {
 
 
 def int8_of_this_cpu() -> str:
-    """The key of NARROW_TYPES whose graph this CPU computes rightly."""
+    """The key of NARROW_TYPES whose graph this CPU computes without saturation."""
     return NO_VNNI if sums_saturate() else "int8"
 
 
-def write_quantised(model_path: str | Path, scales: Scales, output: str | Path, precision: str = "int8") -> None:
-    """FP32 ONNX file -> Q/DQ ONNX file with the same inputs and outputs; the same input gives the same bytes.
+def quantise(graph: bytes, scales: Scales, precision: str = "int8") -> bytes:
+    """FP32 ONNX graph -> Q/DQ ONNX graph with the same inputs and outputs; the same input gives the same bytes.
 
+    Args:
+        graph: contents of the FP32 ONNX file.
+        precision: a key of NARROW_TYPES.
     Raises:
-        QanetError: scales of another model or not complete (see `Scales.check`), broken ONNX, a scale too small.
+        QanetError: scales of another graph or not complete (see `Scales.check`), broken ONNX, a scale too small.
     """
-    model = insert_qdq(scales.check(model_path), scales, precision)
-    Path(output).write_bytes(model.SerializeToString(deterministic=True))
+    quantised: bytes = insert_qdq(scales.check(graph), scales, precision).SerializeToString(deterministic=True)
+    return quantised
 
 
 def insert_qdq(model: Any, scales: Scales, precision: str = "int8") -> Any:
-    """Q/DQ into an onnx.ModelProto as `load_model` returns it; the model given is left as it is.
+    """A copy of an onnx.ModelProto of `load_model` with Q/DQ inserted.
 
     Args:
         precision: a key of NARROW_TYPES.
@@ -90,7 +92,7 @@ def insert_qdq(model: Any, scales: Scales, precision: str = "int8") -> Any:
     import onnx
 
     if precision not in NARROW_TYPES:
-        raise QanetError("unknown precision", expected=f"one of {', '.join(NARROW_TYPES)}", got=precision)
+        raise QanetError(f"unknown precision {precision!r}; choose from {', '.join(NARROW_TYPES)}")
     narrow = NARROW_TYPES[precision]
     scales.check_complete(model)
     placement = place(model, scales.keep)
@@ -227,7 +229,7 @@ def _reassemble(graph: Any, pairs: dict[str, Any], weights: dict[str, Any], narr
 def requantised_without_vnni(data: bytes) -> bytes:
     """An INT8 ONNX graph with its weights quantised once more, in pairs: for graphs that came without their scales.
 
-    What is rounded twice is a little worse than what `insert_qdq` makes of the float weights.
+    Weights that are rounded twice are a little worse than those that `insert_qdq` makes of the float weights.
     """
     import onnx
 

@@ -1,31 +1,39 @@
-"""The search for what must stay in float: the drop of a task metric against the milliseconds that INT8 saves.
+"""The search for blocks that must stay in float: the drop of a task metric against the milliseconds that INT8 saves.
 
 1. Each block is quantised alone, once, and the metric measured: its sensitivity, the drop from the network whose
    blocks are all in the 16-bit type that INT8 graphs leave the rest in. Every measurement is kept under a name
-   made of the weights, the ranges, the data and the choice of blocks, so that another budget or metric, or a run that
-   was stopped, measures only what is new.
+   made of the weights, the ranges, the data and the choice of blocks, so that another budget or metric, or a run after
+   a stopped one, measures only what is new.
 2. OpenVINO's counters give what each block costs in INT8 and in the 16-bit type of this CPU.
 3. Blocks that INT8 does not make faster stay in float. The others are ordered by drop per millisecond saved, the worst
    first, and the shortest beginning of that order that brings the whole network within the budget stays in float;
-   whether it does is measured, not summed up from step 1, because errors of blocks cancel and compound.
+   that is measured, not summed up from step 1, because errors of blocks cancel and compound.
 """
 
+import dataclasses
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from qanet.calib.cache import store
+from qanet.calib.latency import block_latency_ms
+from qanet.calib.observe import cache_folder, cache_key, store
+from qanet.calib.placement import blocks_of, load_model, present_patterns
+from qanet.calib.quantize import insert_qdq, int8_of_this_cpu
+from qanet.calib.scales import Scales
 from qanet.errors import QanetError
 
 METRICS = {"miou": "mIoU", "ap_r": "AP^r", "rank_correlation": "rank correlation of Q with the true IoU"}
 Accuracy = dict[str, float]  # metric -> value x 100
+Measure = Callable[[bytes, str], Accuracy]  # (ONNX graph, its precision) -> metrics x 100
+HEADER = ("block", "drop", "float ms", "INT8 ms", "saved ms", "chosen")
 
 
 @dataclass(frozen=True)
 class BlockCost:
-    """What quantising one block costs and saves.
+    """Cost and gain of quantising one block.
 
     Attributes:
         drop: of the metric (x 100) when this block alone is INT8; negative where it rose.
@@ -46,7 +54,7 @@ class BlockCost:
 
 @dataclass(frozen=True)
 class Found:
-    """The end of a search; accuracies are x 100.
+    """The result of a search; accuracies are x 100.
 
     Attributes:
         metric: one of METRICS.
@@ -69,8 +77,64 @@ class Found:
         return json.dumps(asdict(self), indent=1) + "\n"
 
 
+def search_precision(
+    graph: bytes,
+    scales: Scales,
+    input_hw: tuple[int, int],
+    measure: Measure,
+    data_digest: str,
+    metric: str,
+    budget: float,
+    threads: int | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> tuple[Scales, Found]:
+    """Find the blocks to leave in float.
+
+    Args:
+        graph: contents of the FP32 ONNX file.
+        scales: of that graph, with ranges of everything that may be quantised.
+        input_hw: crop size (H, W) pixels.
+        measure: accuracy of a graph on the task's images.
+        data_digest: names those images.
+        metric: one of METRICS.
+        budget: the drop allowed, x 100.
+        threads: CPU threads of the latency measurement; None leaves the choice to OpenVINO.
+        progress: called with the name of each block that was measured.
+    Returns:
+        The scales with `keep` as found, and the search's record.
+    Raises:
+        QanetError: the metric is undefined on the images, or no choice is within the budget.
+    """
+    if metric not in METRICS:
+        raise QanetError(f"unknown metric {metric!r}; choose from {', '.join(METRICS)}")
+    model = load_model(graph)
+    dataclasses.replace(scales, keep=()).check_complete(model)
+    blocks = blocks_of(model)
+    name = cache_key("accuracy", scales.model_sha256, [(k, r.amax) for k, r in scales.ranges.items()], data_digest)
+
+    def quantised(in_float: Sequence[str]) -> bytes:
+        kept = dataclasses.replace(scales, keep=present_patterns(model, in_float))
+        made = insert_qdq(model, kept, int8_of_this_cpu())  # the graph that this CPU computes without saturation
+        return bytes(made.SerializeToString(deterministic=True))
+
+    def graph_of(in_float: Sequence[str] | None) -> tuple[bytes, str]:
+        if in_float is None:
+            return graph, "fp32"
+        return (graph, "bf16") if len(in_float) == len(blocks) else (quantised(in_float), "int8")
+
+    accuracy = Measurements(cache_folder() / f"{name}.json", blocks, lambda kept: measure(*graph_of(kept)))
+    if not math.isfinite(accuracy.fp32()[metric]):
+        raise QanetError(f"{METRICS[metric]} is undefined on these images", next_command="give more or other --images")
+    drops = sensitivities(blocks, accuracy, metric, progress)
+    graphs = {"float": (graph, "bf16"), "int8": (quantised(()), "int8")}
+    ms = block_latency_ms(graphs, blocks, input_hw, threads=threads)
+    costs = [BlockCost(block, drops[block], ms["float"][block], ms["int8"][block]) for block in blocks]
+    found = choose(costs, accuracy, accuracy.fp32(), metric, budget)
+    return dataclasses.replace(scales, keep=present_patterns(model, found.in_float)), found
+
+
 class Measurements:
-    """Accuracies by the set of blocks in float, measured when first asked for and kept in a file."""
+    """Accuracies by the set of blocks in float, measured at the first use and kept in a file."""
 
     def __init__(self, path: Path, blocks: Sequence[str], measure: Callable[[tuple[str, ...] | None], Accuracy]):
         """measure: blocks in float, or None for FP32 -> accuracy."""
@@ -120,7 +184,7 @@ def choose(
     metric: str,
     budget: float,
 ) -> Found:
-    """The fewest blocks in float, by the order told above, that keep the drop within the budget.
+    """The fewest blocks in float, in the order of the module's docstring, that keep the drop within the budget.
 
     Args:
         costs: in graph order.
@@ -158,12 +222,12 @@ def choose(
 
 
 def _harm(cost: BlockCost) -> tuple[float, float]:
-    """Drop per millisecond; of blocks that do no harm, those that save least come first."""
+    """Sort key: drop per millisecond; of blocks without a drop, those that save least come first."""
     return (max(cost.drop, 0.0) / cost.saved_ms, -cost.saved_ms)
 
 
 def rows(found: Found) -> list[tuple[Any, ...]]:
-    """A table's rows: block, drop, milliseconds in float and in INT8, saved, what was chosen."""
+    """A table's rows, with the columns of HEADER."""
     return [
         (
             c.name,
@@ -175,6 +239,3 @@ def rows(found: Found) -> list[tuple[Any, ...]]:
         )
         for c in found.blocks
     ]
-
-
-HEADER = ("block", "drop", "float ms", "INT8 ms", "saved ms", "chosen")

@@ -102,7 +102,7 @@ def main() -> int:
     summary = json.loads(said)
     write_text(HERE / "parse.json", json.dumps(summary, indent=2))
     print(f"{summary['frames']} frames, {summary['people']} people, {summary['frames_per_second']} frames/s")
-    step("measure", "benchmark", bundle, "--input", str(video), "--overlay", overlay,
+    step("measure", "benchmark", bundle, "--input", str(video),
          "--parse-summary", str(HERE / "parse.json"), "--output", str(HERE))
     took = time.monotonic() - got_clip
     print(f"\ndone in {took:.0f} s (and {got_clip - start:.0f} s to get the clip). Look at:")

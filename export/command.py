@@ -14,34 +14,37 @@ from qanet.commandline import command_parser, emit, note
 from qanet.errors import QanetError
 from qanet.labels import PERSON_BOX1
 from qanet.quality import QAM_WEIGHTS
-from qanet.runtime.answers.judge import TOLERANCES
 from qanet.runtime.answers.known import renew_answers
-from qanet.runtime.answers.reference import exact_outputs
+from qanet.runtime.answers.verdicts import TOLERANCES
+from qanet.runtime.backends.onnxruntime import exact_outputs
 
 if TYPE_CHECKING:
     from qanet.train.networks.parser import ParsingNetwork
-    from qanet.train.recipe import Recipe
+    from qanet.train.recipes import Recipe
 
 _OFFICIAL = (".pth", ".pt")
 _VERSIONS = ("torch", "onnx", "onnxscript", "numpy")
 
 
-def bundle_of_checkpoint(
-    checkpoint: Path, output: Path, recipe_name: str | None = None, input_hw: tuple[int, int] | None = None
+def export_checkpoint(
+    checkpoint: Path | str, output: Path | str, recipe_name: str | None = None, input_hw: tuple[int, int] | None = None
 ) -> Bundle:
-    """Export a checkpoint into a new bundle folder (replacing its graphs and engines if it exists).
+    """Export a checkpoint into a new bundle folder, replacing graphs and engines of a bundle that exists there.
 
     Args:
-        checkpoint: a .safetensors file of ours, or an official .pth, loaded strictly.
+        checkpoint: a .safetensors file of `qanet train`, or an official .pth, loaded strictly.
+        output: folder of the bundle; the suffix .qanet is added where it is missing.
         recipe_name: checked against the checkpoint's own; an official one names none and needs it.
         input_hw: crop size (H, W) pixels, multiples of 32; None keeps the recipe's.
+    Returns:
+        The bundle, saved, with one FP32 graph that was checked against the network.
     Raises:
         QanetError: a broken checkpoint, a recipe that does not fit, a graph that departs from the network.
     """
-    from qanet.export.graphs.parity import compare
-    from qanet.export.graphs.parsing import write_onnx
-    from qanet.train.weights.checkpoint import save_weights
+    from qanet.export.graphs.network import check_parity, graph_of, to_onnx
+    from qanet.train.weights import save_weights
 
+    checkpoint, output = Path(checkpoint), Path(output)
     network, recipe = _network_of(checkpoint, recipe_name)
     size = input_hw or recipe.input_hw
     if any(side < 64 or side % 32 for side in size):
@@ -49,21 +52,15 @@ def bundle_of_checkpoint(
     output = output if output.name.endswith(SUFFIX) else output.with_name(output.name + SUFFIX)
     if output.exists() and not (output / "manifest.json").exists() and any(output.iterdir()):
         raise QanetError(f"{output} exists and is not a bundle", next_command="choose another --output")
-    output.mkdir(parents=True, exist_ok=True)
-    module, inputs, outputs = _graph_of(network, recipe)
+    module, inputs, outputs = graph_of(network, recipe.labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own remarks about its internals
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        graph = to_onnx(module, outputs, size, inputs)
     halved = recipe.labels == PERSON_BOX1.name  # a detector comes with every installation, so it is small
-    graph = output / ".model.onnx.partial"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter's own remarks about its internals
-            logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-            write_onnx(module, outputs, size, graph, inputs)
-        if halved:
-            graph.write_bytes(with_half_weights(graph.read_bytes()))
-        parity = compare(module, outputs, size, graph, inputs=inputs)
-        data = graph.read_bytes()
-    finally:
-        graph.unlink(missing_ok=True)
+    if halved:
+        graph = with_half_weights(graph)
+    parity = check_parity(module, outputs, size, graph, inputs=inputs)
     made: dict[str, Any] = {
         "recipe": dataclasses.asdict(recipe),
         "parity_with_torch": {k: float(f"{v:.3g}") for k, v in parity.items()},
@@ -71,6 +68,7 @@ def bundle_of_checkpoint(
     }
     if halved:
         made["weights"] = "fp16"
+    output.mkdir(parents=True, exist_ok=True)
     bundle = create(
         output,
         labels=recipe.labels,
@@ -80,7 +78,7 @@ def bundle_of_checkpoint(
         graphs={"fp32": "model.onnx"},
         made=made,
     )
-    bundle.add_file("model.onnx", data)
+    bundle.add_file("model.onnx", graph)
     if checkpoint.suffix not in _OFFICIAL:
         bundle.add_file("model.safetensors", checkpoint.read_bytes())
     else:  # FP32: a bundle of an official network holds the official numbers
@@ -95,23 +93,10 @@ def bundle_of_checkpoint(
     return bundle
 
 
-def _graph_of(network: Any, recipe: "Recipe") -> tuple[Any, tuple[str, ...], tuple[str, ...]]:
-    """The graph of a network's task, and the names of its inputs and outputs."""
-    if recipe.labels == PERSON_BOX1.name:
-        from qanet.export.graphs.detection import DETECTION_INPUTS, DETECTION_OUTPUTS, DetectionGraph
-
-        return DetectionGraph(network), DETECTION_INPUTS, DETECTION_OUTPUTS
-    from qanet.export.graphs.masks import graph_of
-    from qanet.export.graphs.parsing import INPUTS
-
-    module, outputs = graph_of(network, recipe.labels)
-    return module, INPUTS, outputs
-
-
 def _network_of(checkpoint: Path, recipe_name: str | None) -> tuple["ParsingNetwork", "Recipe"]:
+    from qanet.train.official import fitting_recipes, load_official, read_official
     from qanet.train.recipes import recipe
-    from qanet.train.weights.checkpoint import load_weights
-    from qanet.train.weights.official import fitting_recipes, load_official, read_official
+    from qanet.train.weights import load_weights
 
     if checkpoint.suffix not in _OFFICIAL:
         network, its_recipe = load_weights(checkpoint)
@@ -150,7 +135,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--input-size", metavar="HxW", help="crop size; default: the recipe's")
     args = parser.parse_args(argv)
     size = _size(args.input_size) if args.input_size else None
-    bundle = bundle_of_checkpoint(Path(args.checkpoint), Path(args.output), args.recipe, size)
+    bundle = export_checkpoint(Path(args.checkpoint), Path(args.output), args.recipe, size)
     parity = bundle.manifest["made"]["parity_with_torch"]
     note("the graph equals the network: " + ", ".join(f"{k} {v:.1g}" for k, v in parity.items()))
     document = {"bundle": str(bundle.path), "graph": "model.onnx", "parity_with_torch": parity}

@@ -1,4 +1,4 @@
-"""What ships of a bundle: the FP32 graph, the checkpoint, the scales, the known answers, the card and the accuracy.
+"""The shipped form of a bundle: FP32 graph, checkpoint, scales, known answers, model card and accuracies.
 
 `python -m qanet.export.release WORKED.qanet --card CARD.md --output qanet/models/NAME.qanet`. Typed graphs and engines
 are left out: `qanet build` makes them from what ships, for the machine at hand.
@@ -21,7 +21,7 @@ CARD = "MODEL_CARD.md"
 
 
 def release(worked: Bundle, card: Path, output: Path) -> Bundle:
-    """Write the shipped form of a bundle, replacing what lies at `output`.
+    """Write the shipped form of a bundle, replacing a bundle at `output`.
 
     Raises:
         QanetError: a kept file is missing or changed, or a precision was not measured.

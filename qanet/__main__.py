@@ -25,7 +25,7 @@ COMMANDS = {
     "doctor": Command("qanet.cli.doctor", "what this machine can run, and whether its engines answer rightly"),
     "check": Command("qanet.cli.check_data", "walk a data set, name its broken files, count its classes"),
     "train": Command("qanet.train.command", "train a recipe; resumes where it stopped"),
-    "val": Command("qanet.benchmarks.val.command", "accuracy of a bundle or a checkpoint on a data set"),
+    "val": Command("qanet.benchmarks.val", "accuracy of a bundle or a checkpoint on a data set"),
     "export": Command("qanet.export.command", "checkpoint to a bundle with one ONNX graph"),
     "calibrate": Command("qanet.calib.command", "INT8 scales from images of people"),
     "qat": Command("qanet.train.qat", "fine-tune a calibrated network with fake quantisation"),
@@ -34,7 +34,7 @@ COMMANDS = {
     "benchmark": Command(
         "qanet.benchmarks.command", "latency against accuracy, with an HTML report; verdicts on two results"
     ),
-    "masks": Command("qanet.runtime.masks", "instance masks of people as COCO results, scored by QAM"),
+    "masks": Command("qanet.runtime.cli.masks", "instance masks of people as COCO results, scored by QAM"),
     "rescore": Command("qanet.benchmarks.rescore", "rank the masks of a Mask R-CNN again by their quality (QAM)"),
     "inspect": Command("qanet.cli.inspect", "contents, size and engines of a bundle, a checkpoint or a recipe"),
 }

@@ -1,4 +1,12 @@
-"""What every subcommand shares: an argument parser with --json, and how results are printed."""
+"""What every subcommand shares: an argument parser with --json, types for its options, and how results are printed.
+
+    parser = command_parser("parse", "Parse the people of a video.")
+    parser.add_argument("--threads", type=positive_int)
+    parser.add_argument("--precision", type=comma_list(PRECISIONS), default=("fp32",))
+
+A value that a type refuses ends the command with exit code 2 and one line on stderr:
+"error: bad --threads (expected 1 or more, got 0)".
+"""
 
 import argparse
 import json
@@ -10,6 +18,14 @@ from typing import Any, NoReturn
 from qanet.errors import QanetError
 
 
+class BadValue(argparse.ArgumentTypeError):
+    """A value that an option's type refuses; `CommandParser` adds the option's name."""
+
+    def __init__(self, expected: object, got: object):
+        super().__init__(f"expected {expected}, got {got}")
+        self.expected, self.got = expected, got
+
+
 class CommandParser(argparse.ArgumentParser):
     """argparse whose mistakes are QanetErrors, so that they look like every other error."""
 
@@ -19,6 +35,11 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage and exiting."""
+        refusal = sys.exc_info()[1]  # argparse calls this while it handles its own error
+        value = None if refusal is None else refusal.__context__
+        if isinstance(refusal, argparse.ArgumentError) and isinstance(value, BadValue):
+            option = str(refusal.argument_name).rpartition("/")[2]  # the long one of -t/--threads
+            raise QanetError(f"bad {option}", expected=value.expected, got=value.got) from refusal
         raise QanetError(message, next_command=f"{self.prog} --help")
 
 
@@ -29,8 +50,105 @@ def command_parser(name: str, description: str, **options: Any) -> CommandParser
     return parser
 
 
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of an option that takes a whole number of `least` or more.
+
+    >>> at_least(4)("12")
+    12
+    """
+
+    def whole_number(text: str) -> int:
+        number = _number(text, int)
+        if number is None or number < least:
+            raise BadValue(f"{least} or more", text)
+        return int(number)
+
+    return whole_number
+
+
+positive_int = at_least(1)
+
+
+def amount(text: str) -> float:
+    """The type of an option that takes a number of 0 or more.
+
+    >>> amount("0.5")
+    0.5
+    """
+    number = _number(text, float)
+    if number is None or number < 0:
+        raise BadValue("0 or more", text)
+    return number
+
+
+def seconds(text: str) -> float:
+    """The type of an option that takes a duration above 0.
+
+    >>> seconds("2.5")
+    2.5
+    """
+    number = _number(text, float)
+    if number is None or number <= 0:
+        raise BadValue("seconds above 0", text)
+    return number
+
+
+def fraction(text: str) -> float:
+    """The type of an option that takes a share from 0 to 1.
+
+    >>> fraction("0.05")
+    0.05
+    """
+    number = _number(text, float)
+    if number is None or not 0 <= number <= 1:
+        raise BadValue("a number from 0 to 1", text)
+    return number
+
+
+def numbers(count: int | None = None) -> Callable[[str], tuple[float, ...]]:
+    """The type of an option that takes numbers with commas between them; of just `count` where that is given.
+
+    >>> numbers(3)("1,0.5,3")
+    (1.0, 0.5, 3.0)
+    """
+
+    def number_list(text: str) -> tuple[float, ...]:
+        found = [_number(word, float) for word in text.split(",")]
+        if None in found or (count is not None and len(found) != count):
+            raise BadValue(f"{'' if count is None else f'{count} '}numbers with commas between them", text)
+        return tuple(number for number in found if number is not None)
+
+    return number_list
+
+
+def comma_list(choices: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    """The type of an option that takes one or more of `choices` with commas between them; each is kept once.
+
+    >>> comma_list(("fp32", "fp16", "int8"))("int8, fp32,int8")
+    ('int8', 'fp32')
+    """
+
+    def chosen(text: str) -> tuple[str, ...]:
+        words = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+        wrong = [word for word in words if word not in choices]
+        if wrong or not words:
+            raise BadValue(f"one or more of {', '.join(choices)}", wrong[0] if wrong else repr(text))
+        return words
+
+    return chosen
+
+
+def _number(text: str, kind: Callable[[str], float]) -> float | None:
+    """A finite number; None for anything else."""
+    try:
+        number = kind(text)
+        return number if math.isfinite(number) else None
+    except (ValueError, OverflowError):
+        return None
+
+
 def run_module(main: Callable[[Sequence[str]], int]) -> NoReturn:
-    """Run the command of a module that was started by `python -m`: exit codes and errors as `qanet` itself has them."""
+    """Run the command of a module that was started by `python -m`: with the exit codes and errors of `qanet` itself."""
     try:
         sys.exit(main(sys.argv[1:]))
     except QanetError as error:
@@ -42,7 +160,7 @@ def run_module(main: Callable[[Sequence[str]], int]) -> NoReturn:
 
 
 def emit(as_json: bool, document: Any, text: str) -> None:
-    """Print the document or the text; nan and infinity, which JSON has not, become null."""
+    """Print the document or the text; nan and infinity, which JSON does not have, become null."""
     print(json.dumps(_plain(document), indent=2, allow_nan=False) if as_json else text)
 
 

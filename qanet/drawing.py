@@ -1,6 +1,7 @@
-"""Overlays: part colours, boxes with scores, and a legend of the classes that are there.
+"""Overlays: part colours, boxes with scores, and a legend of the visible classes.
 
-Where a label set has more classes than colours that everybody tells apart, parts bear the number of their legend entry.
+A label set may have more classes than there are colours that every viewer can distinguish; its parts then bear the
+number of their legend entry.
 """
 
 from collections.abc import Sequence
@@ -16,8 +17,8 @@ _FONT = 0  # cv2.FONT_HERSHEY_SIMPLEX
 _Rectangle = tuple[int, int, int, int]  # xyxy
 
 
-class Person(Protocol):
-    """What is written over a person; `qanet.results.Person` has it."""
+class DrawnPerson(Protocol):
+    """What is drawn over a person; `qanet.results.Person` is one."""
 
     box: NDArray[np.float32]
     quality: float
@@ -32,7 +33,7 @@ def draw_people(
     image: NDArray[np.uint8],
     labels: NDArray[np.uint8],
     label_set: LabelSet,
-    people: Sequence[Person],
+    people: Sequence[DrawnPerson],
     *,
     alpha: float,
     boxes: bool,
@@ -55,7 +56,7 @@ def draw_people(
     if boxes:
         for person in reversed(people):
             _draw_box(canvas, person, scale, shrink)
-        for person in people:  # the best has the first choice of a place
+        for person in people:  # the best person chooses a place first
             _draw_scores(canvas, person, scale, shrink, taken)
     return canvas
 
@@ -71,8 +72,10 @@ def _shrunk(
 
 
 def blend_labels(canvas: NDArray[np.uint8], labels: NDArray[np.uint8], label_set: LabelSet, alpha: float) -> None:
-    """Blend the classes' colours over a BGR image in place; background stays as it is. Only the labelled box is
-    touched, so a small person in a large frame costs little."""
+    """Blend the classes' colours over a BGR image in place; background stays as it is.
+
+    Only the box around the labels is blended, so a small person in a large frame costs little.
+    """
     import cv2
 
     rows, columns = np.flatnonzero(labels.any(1)), np.flatnonzero(labels.any(0))
@@ -87,13 +90,13 @@ def blend_labels(canvas: NDArray[np.uint8], labels: NDArray[np.uint8], label_set
     np.copyto(region, mixed, where=(inside > 0)[..., None])
 
 
-def _corners(canvas: NDArray[np.uint8], person: Person, shrink: float) -> _Rectangle:
+def _corners(canvas: NDArray[np.uint8], person: DrawnPerson, shrink: float) -> _Rectangle:
     height, width = canvas.shape[:2]
     x0, y0, x1, y1 = np.clip(np.round(person.box * shrink), -8, [width + 8, height + 8] * 2).astype(int).tolist()
     return x0, y0, x1, y1
 
 
-def _draw_box(canvas: NDArray[np.uint8], person: Person, scale: float, shrink: float) -> None:
+def _draw_box(canvas: NDArray[np.uint8], person: DrawnPerson, scale: float, shrink: float) -> None:
     import cv2
 
     x0, y0, x1, y1 = _corners(canvas, person, shrink)
@@ -103,9 +106,9 @@ def _draw_box(canvas: NDArray[np.uint8], person: Person, scale: float, shrink: f
 
 
 def _draw_scores(
-    canvas: NDArray[np.uint8], person: Person, scale: float, shrink: float, taken: list[_Rectangle]
+    canvas: NDArray[np.uint8], person: DrawnPerson, scale: float, shrink: float, taken: list[_Rectangle]
 ) -> None:
-    """Number and scores on a plate above the box, or where there is room for it; added to what is taken."""
+    """Number and scores on a plate above the box, or where there is room; the plate is added to `taken`."""
     x0, y0, x1, y1 = _corners(canvas, person, shrink)
     name = f"#{person.track_id} " if person.track_id is not None else ""
     text = f"{name}Q {person.quality:.2f}"
@@ -135,7 +138,7 @@ def _draw_scores(
 
 
 def _inside(canvas: NDArray[np.uint8], x: int, y: int, width: int, height: int) -> _Rectangle:
-    """A plate moved into the image where it would leave it."""
+    """A plate, moved into the image where it would reach outside."""
     x = max(0, min(x, canvas.shape[1] - width))
     y = max(0, min(y, canvas.shape[0] - height))
     return x, y, x + width, y + height
@@ -161,8 +164,8 @@ def _draw_plate(canvas: NDArray[np.uint8], text: str, plate: _Rectangle, pad: in
     cv2.putText(canvas, text, (plate[0] + pad, plate[3] - drop - pad), _FONT, 0.55 * scale, _INK, weight, cv2.LINE_AA)
 
 
-def _draw_numbers(canvas: NDArray[np.uint8], person: Person, scale: float, shrink: float) -> None:
-    """A class's number in the middle of where the part is widest; none where it is too narrow for one."""
+def _draw_numbers(canvas: NDArray[np.uint8], person: DrawnPerson, scale: float, shrink: float) -> None:
+    """A class's number where the part is widest; none where it is too narrow."""
     import cv2
 
     for class_id in _present(person.labels):
@@ -181,7 +184,7 @@ def _draw_numbers(canvas: NDArray[np.uint8], person: Person, scale: float, shrin
 
 
 def _present(labels: NDArray[np.uint8]) -> list[int]:
-    """The ids of the classes that are there, without background."""
+    """The ids of the visible classes, without background."""
     import cv2
 
     if labels.size == 0:
@@ -193,7 +196,7 @@ def _present(labels: NDArray[np.uint8]) -> list[int]:
 def _draw_legend(
     canvas: NDArray[np.uint8], labels: NDArray[np.uint8], label_set: LabelSet, scale: float, numbered: bool
 ) -> _Rectangle:
-    """The classes that are there, in as many columns as it takes; where it is drawn, nothing where it does not fit."""
+    """The visible classes in as many columns as needed; returns the legend's rectangle, empty where it does not fit."""
     import cv2
 
     present = _present(labels)

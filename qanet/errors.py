@@ -8,7 +8,7 @@ class QanetError(Exception):
         fact: what is wrong, with the name of the thing it is about.
         expected: what would have been right.
         got: what was found instead.
-        next_command: what to type or do to mend it.
+        next_command: what to type or do next.
     """
 
     def __init__(self, fact: str, *, expected: object = None, got: object = None, next_command: str | None = None):
@@ -18,17 +18,21 @@ class QanetError(Exception):
         self.next_command = next_command
         super().__init__(self.line())
 
-    def line(self) -> str:
-        """The whole error on one line."""
+    def line(self, with_next: bool = True) -> str:
+        """The whole error on one line; `with_next=False` leaves the next command out.
+
+        >>> QanetError("bad --threads", expected="1 or more", got=0, next_command="qanet parse --help").line()
+        'bad --threads (expected 1 or more, got 0); next: qanet parse --help'
+        """
         text = self.fact
         facts = (("expected", self.expected), ("got", self.got))
-        told = ", ".join(f"{name} {value}" for name, value in facts if value is not None)
-        if told:
-            text += f" ({told})"
-        if self.next_command:
+        known = ", ".join(f"{name} {value}" for name, value in facts if value is not None)
+        if known:
+            text += f" ({known})"
+        if self.next_command and with_next:
             text += f"; next: {self.next_command}"
         return " ".join(text.split())
 
 
 class QanetWarning(UserWarning):
-    """What a user should know and can go on with: commands print it as one line."""
+    """A fact that a user should know and that stops nothing: commands print it as one line."""

@@ -1,4 +1,4 @@
-"""Images of any kind -> (H, W, 3) uint8 BGR, and readable errors for files that are none."""
+"""Images of any kind as (H, W, 3) uint8 BGR, and readable errors for files that are not images."""
 
 import contextlib
 import os
@@ -14,16 +14,19 @@ from qanet.errors import QanetError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MAX_SIDE_PX = 32766  # OpenCV warps no larger image
-_LOG_LEVEL = threading.Lock()  # OpenCV's log level belongs to the process; decoding and encoding have threads
+_LOG_LEVEL = threading.Lock()  # OpenCV's log level is one for the process; several threads decode and encode
 
 
 def as_bgr(image: NDArray) -> NDArray[np.uint8]:
-    """Grey, grey with alpha, BGRA and 16-bit images as (H, W, 3) uint8 BGR; BGR uint8 passes as it is.
+    """Grey, grey with alpha, BGRA and 16-bit images as (H, W, 3) uint8 BGR; BGR uint8 is returned as it is.
 
     Floats are taken as 0..1. 16-bit values keep their upper byte.
 
     Raises:
         QanetError: not an image's shape or type.
+
+    >>> as_bgr(np.full((2, 2), 0.5)).tolist()  # grey, 0..1
+    [[[128, 128, 128], [128, 128, 128]], [[128, 128, 128], [128, 128, 128]]]
     """
     array = np.asarray(image)
     if array.ndim == 2:
@@ -70,19 +73,18 @@ def decode_image(data: bytes, name: str = "the file") -> NDArray[np.uint8]:
     """
     import cv2
 
-    path = name
     if not data:
-        raise QanetError(f"{path} is empty", expected="a picture", got="0 bytes")
+        raise QanetError(f"{name} is empty", expected="a picture", got="0 bytes")
     if is_truncated(data):
-        raise QanetError(f"{path} is truncated", expected="a picture with its end marker", got=f"{len(data)} bytes")
+        raise QanetError(f"{name} is truncated", expected="a picture with its end marker", got=f"{len(data)} bytes")
     try:
         with quiet_opencv():  # the colour flag turns the picture as its EXIF orientation says
             image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     except cv2.error as error:
-        raise QanetError(f"{path} cannot be decoded", got=str(error).strip().splitlines()[-1]) from error
+        raise QanetError(f"{name} cannot be decoded", got=str(error).strip().splitlines()[-1]) from error
     if image is None:
         raise QanetError(
-            f"{path} cannot be decoded",
+            f"{name} cannot be decoded",
             expected=f"a picture ({', '.join(s[1:] for s in IMAGE_SUFFIXES)})",
             got=f"{len(data)} bytes that start with {data[:4]!r}",
         )
@@ -130,7 +132,7 @@ def open_image(image: Any, order: str = "auto") -> NDArray[np.uint8]:
 
 
 def is_truncated(data: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end: decoders fill the rest with grey, or print to stderr themselves."""
+    """Whether a JPEG or PNG lacks its end: decoders fill the rest with grey, or print to stderr."""
     if data.startswith(b"\x89PNG"):
         return b"IEND" not in data
     if not data.startswith(b"\xff\xd8"):
@@ -143,7 +145,7 @@ def is_truncated(data: bytes) -> bool:
 
 @contextlib.contextmanager
 def quiet_opencv() -> Iterator[None]:
-    """Neither OpenCV nor its FFmpeg prints to stderr: what went wrong is told in one line by whoever asked."""
+    """Keep OpenCV and its FFmpeg from printing to stderr: the caller reports what went wrong in one line."""
     import cv2
 
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when FFmpeg is first used

@@ -16,9 +16,9 @@ from qanet.errors import QanetError
 IGNORE = 255  # void: no loss, no metric
 
 # RGB. Found by a search for the largest least distance, over normal sight and the three dichromacies as Machado,
-# Oliveira and Fernandes (2009) simulate them: any two of the first 13 are 16 or more apart (CIEDE2000) to everybody,
-# any two of all 20 are 10 or more. tests/core/test_drawing_palette.py measures it.
-SAFE_COLOURS = 20  # black among them; larger sets take tints that not everybody tells apart, and are numbered
+# Oliveira and Fernandes (2009) simulate them: any two of the first 13 are 16 or more apart (CIEDE2000) for each of
+# them, any two of all 20 are 10 or more. tests/core/test_drawing.py measures it.
+SAFE_COLOURS = 20  # black among them; larger sets take tints that some viewers confuse, so their parts are numbered
 _PALETTE = (
     (0, 0, 0),
     (140, 0, 0),
@@ -56,7 +56,14 @@ def _colours(count: int) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class LabelSet:
-    """The classes of one data set; index = class id, 0 = background."""
+    """The classes of one data set; index = class id, 0 = background.
+
+    >>> labels = label_set("cihp20")
+    >>> labels.num_classes, labels.classes[14], int(labels.flip_map[14])
+    (20, 'left-arm', 15)
+    >>> int(CCP13.lookup[CCP59.classes.index("jeans")]), CCP13.classes[6]  # a raw id of CCP -> a class
+    (6, 'pants')
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -201,7 +208,11 @@ LABEL_SETS = {
 
 
 def label_set(name: str) -> LabelSet:
-    """The label set of that name; QanetError with the known names otherwise."""
+    """The label set of that name; QanetError with the known names otherwise.
+
+    >>> label_set("ppp7").classes[1:4]
+    ('head', 'torso', 'upper-arms')
+    """
     if name not in LABEL_SETS:
         raise QanetError(f"unknown label set {name!r}", expected=f"one of {', '.join(LABEL_SETS)}", got=name)
     return LABEL_SETS[name]

@@ -2,15 +2,11 @@
 
 from typing import Any
 
-__all__ = ["Parser", "load", "pixel_score"]
+__all__ = ["Parser", "load"]
 
 
 def __getattr__(name: str) -> Any:
     # Names resolve on first use, so that importing a submodule costs only that submodule.
-    if name == "pixel_score":
-        from qanet.runtime.pixel_score import pixel_score
-
-        return pixel_score
     if name in ("Parser", "load"):
         from qanet.runtime import parser
 

@@ -1,10 +1,16 @@
-"""How the people of several images share the network's batches."""
+"""Batches of the network, filled with the people of several images."""
 
 from collections.abc import Sequence
 
 
 def batches(counts: Sequence[int], size: int) -> list[list[tuple[int, slice]]]:
-    """People of several images, in order, in batches of up to `size`: (image, which of its people) pairs."""
+    """Distribute people over batches of up to `size`, in order.
+
+    Args:
+        counts: number of people per image.
+    Returns:
+        For each batch the (image number, slice of its people) pairs.
+    """
     made: list[list[tuple[int, slice]]] = []
     room = 0
     for number, count in enumerate(counts):

@@ -1,4 +1,4 @@
-"""Crops of people from anything that shows people: what calibration looks at is what the engine will see."""
+"""Crops of people from a data set, a video or images, for calibration; by the kernels that the runtime uses."""
 
 import hashlib
 from collections.abc import Iterator
@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.datasets import DataSet, open_dataset, splits_of
-from qanet.datasets.layout import LAYOUTS
+from qanet.datasets.official import LAYOUTS
 from qanet.errors import QanetError
 from qanet.geometry import crop_boxes
 from qanet.runtime.detectors.base import Detector
-from qanet.runtime.resample import crop_people, letterboxed
-from qanet.runtime.video.sources.open import open_source
+from qanet.runtime.kernels import choose_kernels
+from qanet.runtime.video.sources import open_source
 
 
 class PeopleCrops:
@@ -47,7 +47,7 @@ def people_crops(
         whole: whole images in their letterbox instead of people, for the calibration of a detector; of a video, an
             image or a folder of images.
     Raises:
-        QanetError: nothing there, or nobody found.
+        QanetError: no such input, or no people in it.
     """
     if whole:
         return PeopleCrops(_whole_images(data, crop_hw, limit), limit)
@@ -70,19 +70,20 @@ def format_of(data: Path) -> str | None:
 
 
 def _of_data_set(data: DataSet, crop_hw: tuple[int, int], limit: int) -> Iterator[NDArray[np.uint8]]:
+    kernels = choose_kernels()
     for index in np.unique(np.linspace(0, len(data) - 1, min(limit, len(data))).round().astype(int)):
         sample = data[int(index)]
-        yield crop_people(sample.image, crop_boxes(sample.box[None], crop_hw), crop_hw)
+        yield kernels.crop_people(sample.image, crop_boxes(sample.box[None], crop_hw), crop_hw)
 
 
 def _of_frames(
     data: Path, crop_hw: tuple[int, int], limit: int, detector: Detector | None
 ) -> Iterator[NDArray[np.uint8]]:
     if detector is None:
-        from qanet.runtime.detectors.person import PersonDetector
+        from qanet.runtime.detectors.open import PersonDetector
 
         detector = PersonDetector()
-    source = open_source(str(data))
+    kernels, source = choose_kernels(), open_source(str(data))
     step = max(1, source.expected_frames // limit)
     given = 0
     for frame in source:
@@ -90,14 +91,14 @@ def _of_frames(
             continue
         found = detector.detect(frame.image, frame.index)
         if len(found):
-            crops = crop_people(frame.image, crop_boxes(found.boxes, crop_hw), crop_hw)[: limit - given]
+            crops = kernels.crop_people(frame.image, crop_boxes(found.boxes, crop_hw), crop_hw)[: limit - given]
             given += len(crops)
             yield crops
         if given >= limit:
             return
     if given == 0:
         raise QanetError(
-            f"nobody was found in {data}",
+            f"no people were found in {data}",
             expected="people to calibrate on",
             got=f"{source.expected_frames} frames",
             next_command="give --detector ONNX, or a data set folder",
@@ -105,8 +106,8 @@ def _of_frames(
 
 
 def _whole_images(data: Path, input_hw: tuple[int, int], limit: int) -> Iterator[NDArray[np.uint8]]:
-    source = open_source(str(data))
+    kernels, source = choose_kernels(), open_source(str(data))
     chosen = set(np.unique(np.linspace(0, source.expected_frames - 1, limit).round().astype(int)).tolist())
     for frame in source:
         if frame.index in chosen or source.expected_frames <= 0:
-            yield letterboxed(frame.image, input_hw)[0][None]
+            yield kernels.letterboxed(frame.image, input_hw)[0][None]

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from qanet.bundle import Bundle
 from qanet.datasets import AnnotatedImage, DataSet, DetectedBoxes, default_split, open_dataset
-from qanet.datasets.tags import read_tags, tags_of
+from qanet.datasets.annotations import read_tags, tags_of
 from qanet.errors import QanetError
 from qanet.labels import LabelSet
 from qanet.metrics import ParsingEvaluator, Prediction
 from qanet.results import Person
+from qanet.runtime.backends.base import KERNEL_TAIL_OUTPUTS, Engine, Outputs
+from qanet.runtime.backends.openvino import engine_from_graph
 from qanet.runtime.crops import format_of
 from qanet.runtime.detectors.base import Detections
-from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS, Engine, Outputs
-from qanet.runtime.engines.openvino import engine_from_graph
 from qanet.runtime.parser import Parser
 
 TagsOf = Callable[[AnnotatedImage], NDArray[np.intp]]
@@ -60,7 +60,7 @@ def evaluate(
     for scene in data.images(detected):
         if tagged and tags:
             tagged.allow(tags(scene))
-        people = parser.every_box([(scene.image, Detections(scene.boxes, scene.box_scores))])[0]
+        people = parser.every_box(scene.image, Detections(scene.boxes, scene.box_scores))
         evaluator.add(scene.truth, predictions_of(people))
         if progress:
             progress()
@@ -87,16 +87,16 @@ def plain(value: Any) -> Any:
 
 
 def is_synthetic(root: Path) -> bool:
-    """Whether the data set says of itself that it is made up (synthetic_<split>.json beside it)."""
+    """Whether the data set is marked as synthetic (a file synthetic_<split>.json)."""
     return any(root.glob("synthetic_*.json"))
 
 
 ANNOTATION = "annotation"
-_NEVER = -1e4  # a logit: within FP16, and its probability is zero beside any other
+_NEVER = -1e4  # a logit: within FP16, and its probability is zero next to any other
 
 
 def choose_tags(source: str, labels: LabelSet) -> TagsOf:
-    """Image -> its tags: of the annotation itself, or of a JSON file (`qanet.datasets.tags`).
+    """A function image -> tags: of the annotation itself, or of a JSON file (`qanet.datasets.annotations`).
 
     Raises:
         QanetError: a file that cannot be read; later, an image that it does not name.
@@ -177,7 +177,7 @@ def open_accuracy(
         evaluator = ParsingEvaluator(bundle.labels.num_classes, "official", bundle.qam_weights)
         for index in chosen:
             scene = data.image(index)
-            people = parser.every_box([(scene.image, Detections(scene.boxes, scene.box_scores))])[0]
+            people = parser.every_box(scene.image, Detections(scene.boxes, scene.box_scores))
             evaluator.add(scene.truth, predictions_of(people))
         report = evaluator.report()
         return {name: 100 * float(report[key]) for name, key in _KEYS.items()}

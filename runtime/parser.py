@@ -14,16 +14,14 @@ from qanet.images import open_image
 from qanet.labels import CELEBAMASK19, PERSON1, PERSON_BOX1
 from qanet.quality import PixelScores, clamp_iou, fuse_quality
 from qanet.results import People, Person
-from qanet.runtime.augment import PLAIN, Augmentation, check_augmentation, look, score_people
+from qanet.runtime.backends.base import GRAPH_TAIL_OUTPUTS, KERNEL_TAIL_OUTPUTS, Engine, Outputs
 from qanet.runtime.batches import batches
 from qanet.runtime.cuda.device_path import DevicePath, open_device_path
 from qanet.runtime.detectors.base import Detections, Detector
-from qanet.runtime.engines.base import GRAPH_TAIL_OUTPUTS, KERNEL_TAIL_OUTPUTS, Engine, Outputs
-from qanet.runtime.paste import paste_labels
-from qanet.runtime.pixel_score import pixel_score
-from qanet.runtime.resample import crop_people
-from qanet.runtime.suppress import parsing_nms
+from qanet.runtime.kernels import choose_kernels
+from qanet.runtime.postprocess import parsing_nms, paste_labels
 from qanet.runtime.timing import StageTimes
+from qanet.runtime.tta import PLAIN, Augmentation, check_augmentation, look, score_people
 
 TAILS = ("kernel", "graph")
 MAX_BATCH = 16
@@ -56,7 +54,7 @@ def load(
     Raises:
         QanetError: the bundle, the device or the precision is not to be had.
     """
-    from qanet.runtime.engines.select import open_engine
+    from qanet.runtime.backends.select import open_engine
 
     if tail not in TAILS:
         raise QanetError("unknown tail", expected=f"one of {', '.join(TAILS)}", got=tail)
@@ -77,9 +75,9 @@ def load(
             next_command=f"qanet parse INPUT --detector {bundle.path}",
         )
     if isinstance(detector, (str, Path)):
-        from qanet.runtime.detectors.choice import named_detector
+        from qanet.runtime.detectors.open import open_detector
 
-        detector = named_detector(detector, threads=threads)
+        detector = open_detector(str(detector), threads=threads)
     outputs = KERNEL_TAIL_OUTPUTS if tail == "kernel" else GRAPH_TAIL_OUTPUTS
     return Parser(bundle, open_engine(bundle, device, precision, outputs, threads), tail, detector, augmentation)
 
@@ -99,6 +97,7 @@ class Parser:
         self.augmentation = augmentation
         self.detector = detector
         self.times = StageTimes()
+        self.kernels = choose_kernels()
         self._tail: Callable[..., list[Person]] = self._kernel_tail if tail == "kernel" else self._graph_tail
         self._device_path = open_device_path(engine) if tail == "kernel" and augmentation.is_plain else None
 
@@ -170,13 +169,13 @@ class Parser:
     def detect(self, image: NDArray[np.uint8], frame: int | str = 0) -> Detections:
         """The people of a BGR image, by the parser's detector."""
         if self.detector is None:
-            from qanet.runtime.detectors.person import PersonDetector
+            from qanet.runtime.detectors.open import PersonDetector
 
             self.detector = PersonDetector()
             if self.bundle.labels == CELEBAMASK19:
-                from qanet.runtime.faces.detector import open_head_detector
+                from qanet.runtime.faces.detector import HEAD_MODEL, HeadDetector
 
-                self.detector = open_head_detector(self.detector)
+                self.detector = HeadDetector(self.detector, load(HEAD_MODEL))
         with self.times.stage("detect"):
             return self.detector.detect(image, frame)
 
@@ -186,13 +185,16 @@ class Parser:
 
     def parse_batch(self, frames: Sequence[tuple[NDArray[np.uint8], Detections]]) -> list[People]:
         """`parse` for several BGR images of any sizes, whose people share the network's batches."""
-        found = self.every_box(frames)
+        found = self._every_box(frames)
         with self.times.stage("suppress"):
             kept = [parsing_nms(people, self.bundle.labels.num_classes) for people in found]
         return [People(image, self.bundle.labels, people) for (image, _), people in zip(frames, kept)]
 
-    def every_box(self, frames: Sequence[tuple[NDArray[np.uint8], Detections]]) -> list[list[Person]]:
+    def every_box(self, image: NDArray[np.uint8], found: Detections) -> list[Person]:
         """A person per box, in the order of the boxes, duplicates kept: for evaluations, which rank by themselves."""
+        return self._every_box([(image, found)])[0]
+
+    def _every_box(self, frames: Sequence[tuple[NDArray[np.uint8], Detections]]) -> list[list[Person]]:
         people: list[list[Person]] = [[] for _ in frames]
         for batch in batches([len(found) for _, found in frames], self.max_batch):
             parts = [(frames[number][0], frames[number][1].take(where)) for number, where in batch]
@@ -219,7 +221,9 @@ class Parser:
     ) -> list[list[Person]]:
         """Crops and tail on the CPU; one call of the engine."""
         with self.times.stage("crop"):
-            crops = [crop_people(image, boxes, self.bundle.input_hw) for (image, _), boxes in zip(parts, grown)]
+            crops = [
+                self.kernels.crop_people(image, boxes, self.bundle.input_hw) for (image, _), boxes in zip(parts, grown)
+            ]
             batch = crops[0] if len(crops) == 1 else np.concatenate(crops)
         with self.times.stage("engine"):
             outputs = self.engine.run(batch, np.concatenate([found.scores for _, found in parts]))
@@ -236,15 +240,15 @@ class Parser:
         self, outputs: Outputs, found: Detections, grown: NDArray[np.float32], image_hw: tuple[int, int]
     ) -> list[Person]:
         """Labels and scores at image resolution, from the logits."""
-        scored = pixel_score(outputs["logits"], grown, image_hw, self.bundle.threshold)
+        scored = self.kernels.pixel_score(outputs["logits"], grown, image_hw, self.bundle.threshold)
         return self._people(found, scored, outputs["iou_scores"])
 
     def _augmented(self, image: NDArray[np.uint8], found: Detections) -> list[Person]:
         """Every view through the network, their mean through the kernel tail."""
         bundle = self.bundle
-        views, iou = look(self.engine, image, found, bundle.input_hw, self.augmentation, self.times)
+        views, iou = look(self.engine, self.kernels, image, found, bundle.input_hw, self.augmentation, self.times)
         with self.times.stage("tail"):
-            scored = score_people(views, image.shape[:2], bundle.threshold, bundle.labels.flip_pairs)
+            scored = score_people(self.kernels, views, image.shape[:2], bundle.threshold, bundle.labels.flip_pairs)
             return self._people(found, scored, iou)
 
     def _on_device(

@@ -1,4 +1,4 @@
-"""How long each stage of a frame took, in milliseconds, for the report and the progress bar."""
+"""Durations of the stages of a frame, in milliseconds."""
 
 import contextlib
 import time
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 
 class StageTimes:
-    """Collects durations by stage; one instance a thread of work."""
+    """Collects durations by stage."""
 
     def __init__(self) -> None:
         self.samples_ms: dict[str, list[float]] = {}
@@ -21,5 +21,5 @@ class StageTimes:
             self.add(name, (time.perf_counter() - start) * 1e3)
 
     def add(self, name: str, duration_ms: float) -> None:
-        """One sample of a stage that was timed elsewhere."""
+        """Add a sample of a stage that was timed elsewhere."""
         self.samples_ms.setdefault(name, []).append(duration_ms)

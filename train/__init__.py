@@ -1,1 +1,1 @@
-"""Images and labels in, checkpoint out. With export/, the only room that imports torch."""
+"""Training: images and labels in, checkpoint out. Together with export/, the only room that imports torch."""

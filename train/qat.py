@@ -1,13 +1,14 @@
-"""Quantisation-aware fine-tuning: a few epochs in which the network computes as its INT8 graph does.
+"""Quantisation-aware training: a few epochs in which the network computes as its INT8 graph does.
 
-The INT8 graph of the bundle says what is quantised and with which scales; nodes of that graph are named after the
-modules (export/graphs/parsing.py), so each is found again while PyTorch runs: a convolution by its weight, a sum, a
-resize or a pooling by what it reads. Activations are rounded with the calibrated scales, weights per output channel
-with the scale of their present values; both pass gradients straight through, clipped values pass none. Batch norms
-keep their statistics: folded into the convolution they only multiply a channel, which a scale per channel follows.
+The INT8 graph of the bundle defines which tensors are quantised and with which scales. Its nodes are named after the
+modules of the network (export/graphs/network.py), so each node is found while PyTorch runs: a convolution by its
+weight, a sum, resize or pooling by the node that feeds it. Activations are rounded with the calibrated scales, weights
+per output channel with the scale of their present values. Gradients pass straight through; clipped values have none.
+Batch norms keep their statistics: folded into the convolution they only multiply a channel, and the scale per channel
+follows.
 
-The result is a checkpoint like any other. Exported and given the same scales (`qanet calibrate NEW.qanet --scales
-OLD.qanet/scales.json`) it has the same Q/DQ graph with the trained weights.
+The result is an ordinary checkpoint. Exported and given the same scales (`qanet calibrate NEW.qanet --scales
+OLD.qanet/scales.json`) it gives the same Q/DQ graph with the trained weights.
 """
 
 import dataclasses
@@ -24,9 +25,10 @@ from qanet.bundle import Bundle, open_bundle
 from qanet.commandline import command_parser, emit, note
 from qanet.datasets import DATA_FORMATS, DataSet, open_dataset, splits_of
 from qanet.errors import QanetError
-from qanet.train.loop.trainer import Trainer
-from qanet.train.recipe import Recipe
-from qanet.train.weights.checkpoint import load_weights
+from qanet.train.distributed import choose_device
+from qanet.train.recipes import Recipe
+from qanet.train.trainer import Trainer, TrainResult
+from qanet.train.weights import load_weights
 
 _SUFFIXES = {
     "hardtanh": "relu6",
@@ -41,14 +43,15 @@ _SUFFIXES = {
     "_max_pool2d": "pool",
     "avg_pool2d": "pool",
 }
-_SAME_NAME = ("batch_norm", "to", "float", "contiguous")  # folded into the convolution, or no node of the graph
-_CLASSIFIER = ("parsing_head.classify", "logits")  # the one convolution that is called after an output
+_SAME_NAME = ("batch_norm", "to", "float", "contiguous")  # folded into the convolution, or not a node of the graph
+_CLASSIFIER = ("parsing_head.classify", "logits")  # module and node: the one convolution named after an output
 _RATE = 0.05  # of the recipe's learning rate: the weights move by fractions of a quantisation step
+EPOCHS = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class NodeScales:
-    """What one node of the graph reads through Q/DQ: input position -> scale; and whether its weight is INT8."""
+    """The quantised inputs of a node: input position -> scale of the activation; and whether its weight is INT8."""
 
     activations: dict[int, float]
     weight: bool
@@ -85,7 +88,7 @@ def read_scales(graph: bytes) -> dict[str, NodeScales]:
 
 
 class FakeQuantisation(TorchFunctionMode):
-    """While active, the operators of one network read what the nodes of its Q/DQ graph read."""
+    """While active, the operators of one network read the same rounded inputs as the nodes of its Q/DQ graph."""
 
     def __init__(self, model: nn.Module, scales: dict[str, NodeScales]):
         super().__init__()
@@ -115,7 +118,7 @@ class FakeQuantisation(TorchFunctionMode):
         return _named(func(*self._quantised(name, args), **kwargs), name)
 
     def _unique(self, name: str) -> str:
-        """As the exporter does: the second of a name is called name_2."""
+        """The name that the exporter gives: the second node of a name becomes name_2."""
         number, plain = 1, name
         while name in self._taken:
             number += 1
@@ -136,7 +139,7 @@ class FakeQuantisation(TorchFunctionMode):
 
 
 def fake_quantise(x: Tensor, scale: float) -> Tensor:
-    """Rounded to INT8 steps of `scale` and saturated, as QuantizeLinear and DequantizeLinear do; dtype of `x`."""
+    """`x` rounded to INT8 steps of `scale` and saturated, as by QuantizeLinear and DequantizeLinear; same dtype."""
     return torch.fake_quantize_per_tensor_affine(x.float(), scale, 0, -128, 127).to(x.dtype)
 
 
@@ -149,12 +152,12 @@ def fake_quantise_weight(weight: Tensor) -> Tensor:
 
 
 def _node_name(module: str) -> str:
-    """The graph's name for a convolution."""
+    """The graph's name of a convolution module."""
     return _CLASSIFIER[1] if module == _CLASSIFIER[0] else module.removesuffix(".0")
 
 
 def _after(args: tuple[Any, ...], suffix: str | None) -> str | None:
-    """The name of a node by its first input's."""
+    """The name of a node: that of the node that feeds its first input, and a suffix."""
     first = getattr(args[0], "node_name", None) if args and suffix else None
     return f"{first}.{suffix}" if first else None
 
@@ -166,9 +169,9 @@ def _named(result: Any, name: str | None) -> Any:
 
 
 def quantise_forward(model: nn.Module, scales: dict[str, NodeScales]) -> None:
-    """From now on `model(x)` computes with fake quantisation; its parameters and state dict stay as they are.
+    """Replace `model.forward` by one with fake quantisation; parameters and state dict stay as they are.
 
-    The first call raises QanetError where the graph has quantised nodes that the model has not.
+    The first call raises QanetError if the graph has quantised nodes that the model lacks.
     """
     forward, mode, checked = model.forward, FakeQuantisation(model, scales), False
 
@@ -200,7 +203,11 @@ class QuantisedTrainer(Trainer):
 
 
 def fine_tuning(recipe: Recipe, epochs: int, learning_rate: float | None = None) -> Recipe:
-    """The recipe of a fine-tuning: short, at a small rate, all losses from the start."""
+    """The recipe of a fine-tuning: few epochs, a small rate, all losses from the start.
+
+    Args:
+        learning_rate: None: 0.05 of the recipe's.
+    """
     rate = recipe.learning_rate * _RATE if learning_rate is None else learning_rate
     return dataclasses.replace(
         recipe,
@@ -221,18 +228,23 @@ def train_quantised(
     folder: Path,
     device: torch.device,
     *,
-    epochs: int = 3,
+    epochs: int = EPOCHS,
     learning_rate: float | None = None,
     workers: int = 2,
     report: Callable[[str], None] = print,
-) -> Path:
-    """Fine-tune a calibrated bundle's network as its INT8 graph computes; resumes where it stopped.
+) -> TrainResult:
+    """Fine-tune a calibrated bundle's network with its INT8 arithmetic; an interrupted run continues.
 
-    Returns:
-        model.safetensors in `folder`.
+    Args:
+        folder: of the run; the checkpoint is its model.safetensors.
+        epochs, learning_rate: as for `fine_tuning`.
+        workers: threads that load and augment.
+        report: takes a line per epoch.
     Raises:
         QanetError: the bundle has no INT8 graph or no checkpoint, or they do not fit each other.
     """
+    if epochs < 1:
+        raise QanetError("bad --epochs", expected="1 or more", got=epochs)
     if "int8" not in bundle.manifest["graphs"]:
         raise QanetError(
             f"{bundle.path} has no INT8 graph",
@@ -244,45 +256,81 @@ def train_quantised(
         weights = Path(temporary) / "model.safetensors"
         weights.write_bytes(bundle.read("model.safetensors"))
         recipe = fine_tuning(load_weights(weights)[1], epochs, learning_rate)
-        trainer = QuantisedTrainer(scales, recipe, train_data, val_data, folder, device, workers, weights)
-    return trainer.run(report).weights
+        trainer = QuantisedTrainer(
+            scales, recipe, train_data, val_data, folder, device, workers=workers, initial_weights=weights
+        )
+    return trainer.run(report)
+
+
+def quantisation_aware_training(
+    model: str | Path,
+    data: str | Path,
+    output: str | Path | None = None,
+    *,
+    format: str | None = None,
+    epochs: int = EPOCHS,
+    learning_rate: float | None = None,
+    device: str = "auto",
+    workers: int = 2,
+    report: Callable[[str], None] = print,
+) -> TrainResult:
+    """`train_quantised` for a bundle and a data set on disk: the function behind `qanet qat`.
+
+    Args:
+        model: a calibrated bundle, by name or path, with its checkpoint.
+        data: folder of the data set.
+        output: folder of the run; default runs/NAME-qat.
+        format: layout of the data; default: that of the bundle's recipe.
+        device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
+    Raises:
+        QanetError: as `train_quantised`; no such bundle or device; data that is missing or broken.
+    """
+    bundle = open_bundle(str(model))
+    layout = format or str(bundle.manifest["made"].get("recipe", {}).get("data_format", "ccp"))
+    train_data = open_dataset(data, layout, bundle.labels, "train")
+    val_data = open_dataset(data, layout, bundle.labels, "val") if "val" in splits_of(data, layout) else None
+    return train_quantised(
+        bundle,
+        train_data,
+        val_data,
+        Path(output or f"runs/{bundle.name}-qat"),
+        choose_device(device),
+        epochs=epochs,
+        learning_rate=learning_rate,
+        workers=workers,
+        report=report,
+    )
 
 
 def main(argv: Sequence[str]) -> int:
     """Entry point of `qanet qat`."""
-    parser = command_parser("qat", "Fine-tune a calibrated bundle's network with fake quantisation.")
+    parser = command_parser("qat", "Fine-tune the network of a calibrated bundle with fake quantisation.")
     parser.add_argument("model", metavar="NAME.qanet", help="with scales.json, its INT8 graph and model.safetensors")
-    parser.add_argument("--data", required=True, metavar="DIR")
+    parser.add_argument("--data", required=True, metavar="DIR", help="folder of the data set")
     parser.add_argument("--format", choices=DATA_FORMATS, help="layout of the data; default: the recipe's")
-    parser.add_argument("--epochs", type=int, default=3, metavar="N")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, metavar="N", help=f"default {EPOCHS}")
     parser.add_argument("--learning-rate", type=float, metavar="R", help=f"default: {_RATE} of the recipe's")
-    parser.add_argument("--output", metavar="DIR", help="default: runs/NAME-qat")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
-    parser.add_argument("--workers", type=int, default=2, help="threads that load and augment")
+    parser.add_argument("--output", metavar="DIR", help="folder of the run; default: runs/NAME-qat")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="threads that load and augment (default 2)")
     args = parser.parse_args(argv)
-    if args.epochs < 1:
-        raise QanetError("bad --epochs", expected="1 or more", got=args.epochs)
-    bundle = open_bundle(args.model)
-    format = args.format or str(bundle.manifest["made"].get("recipe", {}).get("data_format", "ccp"))
-    data = open_dataset(args.data, format, bundle.labels, "train")
-    val = open_dataset(args.data, format, bundle.labels, "val") if "val" in splits_of(args.data, format) else None
-    wanted = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
-    weights = train_quantised(
-        bundle,
-        data,
-        val,
-        Path(args.output or f"runs/{bundle.name}-qat"),
-        torch.device(wanted),
+    result = quantisation_aware_training(
+        args.model,
+        args.data,
+        args.output,
+        format=args.format,
         epochs=args.epochs,
         learning_rate=args.learning_rate,
+        device=args.device,
         workers=args.workers,
         report=note,
     )
+    bundle = open_bundle(args.model)
     new = f"{bundle.name}-qat.qanet"
     emit(
         args.json,
-        {"weights": str(weights), "epochs": args.epochs},
-        f"wrote {weights}\nnext: qanet export {weights} --output {new} && "
+        {"weights": str(result.weights), "epochs": args.epochs},
+        f"wrote {result.weights}\nnext: qanet export {result.weights} --output {new} && "
         f"qanet calibrate {new} --scales {bundle.path}/scales.json",
     )
     return 0

@@ -1,1 +1,1 @@
-"""What a machine with a GPU can tell that none without can: kernels tested and timed there, engines built and run."""
+"""The checks that need a GPU: kernels tested and timed, engines built and run."""

@@ -1,16 +1,16 @@
-"""The page: sections in order, in one HTML file that asks the network for nothing."""
+"""The report: one HTML file of what results.json holds, which loads nothing from the network."""
 
+import base64
 from pathlib import Path
 from typing import Any
 
-from qanet.benchmarks.report import artifact, measured, more, shown, trade_off
-from qanet.benchmarks.report.markup import Safe, join, tag
+from qanet.benchmarks.report import facts, timings
 from qanet.benchmarks.report.pictures import Pictures
-from qanet.benchmarks.report.style import CSS
 from qanet.files import write_text
+from qanet.pages.numbers import plain
+from qanet.pages.render import render as render_template
 
-# Nothing may be fetched, whatever a name in the data says.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_TEMPLATE = Path(__file__).with_name("page.html.j2")
 
 
 def write_report(path: Path, document: dict[str, Any], pictures: Pictures | None = None) -> None:
@@ -26,38 +26,34 @@ def write_report(path: Path, document: dict[str, Any], pictures: Pictures | None
 
 def render(document: dict[str, Any], pictures: Pictures) -> str:
     """The page's HTML."""
-    name = document.get("bundle", {}).get("name", "bundle")
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        tag("title", f"{name}: qanet benchmark"),
-        tag("style", Safe(CSS)),
+    name = plain(document.get("bundle", {}).get("name"))
+    return render_template(
+        _TEMPLATE,
+        title=f"{name}: qanet benchmark",
+        name=name,
+        version=document.get("qanet_edge", ""),
+        warnings=document.get("warnings") or [],
+        trace=document.get("trace"),
+        header=timings.header(document),
+        cards=timings.cards(document),
+        targets=timings.targets(document),
+        scope=timings.scope(document),
+        trade_off=timings.trade_off(document),
+        models=timings.models(document),
+        accuracy=timings.accuracy(document),
+        spread=timings.spread(document),
+        stages=timings.stages(document),
+        sweeps=timings.sweeps(document),
+        differences=timings.differences(document),
+        pipeline=timings.pipeline(document),
+        video=timings.video(document),
+        costs=facts.costs(document),
+        pieces=facts.pieces(document),
+        profiles=facts.profiles(document),
+        mlperf=facts.mlperf(document),
+        engines=facts.engines(document),
+        files=facts.files(document),
+        machine=facts.machine(document),
+        pictures=pictures,
+        data_url=lambda picture: f"data:{picture.mime};base64,{base64.b64encode(picture.data).decode()}",
     )
-    sections = [
-        shown.frames(pictures),
-        trade_off.trade_off(document),
-        more.models(document),
-        more.accuracy(document),
-        more.spread(document),
-        measured.stages(document),
-        more.sweeps(document),
-        shown.differences(document, pictures),
-        measured.pipeline(document),
-        measured.video(document),
-        measured.targets(document),
-        more.costs(document),
-        more.pieces(document),
-        more.profiles(document),
-        more.mlperf(document),
-        artifact.engines(document),
-        artifact.files(document),
-        artifact.machine(document),
-        measured.scope(document),
-    ]
-    footer = tag(
-        "footer", f"Written by qanet-edge {document.get('qanet_edge', '')} from results.json beside this page."
-    )
-    body = tag("body", artifact.header(document), tag("main", *sections, footer))
-    return f"<!doctype html>\n{tag('html', join(head, body), lang='en')}\n"

@@ -1,4 +1,4 @@
-"""The report's pictures, encoded to be carried inside the page: sample frames, and where the precisions differ."""
+"""The report's pictures as JPEG: sample frames, and the crop on which the precisions differ most."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.benchmarks.targets.check import Checked
-from qanet.benchmarks.targets.samples import Sample
+from qanet.benchmarks.check import Checked
+from qanet.benchmarks.samples import Sample
 from qanet.bundle import Bundle
 from qanet.drawing import blend_labels
 from qanet.errors import QanetError
@@ -26,7 +26,7 @@ Legend = list[tuple[str, tuple[int, int, int]]]  # class names and their RGB col
 
 @dataclass(frozen=True)
 class Picture:
-    """An encoded picture with its words."""
+    """An encoded picture, its size in pixels and its caption."""
 
     data: bytes
     mime: str
@@ -58,13 +58,13 @@ def gather_pictures(
 
     Args:
         samples: frames with people, to be parsed and drawn by the last engine that passed its check.
-        crops: (N, H, W, 3) uint8 BGR, those that `checked.parsings` speak of.
+        crops: (N, H, W, 3) uint8 BGR, those of `checked.parsings`.
         overlay: a drawn video to take the sample frames from instead.
         people_by_frame: how many people were found in each frame of it.
     Raises:
         QanetError: the overlay cannot be decoded.
     """
-    # A frame of a drawn video brings its own legend.
+    # The frames of a drawn video contain their legend.
     frames, legend = (
         (overlay_frames(overlay, people_by_frame), []) if overlay else drawn_frames(bundle, checked, samples)
     )
@@ -72,7 +72,7 @@ def gather_pictures(
 
 
 def drawn_frames(bundle: Bundle, checked: Checked, samples: Sequence[Sample]) -> tuple[list[Picture], Legend]:
-    """Up to SAMPLE_FRAMES frames, parsed and drawn; none when no engine passed its check."""
+    """Up to SAMPLE_FRAMES frames, parsed and drawn by the last engine that passed its check; none without one."""
     if not checked.engines:
         return [], []
     precision, engine = list(checked.engines.items())[-1]
@@ -93,8 +93,8 @@ def drawn_frames(bundle: Bundle, checked: Checked, samples: Sequence[Sample]) ->
 
 
 def region_of_people(boxes: NDArray[np.float32], image_hw: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """The part of a frame to show: all boxes (N, 4) with some air around them, in 4:3 where the frame allows; whole
-    pixels x0, y0, x1, y1. Small people in a large frame would not be seen otherwise."""
+    """The part of a frame to show, x0, y0, x1, y1 in whole pixels: all boxes (N, 4) with a margin, in 4:3 where the
+    frame allows. In the whole of a large frame small people would be invisible."""
     height, width = image_hw
     low, high = boxes[:, :2].min(0), boxes[:, 2:].max(0)
     centre, size = (low + high) / 2, (high - low) * 1.3 + 40
@@ -118,7 +118,7 @@ def overlay_frames(path: Path, people_by_frame: Sequence[int] | None = None) -> 
     capture = cv2.VideoCapture(str(path))
     count = 0
     try:
-        while capture.grab():  # announced counts are not to be trusted, and seeking in VP8 is not exact
+        while capture.grab():  # announced counts may be wrong, and seeking in VP8 is not exact
             count += 1
     finally:
         capture.release()
@@ -136,7 +136,7 @@ def overlay_frames(path: Path, people_by_frame: Sequence[int] | None = None) -> 
                 if ok:
                     words = f"frame {index} of {path.name}"
                     if len(shown) < count:
-                        words += f", one of the {len(shown)} of {count} in which somebody was found"
+                        words += f", one of the {len(shown)} of {count} with people"
                     pictures.append(jpeg(np.asarray(image, np.uint8), words))
     finally:
         capture.release()
@@ -163,7 +163,7 @@ def difference_pictures(
         wrong = mine != truth
         caption = f"{precision}: {wrong.mean():.2%} of the pixels differ"
         pictures.append(_difference_picture(crop, wrong, caption))
-    note = f"Of {len(crops)} crops this is the one on which a precision differs most."
+    note = f"The one of {len(crops)} crops on which a precision differs most."
     return pictures, note, _legend(labels, present)
 
 

@@ -1,9 +1,10 @@
-"""Does an engine compute what its graph says? The same crops through the graph and the engine, output by output.
+"""Compares an engine with its graph: the same crops through both, output by output.
 
-The reference is the very graph the engine was built from, every node computed by itself in floating point, so what is
-compared is the builder's work and not the precision's. A BF16 graph cannot be computed so, and is compared with the
-FP32 graph. Every build asks its engine for known answers; this looks closer, on pictures of your own. An engine that
-departs is searched for the first layer that does, by building it again with the end of every layer as one more output.
+The reference is the very graph the engine was built from, every node computed by itself in floating point, so that the
+comparison judges the builder and not the precision. ONNX Runtime cannot compute a BF16 graph, so the FP32 graph is its
+reference. Every build asks its engine for known answers; this comparison is closer, and takes pictures of the user's.
+Where an engine departs, the first layer that departs is found by building it again with the end of every layer as one
+more output.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.errors import QanetError
-from qanet.export.engines.multiply_adds import COMPUTES
-from qanet.runtime.answers.judge import TOLERANCES, Difference, compare, relative_rms
-from qanet.runtime.answers.reference import exact_outputs
+from qanet.export.graphs.source import COMPUTES
+from qanet.runtime.answers.verdicts import TOLERANCES, Difference, compare, relative_rms
+from qanet.runtime.backends.onnxruntime import exact_outputs
 
 Arrays = Mapping[str, NDArray[Any]]
 Run = Callable[[NDArray[np.uint8], NDArray[np.float32], tuple[str, ...]], Arrays]
@@ -36,15 +37,15 @@ def verify(
 
     Args:
         graph: ONNX file contents of the reference.
-        engine: runs crops (N, H, W, 3) and box scores (N,) and returns the outputs it is asked for.
+        engine: runs crops (N, H, W, 3) and box scores (N,) and returns the named outputs.
         outputs: of the engine.
         precision: that was delivered.
         crops: (N, H, W, 3) uint8.
-        rebuild: builds an engine of a graph with more outputs, those named, for the search.
+        rebuild: builds an engine of a graph with more outputs, the named ones, for the search.
     Returns:
         The differences, all within their limits.
     Raises:
-        QanetError: one is not; names it and the first layer that departs.
+        QanetError: an output departs; the error names it and the first layer that departs.
     """
     boxes = np.linspace(1, 0.5, len(crops), dtype=np.float32)
     differences = compare(
@@ -89,8 +90,8 @@ def first_departure(
 def mark_layers(graph: bytes) -> tuple[bytes, dict[str, str]]:
     """The graph with the end of every layer as an output, and {that tensor: name of its node}, in order.
 
-    A layer is a convolution or matrix product with the activation and the sum that runtimes fuse into it: marked
-    inside, the fusion itself would be gone. Behind the last of them every node is one.
+    A layer is a convolution or matrix product with the activation and the sum that runtimes fuse into it: an output
+    inside would prevent the fusion. Behind the last of them every node is a layer.
     """
     import onnx
 

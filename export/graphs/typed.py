@@ -1,4 +1,4 @@
-"""FP32 (or Q/DQ) ONNX graph -> strongly typed graph: the network in FP16 or BF16, what surrounds it in FP32.
+"""FP32 (or Q/DQ) ONNX graph -> strongly typed graph: the network in FP16 or BF16, the rest in FP32; and a bundle's set.
 
 The network is what lies between the first and the last layer with weights: every node that depends on a Conv or
 Gemm and that a Conv or Gemm depends on. Before it is the normalisation of uint8 pixels, behind it the upsampling,
@@ -7,22 +7,21 @@ does not (6,912 values of 10 do not sum in FP16) and is wrapped in casts. Inputs
 `logits` are computed in 16 bits and cast.
 
 FP16 ends at 65504. A node that reads or makes an activation whose largest magnitude in calibration passes FP16_BOUND,
-half of that, stays FP32; without a calibration nothing is known and nothing does. BF16 has the range of FP32 and needs
+half of that, stays FP32; without a calibration none does. BF16 has the range of FP32 and needs
 no such exception.
 
 Types are written, then proved by the ONNX checker with strict inference; nothing is decided by running the graph,
 since ONNX Runtime's CPU provider computes FP16 in FP32 and hides an overflow.
 
-A Q/DQ graph is taken too: layers that read a DequantizeLinear, and the activation behind them, keep FP32 scales and
+A Q/DQ graph is accepted too: layers that read a DequantizeLinear, and the activation behind them, keep FP32 scales and
 types, and what INT8 leaves in float becomes FP16. The other way, FP16 scales (opset 19), was tried and dropped: the
 graph is right (ONNX's reference evaluator: 99.7% of labels as in FP32), but ONNX Runtime 1.32 quantises biases on its
 own, bias / (scale x scale) in FP16, which overflows: 89.9%, silently. TensorRT-RTX 1.7 makes the same 155 layers of
 both. Which INT8 graph to build from, measured on the CCP network at 384x288: OpenVINO runs the same 54 of 59
-convolutions in INT8 with the same reorders and time from the FP32 one, so it takes that as it is; TensorRT-RTX has
-155 layers either way but its five float convolutions become half, so it takes this one.
+convolutions in INT8 with the same reorders and time from the FP32 one, so it gets that one; TensorRT-RTX has
+155 layers either way but its five float convolutions become half, so it gets the typed one.
 """
 
-import json
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -30,7 +29,12 @@ from typing import Any
 
 import numpy as np
 
+from qanet.bundle import NO_VNNI, Bundle
+from qanet.calib.bundle import SCALES, add_quantised_graph
+from qanet.calib.quantize import NARROW_TYPES, requantised_without_vnni
+from qanet.calib.scales import parse_scales
 from qanet.errors import QanetError
+from qanet.export.graphs.source import parse_graph
 
 HALF_OPERATORS = frozenset(
     (
@@ -73,7 +77,7 @@ def to_fp16(model: Any, largest: Mapping[str, float] | None = None) -> Any:
 
     Args:
         model: onnx.ModelProto, opset 18 or later, FP32 or FP32 with INT8 or FP8 Q/DQ.
-        largest: activation -> largest magnitude seen in calibration (`largest_of_scales`); None: not calibrated.
+        largest: activation -> largest magnitude seen in calibration (`largest_activations`); None: not calibrated.
     Returns:
         onnx.ModelProto with the same opset, inputs and outputs.
     Raises:
@@ -86,25 +90,6 @@ def to_fp16(model: Any, largest: Mapping[str, float] | None = None) -> Any:
 def to_bf16(model: Any) -> Any:
     """A typed BF16 copy of the graph, opset BF16_OPSET or later; otherwise as `to_fp16`."""
     return _typed(model, BF16, set())
-
-
-def largest_of_scales(scales_json: bytes) -> dict[str, float]:
-    """Activation -> largest magnitude, of the contents of a scales.json.
-
-    Raises:
-        QanetError: not the JSON of one.
-    """
-    try:
-        document = json.loads(scales_json)
-        quantised = {name: float(entry["largest"]) for name, entry in document["tensors"].items() if "largest" in entry}
-        return quantised | {name: float(value) for name, value in document.get("largest", {}).items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise QanetError(
-            "scales.json cannot be read",
-            expected="tensors with their largest values",
-            got=repr(error),
-            next_command="qanet calibrate NAME.qanet --data DIR",
-        ) from error
 
 
 def beyond_fp16(model: Any, largest: Mapping[str, float]) -> set[str]:
@@ -292,4 +277,58 @@ def _proved(model: Any) -> Any:
         onnx.checker.check_model(typed, full_check=True)
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
         raise QanetError("the typed graph is not valid", got=str(error).splitlines()[0]) from error
+    return typed
+
+
+def write_typed_graph(bundle: Bundle, precision: str) -> None:
+    """Add the bundle's graph of a precision where it is missing, or older than the weights or the scales; not saved.
+
+    Args:
+        precision: of the graph, or NO_VNNI.
+    Raises:
+        QanetError: a broken FP32 graph, or INT8 without scales.
+    """
+    if precision == NO_VNNI:
+        write_typed_graph(bundle, "int8")  # for GPUs and other CPUs
+    source = parse_graph(bundle.graph("fp32"))  # refuses a broken graph before anything is written
+    if precision == "fp32":
+        return
+    sources = [bundle.manifest["files"].get(file, {}).get("sha256", "")[:16] for file in ("model.onnx", SCALES)]
+    made = bundle.manifest["made"].setdefault("typed_from", {})
+    known = made.get(precision, sources if precision in NARROW_TYPES else None)  # calibration wrote it itself
+    if precision in bundle.manifest["graphs"] and known == sources:
+        made[precision] = sources
+        return
+    if precision == NO_VNNI and SCALES not in bundle.manifest["files"] and "int8" in bundle.manifest["graphs"]:
+        bundle.add_file(f"model.{precision}.onnx", requantised_without_vnni(bundle.graph("int8")))
+        bundle.manifest["graphs"][precision] = f"model.{precision}.onnx"
+    elif precision in NARROW_TYPES:
+        add_quantised_graph(bundle, precision)
+    else:
+        typed = to_bf16(source) if precision == "bf16" else to_fp16(source, largest_activations(bundle))
+        bundle.add_file(f"model.{precision}.onnx", typed.SerializeToString(deterministic=True))
+        bundle.manifest["graphs"][precision] = f"model.{precision}.onnx"
+    made[precision] = sources
+
+
+def largest_activations(bundle: Bundle) -> dict[str, float]:
+    """Activation -> largest magnitude in calibration; empty for a bundle that was not calibrated."""
+    if SCALES not in bundle.manifest["files"]:
+        return {}
+    scales = parse_scales(bundle.read(SCALES))
+    return {name: entry.largest for name, entry in scales.ranges.items()} | scales.largest
+
+
+def builder_graph(bundle: Bundle, precision: str, runtime: str, graph: bytes | None = None) -> bytes:
+    """The ONNX graph that a runtime builds from: what INT8 leaves in floating point is FP16 for TensorRT.
+
+    Args:
+        precision: key of the bundle's graph.
+        runtime: "openvino", "tensorrt" or "tensorrt-rtx".
+        graph: ONNX file contents in place of the bundle's graph of that precision.
+    """
+    data = bundle.graph(precision) if graph is None else graph
+    if precision not in NARROW_TYPES or runtime == "openvino":
+        return data
+    typed: bytes = to_fp16(parse_graph(data), largest_activations(bundle)).SerializeToString(deterministic=True)
     return typed

@@ -4,15 +4,14 @@ manifest.json is read and checked before anything else; a file of the bundle is 
 parser. A bundle that ships inside the package is read-only: `writable_copy` makes one to build into.
 """
 
-from qanet.bundle.folder import SHIPPED, SUFFIX, Bundle
+from qanet.bundle.bundle import SHIPPED, SUFFIX, Bundle, copy_bundle, create, open_bundle, safe_name, writable_copy
 from qanet.bundle.manifest import NO_VNNI, OPTIONAL_PRECISIONS, PRECISIONS, SCHEMA_VERSION
-from qanet.bundle.opening import copy_bundle, create, open_bundle, safe_name, writable_copy
 
 __all__ = [
+    "NO_VNNI",
     "OPTIONAL_PRECISIONS",
     "PRECISIONS",
     "SCHEMA_VERSION",
-    "NO_VNNI",
     "SHIPPED",
     "SUFFIX",
     "Bundle",

@@ -1,1 +1,1 @@
-"""The command line: what every subcommand shares, and the two that need nothing but the core."""
+"""The commands of the package as a whole: doctor, check, inspect."""

@@ -1,14 +1,12 @@
-"""`qanet check`: walk a data set, name every broken file, count people and classes."""
+"""`qanet check`: decode every file of a data set, list the broken ones, count people and classes."""
 
-import argparse
 from collections.abc import Sequence
 from typing import Any
 
 from qanet.commandline import command_parser, emit, table
-from qanet.datasets import DATA_FORMATS, splits_of
+from qanet.datasets import DATA_FORMATS, own_labels, splits_of
 from qanet.datasets.check import Findings, check_dataset
-from qanet.datasets.formats import own_labels
-from qanet.datasets.layout import LAYOUTS
+from qanet.datasets.official import LAYOUTS
 from qanet.errors import QanetError
 from qanet.labels import LABEL_SETS, LabelSet, label_set
 
@@ -17,17 +15,17 @@ _SHOWN = 50  # problems in the text; --json has all
 
 def main(argv: Sequence[str]) -> int:
     """Entry point; 2 where something is broken."""
-    parser = command_parser("check", "Decode every file of a data set and name those that are broken.")
-    parser.add_argument("data", metavar="DIR")
-    parser.add_argument("--format", default="ccp", choices=DATA_FORMATS)
-    parser.add_argument("--split", metavar="NAME", help="default: every split that is there")
-    parser.add_argument("--labels", choices=tuple(LABEL_SETS), help="default: the format's own")
+    parser = command_parser("check", "Decode every file of a data set, list the broken ones, count people and classes.")
+    parser.add_argument("data", metavar="DIR", help="folder of the data set")
+    parser.add_argument("--format", default="ccp", choices=DATA_FORMATS, help="layout of the folder (default: ccp)")
+    parser.add_argument("--split", metavar="NAME", help="split to check (default: every split of the folder)")
+    parser.add_argument("--labels", choices=tuple(LABEL_SETS), help="label set (default: the format's own)")
     args = parser.parse_args(argv)
     labels = label_set(args.labels) if args.labels else own_labels(args.format)
     splits = [args.split] if args.split else _splits(args.data, args.format)
     found = Findings(labels.num_classes)
     for split in splits:
-        found.add(_walk(args, labels, split))
+        found.add(_check(args.data, args.format, labels, split, quiet=args.json))
     document = {"data": args.data, "format": args.format, "splits": splits, **_document(found, labels)}
     emit(args.json, document, _text(found, labels, splits))
     if found.problems:
@@ -36,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _splits(data: str, format: str) -> list[str | None]:
-    """Every split that is there: by the layout, or train.txt, val.txt and test.txt; [None], the whole folder, else."""
+    """Every split of the folder: by the layout, or train.txt, val.txt and test.txt; else [None], the whole folder."""
     there = splits_of(data, format)
     if format in LAYOUTS:
         there = tuple(dict.fromkeys(LAYOUTS[format].split(name) for name in there))
@@ -46,16 +44,17 @@ def _splits(data: str, format: str) -> list[str | None]:
     return [name for name in ("train", "val", "test") if name in there] or [None]
 
 
-def _walk(args: argparse.Namespace, labels: LabelSet, split: str | None) -> Findings:
+def _check(data: str, format: str, labels: LabelSet, split: str | None, quiet: bool) -> Findings:
+    """The findings of one split; a progress bar on stderr unless `quiet`."""
     from tqdm import tqdm
 
-    with tqdm(unit="image", desc=f"check {split or ''}".rstrip(), disable=args.json or None) as bar:
+    with tqdm(unit="image", desc=f"check {split or ''}".rstrip(), disable=quiet or None) as bar:
 
         def progress(done: int, count: int) -> None:
             bar.total = count
             bar.update(done - bar.n)
 
-        return check_dataset(args.data, args.format, labels, split, progress)
+        return check_dataset(data, format, labels, split, progress)
 
 
 def _document(found: Findings, labels: LabelSet) -> dict[str, Any]:

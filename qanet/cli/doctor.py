@@ -1,4 +1,4 @@
-"""`qanet doctor`: what this machine can run, and the command for what is missing. Imports nothing heavy."""
+"""`qanet doctor`: what this machine can run, and the command that installs what is missing. Imports nothing heavy."""
 
 import ctypes
 import importlib.metadata
@@ -62,7 +62,7 @@ def package_versions() -> dict[str, str | None]:
 
 
 def gpus() -> list[str]:
-    """Names of the NVIDIA GPUs that nvidia-smi or a Jetson's device tree tells of."""
+    """Names of the NVIDIA GPUs that nvidia-smi or a Jetson's device tree lists."""
     if smi := shutil.which("nvidia-smi"):
         asked = [smi, "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"]
         try:
@@ -70,7 +70,7 @@ def gpus() -> list[str]:
             if answer.returncode == 0 and answer.stdout.strip():
                 return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
         except (OSError, subprocess.SubprocessError):
-            pass  # a driver that hangs or a broken nvidia-smi: as if there were none
+            pass  # a driver that hangs or a broken nvidia-smi counts as no GPU
     try:
         with open("/proc/device-tree/model", encoding="utf-8", errors="replace") as file:
             model = file.read().strip("\0 \n")
@@ -114,55 +114,51 @@ def examine() -> dict[str, Any]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Entry point; 0 when people can be parsed on this machine, 1 otherwise, or when an engine answers wrongly."""
+    """Entry point; 0 when this machine can parse people, 1 otherwise or when an engine fails its known answers."""
     parser = command_parser("doctor", "What this machine can run, and what is missing.")
     parser.add_argument(
         "--prove",
         nargs="?",
         const="ccp13-lite0",
         metavar="NAME",
-        help="ask every engine of a bundle that could run here for its known answers, and time it (ccp13-lite0)",
+        help="run every engine of a bundle that fits this machine on its known answers, and time it (ccp13-lite0)",
     )
     args = parser.parse_args(argv)
     if args.prove:
-        from qanet.export.building.prove import prove
-
-        proof = prove(args.prove)
-        header = (
-            "runtime",
-            "precision",
-            "computes in",
-            "largest difference",
-            "limit",
-            "labels as fp32",
-            "ms",
-            "answer",
-        )
-        text = table([tuple(row.values()) for row in proof["engines"]], header)
-        emit(args.json, proof, f"{text}\n\n{proof['auto']}")
-        return 0 if proof["auto_is_right"] else 1
+        return _prove(args.prove, args.json)
     facts = examine()
+    emit(args.json, facts, _text(facts))
+    return 0 if facts["can"]["parse on the CPU"] or facts["can"]["parse on a GPU"] else 1
+
+
+def _prove(name: str, as_json: bool) -> int:
+    from qanet.export.building.answers import prove
+
+    proof = prove(name)
+    header = ["runtime", "precision", "computes in", "largest difference", "limit", "labels as fp32", "ms", "answer"]
+    text = table([tuple(row.values()) for row in proof["engines"]], header)
+    emit(as_json, proof, f"{text}\n\n{proof['auto']}")
+    return 0 if proof["auto_is_right"] else 1
+
+
+def _text(facts: dict[str, Any]) -> str:
+    """The document of `examine` for a person."""
     rows = []
     for module, _, purpose, command in _PACKAGES:
         version = facts["packages"][module]
         rows.append((module, version or "missing", purpose, "" if version else command))
+    if sums_saturate():
+        int8 = "has no dot products (VNNI), so INT8 uses its own graph"
+    elif has_dot_products():
+        int8 = "has dot products, so INT8 is fast"
+    else:
+        int8 = "has no dot products, so INT8 is exact and may not be faster"
+    machine = [
+        f"qanet-edge {__version__}, Python {facts['python']} on {facts['system']}",
+        f"CPU: {facts['cpu_cores']} cores, {', '.join(facts['cpu_features']) or 'no known extensions'}; it {int8}",
+        f"GPU: {'; '.join(facts['gpus']) or 'none'} (CUDA driver: {'yes' if facts['cuda_driver'] else 'no'})",
+    ]
     can = [("yes" if able else "no", task) for task, able in facts["can"].items()]
-    int8 = (
-        "has no dot products (VNNI), so INT8 has weights of its own"
-        if sums_saturate()
-        else "has dot products, so INT8 pays"
-        if has_dot_products()
-        else "has no dot products, so INT8 is right and may not pay"
-    )
-    text = "\n\n".join(
-        [
-            f"qanet-edge {__version__}, Python {facts['python']} on {facts['system']}\n"
-            f"CPU: {facts['cpu_cores']} cores, {', '.join(facts['cpu_features']) or 'no known extensions'}; it {int8}\n"
-            f"GPU: {'; '.join(facts['gpus']) or 'none'} (CUDA driver: {'yes' if facts['cuda_driver'] else 'no'})",
-            table(rows, ("package", "version", "for", "next")),
-            table(can, ("can", "what")),
-            "next: qanet doctor --prove asks every engine that could run here, and times it",
-        ]
-    )
-    emit(args.json, facts, text)
-    return 0 if facts["can"]["parse on the CPU"] or facts["can"]["parse on a GPU"] else 1
+    hint = "next: qanet doctor --prove runs every engine that fits this machine on its known answers, and times it"
+    packages = table(rows, ("package", "version", "for", "next"))
+    return "\n\n".join(["\n".join(machine), packages, table(can, ("can", "what")), hint])

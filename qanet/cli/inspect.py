@@ -1,4 +1,4 @@
-"""`qanet inspect`: what a bundle, a checkpoint or a recipe is, how large, and what its engines run on."""
+"""`qanet inspect`: contents and size of a bundle, a checkpoint or a recipe, and the devices of its engines."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ _CHECKPOINTS = (".safetensors", ".pt", ".pth")
 
 def main(argv: Sequence[str]) -> int:
     """Entry point."""
-    from qanet.export.size import graph_size
+    from qanet.export.graphs.source import graph_size
 
     parser = command_parser(
         "inspect", "A bundle's manifest, checked against its files, and its engines' census; or the size of a network."
@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     bundle = _bundle(args.model)
     if bundle is None:
-        from qanet.train.weights.describe import describe_network
+        from qanet.train.describe import describe_network
 
         document = describe_network(args.model)
         emit(args.json, document, _network_text(document))
@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _bundle(name: str) -> Bundle | None:
-    """The bundle of that name; None where it can only be a checkpoint or a recipe. A bundle goes before a recipe."""
+    """The bundle of that name; None where it can only be a checkpoint or a recipe. A bundle takes precedence."""
     path = Path(name)
     if path.is_file():
         return None
@@ -75,7 +75,7 @@ def _text(bundle: Bundle, size: dict[str, int]) -> str:
         f"{bundle.path}: {bundle.labels.name}, {bundle.labels.num_classes} classes, crops {height}x{width}, "
         f"recipe {recipe.get('name', 'unknown')}, QAM exponents box {a:g} IoU {b:g} pixel {g:g}",
         f"{size['parameters'] / 1e6:.2f} million parameters with batch norm folded in, "
-        f"{size['multiply_adds'] / 1e9:.2f} billion multiply-adds a crop",
+        f"{size['multiply_adds'] / 1e9:.2f} billion multiply-adds per crop",
         f"classes: {', '.join(bundle.labels.classes)}",
         table(
             [(n, f"{f['bytes'] / 2**20:.2f}", f["sha256"][:16], "whole") for n, f in manifest["files"].items()],
@@ -113,7 +113,7 @@ def _text(bundle: Bundle, size: dict[str, int]) -> str:
 def _answers(record: dict[str, Any]) -> str:
     if not record:
         return "no known answers: they are made from the FP32 graph when an engine is first loaded, or by qanet build"
-    return f"known answers of {', '.join(record['of'])} in {record['file']}: each engine gives them before it serves"
+    return f"known answers of {', '.join(record['of'])} in {record['file']}: an engine must reproduce them before use"
 
 
 def _card(card: dict[str, Any]) -> tuple[str, ...]:

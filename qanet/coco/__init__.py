@@ -1,1 +1,1 @@
-"""COCO and LVIS files: results in and out, mask probabilities, segmentations, people to train on, AP by pycocotools."""
+"""COCO and LVIS files: annotations, people to train on, results with their mask probabilities, rescoring, mask AP."""

@@ -1,8 +1,8 @@
 """Mask AP by pycocotools, an optional dependency, and each result's true mask IoU.
 
-COCO: the protocol of its challenge (101 recall points, IoU 0.5 to 0.95, 100 results an image and category). LVIS: the
-federated protocol on the same matching: 300 results an image, categories nobody looked for in an image are left out,
-and unmatched results of categories that were not annotated exhaustively count for nothing (arXiv 1908.03195).
+COCO: the protocol of its challenge (101 recall points, IoU 0.5 to 0.95, 100 results per image and category). LVIS: the
+federated protocol on the same matching: 300 results per image, categories that were not annotated in an image are left
+out, and unmatched results of categories that were not annotated exhaustively are ignored (arXiv 1908.03195).
 """
 
 import contextlib
@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.coco.annotations import Document, is_lvis
+from qanet.coco.annotations import Document, is_lvis, run_length_size
 from qanet.coco.results import Result
-from qanet.coco.segmentation import run_length_size
 from qanet.errors import QanetError
 
-_COCO_MAX_RESULTS = 100  # an image and category
-_LVIS_MAX_RESULTS = 300  # an image
+_COCO_MAX_RESULTS = 100  # per image and category
+_LVIS_MAX_RESULTS = 300  # per image
 _AREAS = ("small", "medium", "large")
 _FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}
 
@@ -36,7 +35,7 @@ class MaskTruth:
         self._images = {image["id"]: image for image in document["images"]}
         found = document.get("categories") or [{"id": i} for i in {a["category_id"] for a in document["annotations"]}]
         self._categories = {category["id"]: category for category in found}
-        # Ids from 1 on: pycocotools takes a match with the annotation of id 0 for none. LVIS files have no iscrowd.
+        # Ids from 1 on: pycocotools treats a match with the annotation of id 0 as none. LVIS files have no iscrowd.
         annotations = [
             {**entry, "id": number, "iscrowd": int(entry.get("iscrowd", 0))}
             for number, entry in enumerate(document["annotations"], 1)
@@ -50,13 +49,12 @@ class MaskTruth:
             entry.setdefault("area", float(self._masks.area(entry["segmentation"])))
 
     def size(self, image_id: Any) -> tuple[int, int] | None:
-        """(H, W) of an image; None where the file has it not."""
+        """(H, W) of an image; None where the file does not have it."""
         image = self._images.get(image_id)
         return None if image is None else (int(image["height"]), int(image["width"]))
 
     def check(self, results: Sequence[Result]) -> None:
-        """QanetError naming the first result of an image or a category that the annotations have not, or without a
-        mask of its image's size."""
+        """QanetError naming the first result of an unknown image or category, or without a mask of its image's size."""
         for index, result in enumerate(results):
             for key, known in (("image_id", self._images), ("category_id", self._categories)):
                 if result[key] not in known:
@@ -126,7 +124,7 @@ class MaskTruth:
         return segmentation
 
     def _detections(self, results: Sequence[Result]) -> Any:
-        """The results as pycocotools indexes them. Their area is the mask's, not that of a bbox they may have."""
+        """The results as pycocotools indexes them; a result's area is its mask's, not its bbox's."""
         annotations = []
         for number, result in enumerate(results, 1):
             mask = self._run_lengths(result)
@@ -141,21 +139,21 @@ class MaskTruth:
         return detections
 
     def _limit(self, results: Sequence[Result]) -> list[Result]:
-        """LVIS: the best 300 of each image, of categories that its annotators looked for."""
-        looked_for = {image_id: set(image.get("neg_category_ids", ())) for image_id, image in self._images.items()}
+        """LVIS: the best 300 of each image, of categories that were annotated in it."""
+        annotated = {image_id: set(image.get("neg_category_ids", ())) for image_id, image in self._images.items()}
         for entry in self._truth.dataset["annotations"]:
-            looked_for[entry["image_id"]].add(entry["category_id"])
+            annotated[entry["image_id"]].add(entry["category_id"])
         by_image: dict[Any, list[Result]] = defaultdict(list)
         for result in results:
             by_image[result["image_id"]].append(result)
         kept = []
         for image_id, found in by_image.items():
             best = sorted(found, key=lambda result: -result["score"])[:_LVIS_MAX_RESULTS]
-            kept += [result for result in best if result["category_id"] in looked_for[image_id]]
+            kept += [result for result in best if result["category_id"] in annotated[image_id]]
         return kept
 
     def _forgive(self, per_image: Sequence[dict[str, Any] | None]) -> None:
-        """LVIS: what is unmatched, of a category that was not annotated exhaustively in the image, is ignored."""
+        """LVIS: ignore unmatched results of a category that was not annotated exhaustively in the image."""
         for entry in per_image:
             if entry is not None:
                 loose = self._images[entry["image_id"]].get("not_exhaustive_category_ids", ())
@@ -164,7 +162,7 @@ class MaskTruth:
 
 
 def ap_title(key: str) -> str:
-    """A key of `average_precision` as people write it: ap_50 -> AP 50."""
+    """A key of `average_precision` as it is printed: ap_50 -> AP 50."""
     return key.replace("ap", "AP", 1).replace("_", " ")
 
 

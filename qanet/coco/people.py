@@ -1,7 +1,7 @@
-"""People of a COCO-format data set, one binary mask each: what the mask network learns from.
+"""People of a COCO-format data set, one binary mask each: the mask network's training data.
 
 A sample's labels are 1 on the person's own pixels and 0 elsewhere, on other people too: the crop is centred on one
-person, and telling them apart is the task. Crowds are no samples.
+person, and the task is to separate that person from the others. Crowds are left out.
 """
 
 from pathlib import Path
@@ -9,9 +9,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.coco.annotations import Document, file_name, person_category, read_annotation_file, usable_people
-from qanet.coco.segmentation import segmentation_mask
-from qanet.datasets.decoding import decode_image, require_size
+from qanet.coco.annotations import (
+    Document,
+    file_name,
+    person_category,
+    read_annotation_file,
+    segmentation_mask,
+    usable_people,
+)
+from qanet.datasets.decoding import decode_photo, require_size
 from qanet.datasets.records import AnnotatedImage, DataSet, Sample
 from qanet.errors import QanetError
 from qanet.labels import PERSON1
@@ -31,7 +37,7 @@ class CocoPeople(DataSet):
             annotations: the JSON file; polygons or run lengths.
             images: the folder its `file_name`s are in.
         Raises:
-            QanetError: a broken file, nobody in it, or an image that is missing.
+            QanetError: a broken file, one without a person, or an image that is missing.
         """
         self.path, self.folder, self.label_set = Path(annotations), Path(images), PERSON1
         document = read_annotation_file(self.path)
@@ -68,7 +74,7 @@ class CocoPeople(DataSet):
         return np.array([x, y, x + width, y + height], np.float32)
 
     def mask(self, person: int) -> NDArray[np.uint8]:
-        """(H, W) uint8 of 0 and 1, the very pixels pycocotools evaluates against."""
+        """(H, W) uint8 of 0 and 1, the same pixels that pycocotools evaluates against."""
         entry = self._people[person]
         try:
             return segmentation_mask(entry["segmentation"], self._hw(self._image_of[person]))
@@ -79,7 +85,7 @@ class CocoPeople(DataSet):
         return Sample(self.names[index], self._decode(self._image_of[index]), self.mask(index), self.box(index))
 
     def image(self, index: int) -> AnnotatedImage:
-        """An image with everybody in it; where masks overlap, the later annotation is on top."""
+        """An image with all its people; where masks overlap, the later annotation is on top."""
         people = self.people_of(index)[:_MAX_HUMANS]
         human = np.zeros(self._hw(index), np.uint8)
         for number, person in enumerate(people, 1):
@@ -102,7 +108,7 @@ class CocoPeople(DataSet):
         return int(self._images[index]["height"]), int(self._images[index]["width"])
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
-        image = decode_image(self.image_path(index))
+        image = decode_photo(self.image_path(index))
         require_size(f"{self.image_path(index)} and its annotation", self._hw(index), image.shape[:2])
         return image
 
@@ -128,7 +134,7 @@ def open_coco_people(root: str | Path, split: str = "train") -> CocoPeople:
 
 
 def open_train_and_val(root: str | Path) -> tuple[CocoPeople, CocoPeople | None]:
-    """The people to train on, and those to look at meanwhile where the data set has annotations of a val split."""
+    """The people to train on, and those to validate on where the data set has annotations of a val split."""
     val = open_coco_people(root, "val") if _find(Path(root), "val")[0] else None
     return open_coco_people(root, "train"), val
 

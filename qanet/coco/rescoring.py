@@ -1,6 +1,6 @@
-"""Results ranked again by QAM: a pixel score for each from its probability map, fused with the scores it has.
+"""Results ranked again by QAM: a pixel score for each from its probability map, fused with its other scores.
 
-The definition of `qanet rescore`; the maps' formats are `qanet.coco.probabilities`'.
+The definition of `qanet rescore`; `qanet.coco.results` describes the formats of the maps.
 """
 
 import math
@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.coco.probabilities import ARRAY, inline_map
-from qanet.coco.results import Result, unit_interval, xyxy
-from qanet.coco.segmentation import run_length_size, segmentation_mask
+from qanet.coco.annotations import run_length_size, segmentation_mask
+from qanet.coco.results import ARRAY, Result, inline_map, unit_interval, xyxy
 from qanet.errors import QanetError
 from qanet.quality import MASK_THRESHOLD, MaskScores, fuse_quality, probability_score
 
@@ -24,7 +23,7 @@ _LEAST_AGREEMENT = 0.75  # median IoU: rounding and other thresholds stay above,
 
 @dataclass
 class Scored:
-    """Results in their order, without maps, and what each one's quality is made of."""
+    """Results in their order, without maps, and the three scores of each."""
 
     results: list[Result]
     box: NDArray[np.float32]  # (N,)
@@ -39,13 +38,13 @@ class Scored:
         return fuse_quality(self.box, self.iou, self.pixel, (a, b, g))
 
     def rescored(self, quality: NDArray[np.float32]) -> Iterator[Result]:
-        """The results with Q as their score, and the parts it is made of."""
+        """The results with Q as their score, and their box and pixel scores."""
         for result, box, pixel, score in zip(self.results, self.box, self.pixel, quality):
             yield {**result, "score": _short(score), "box_score": _short(box), "pixel_score": _short(pixel)}
 
 
 class _Agreement:
-    """Whether the maps belong to the results: a map at 0.5 must be about the result's own mask."""
+    """Whether the maps belong to the results: a map cut at 0.5 must nearly be the result's own mask."""
 
     def __init__(self) -> None:
         self.overlaps: list[float] = []
@@ -75,13 +74,13 @@ def score_results(
     image_sizes: dict[Any, tuple[int, int]],
     threshold: float = MASK_THRESHOLD,
 ) -> Scored:
-    """Pixel scores of results, a map in memory at a time.
+    """Pixel scores of results, with one map in memory at a time.
 
     Args:
-        results: as `qanet.coco.results.stream_results` gives them.
-        maps: one probability map a result, in the same order; None: each result has its own, or a `pixel_score`.
+        results: as `qanet.coco.results.stream_results` yields them.
+        maps: one probability map per result, in the same order; None: each result has its own, or a `pixel_score`.
         source: what the results are called in an error.
-        image_sizes: image_id -> (H, W) pixels, for results whose segmentation does not tell.
+        image_sizes: image_id -> (H, W) pixels, for results whose segmentation has no size.
         threshold: t of the pixel score.
     Raises:
         QanetError: a count, a key or a number that does not fit, by the result's place.

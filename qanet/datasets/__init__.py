@@ -8,11 +8,14 @@
 Nothing is decoded before it is asked for.
 """
 
-from qanet.datasets.detections import DetectedBoxes, read_detections
-from qanet.datasets.formats import DATA_FORMATS, default_split, open_dataset, splits_of
-from qanet.datasets.official import OfficialFolder
+from pathlib import Path
+
+from qanet.datasets.annotations import DetectedBoxes, read_detections
+from qanet.datasets.official import LAYOUTS, OTHER_PEOPLE, OfficialFolder
 from qanet.datasets.photo_folder import PhotoFolder
 from qanet.datasets.records import AnnotatedImage, DataSet, Sample, person_box
+from qanet.errors import QanetError
+from qanet.labels import LabelSet, label_set
 
 __all__ = [
     "DATA_FORMATS",
@@ -24,7 +27,94 @@ __all__ = [
     "Sample",
     "default_split",
     "open_dataset",
+    "own_labels",
     "person_box",
     "read_detections",
     "splits_of",
 ]
+
+PHOTO_FORMATS = {"ccp": "ccp13", "celebamask": "celebamask19"}  # format -> label set
+DATA_FORMATS = (*PHOTO_FORMATS, *LAYOUTS)
+
+
+def open_dataset(
+    root: str | Path,
+    format: str,
+    labels: LabelSet | str | None = None,
+    split: str | None = None,
+    *,
+    other_people: str = "background",
+    lenient: bool = False,
+) -> DataSet:
+    """Open a data set of any format; nothing is decoded yet.
+
+    Args:
+        root: its folder.
+        format: one of DATA_FORMATS. `ppp` and `ppp-arms-first` differ in the class order of the files.
+        labels: the classes wanted, or their name; None: the format's own (ccp: 13 classes).
+            ccp: 59 raw ids, grouped by the label set. Official layouts: the files hold the set's own ids; where the
+            format's own set has the same classes in another order, they are brought into the order of `labels`.
+        split: "train", "val" or "test" (ppp: val means test), for ccp and celebamask any NAME.txt; None: see
+            `default_split`.
+        other_people: in a person's labels, the pixels of other people are "background" (as published) or "ignore".
+        lenient: open a broken set as well, to report what is broken.
+    Raises:
+        QanetError: an unknown name, no such data set or split, an empty split, broken annotations, missing files.
+
+    >>> data = open_dataset("CCP", "ccp", split="val")
+    >>> len(data), data[0].name, data[0].labels.shape
+    (1, '0002', (48, 32))
+    >>> [scene.boxes.tolist() for scene in data.images()]
+    [[[8.0, 8.0, 24.0, 40.0]]]
+    """
+    _known(format)
+    chosen = labels if isinstance(labels, LabelSet) else label_set(labels) if labels else own_labels(format)
+    if other_people not in OTHER_PEOPLE:
+        raise QanetError("bad other_people", expected=" or ".join(OTHER_PEOPLE), got=repr(other_people))
+    if format in PHOTO_FORMATS:
+        return PhotoFolder(root, chosen, split or default_split(root, format), lenient)
+    return OfficialFolder(root, LAYOUTS[format], chosen, split, other_people, lenient)
+
+
+def splits_of(root: str | Path, format: str) -> tuple[str, ...]:
+    """The splits that a data set has; "val" is among them where ppp has a test split.
+
+    Raises:
+        QanetError: an unknown format, or no data set of an official layout at that place.
+
+    >>> splits_of("CCP", "ccp")
+    ('train', 'val')
+    """
+    if _known(format) in PHOTO_FORMATS:
+        listed = sorted(p.stem for p in Path(root).glob("*.txt") if p.stem != "classes")
+        return tuple(listed)
+    layout = LAYOUTS[format]
+    found = layout.splits(Path(root))
+    return found + tuple(alias for alias, meant in layout.aliases.items() if meant in found and alias not in found)
+
+
+def default_split(root: str | Path, format: str) -> str | None:
+    """The split to evaluate on: "val"; None, the whole folder, for ccp and celebamask without a val.txt.
+
+    >>> default_split("CCP", "ccp")
+    'val'
+    """
+    if _known(format) in PHOTO_FORMATS:
+        return "val" if (Path(root) / "val.txt").exists() else None
+    return "val"
+
+
+def _known(format: str) -> str:
+    if format not in DATA_FORMATS:
+        raise QanetError(f"unknown data format {format!r}", expected=f"one of {', '.join(DATA_FORMATS)}", got=format)
+    return format
+
+
+def own_labels(format: str) -> LabelSet:
+    """The label set of a format where none is asked for; QanetError for an unknown format.
+
+    >>> own_labels("cihp").name
+    'cihp20'
+    """
+    _known(format)
+    return label_set(PHOTO_FORMATS[format] if format in PHOTO_FORMATS else LAYOUTS[format].labels)

@@ -1,6 +1,6 @@
-"""Walk a data set and name what is broken in it: every file is decoded, every id looked at, every box compared.
+"""Check a data set: every file is decoded, every id looked up, every box compared with its pixels.
 
-A problem is what training and evaluation stop at; a remark is what they run with but somebody should know.
+Training and evaluation stop at a problem; a remark stops nothing and is worth knowing.
 """
 
 from collections.abc import Callable
@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.datasets.decoding import decode_image
-from qanet.datasets.formats import open_dataset
-from qanet.datasets.layout import IMAGES
-from qanet.datasets.official import OfficialFolder, clipped
+from qanet.datasets import open_dataset
+from qanet.datasets.decoding import decode_photo
+from qanet.datasets.official import IMAGES, OfficialFolder, clipped
 from qanet.datasets.photo_folder import PhotoFolder
 from qanet.datasets.records import person_box
 from qanet.errors import QanetError
@@ -28,7 +27,7 @@ _BOX_SLACK_PX = 2.0
 
 @dataclass
 class Findings:
-    """What one image, or a whole split, turned out to be."""
+    """The counts, problems and remarks of one image or of a whole split."""
 
     classes: int
     problems: list[str] = field(default_factory=list)
@@ -50,18 +49,18 @@ class Findings:
         self.void_pixels += int(counts[self.classes :].sum())
 
     def add(self, other: "Findings") -> None:
-        """Add an image's."""
+        """Add the findings of an image."""
         self.problems += other.problems
         self.remarks += other.remarks
         for name in ("images", "people", "void_pixels", "pixels", "images_with"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def attempt(self, step: Callable[..., Any], *args: Any) -> Any:
-        """What step(*args) returns, or None and its mistake among the problems."""
+        """The result of step(*args); None, and the error among the problems, where it fails."""
         try:
             return step(*args)
         except QanetError as error:
-            self.problems.append(f"{error.fact}{_told(error)}")
+            self.problems.append(error.line(with_next=False))
             return None
 
 
@@ -79,12 +78,16 @@ def check_dataset(
         progress: called with the images done and their number.
     Raises:
         QanetError: no data set or no such split at that place, or an annotation file that is no JSON.
+
+    >>> found = check_dataset("CCP", "ccp", split="val")
+    >>> found.images, found.people, found.problems
+    (1, 1, [])
     """
     data = open_dataset(root, format, labels, split, lenient=True)
     total = Findings(data.label_set.num_classes)
     count = len(data.image_names)
     if isinstance(data, OfficialFolder):
-        total.problems += [f"{error.fact}{_told(error)}" for error in data.problems]
+        total.problems += [error.line(with_next=False) for error in data.problems]
         total.remarks += _unnamed(data)
         if not len(data):
             total.problems.append(f"the split {data.split} has no annotated person")
@@ -99,20 +102,20 @@ def check_dataset(
 
 def _look_at_photo(data: PhotoFolder, index: int) -> Findings:
     found = Findings(data.label_set.num_classes, images=1)
-    image = found.attempt(decode_image, data.photo_path(data.names[index]))
+    image = found.attempt(decode_photo, data.photo_path(data.names[index]))
     labels = found.attempt(data.labels, index, None if image is None else image.shape[:2])
     if labels is not None:
         found.count(labels)
         found.people = int(labels.any())
         if not found.people:
-            found.remarks.append(f"{data.label_path(data.names[index])} shows nobody")
+            found.remarks.append(f"{data.label_path(data.names[index])} shows no person")
     return found
 
 
 def _look_at_scene(data: OfficialFolder, index: int) -> Findings:
     record = data.records[index]
     found = Findings(data.label_set.num_classes, images=1, people=len(record.people))
-    image = found.attempt(lambda: decode_image(data.folder / IMAGES / record.file_name))
+    image = found.attempt(lambda: decode_photo(data.folder / IMAGES / record.file_name))
     maps = found.attempt(lambda: data.maps(index))
     parts = found.attempt(lambda: data.parts(index))
     if image is not None and record.hw not in (None, image.shape[:2]):
@@ -131,7 +134,7 @@ def _look_at_scene(data: OfficialFolder, index: int) -> Findings:
             _compare_boxes(found, f"{record.file_name}: person {person.parsing_id}", box, person_box(own))
     strangers = sorted(set(np.unique(human).tolist()) - {0} - {person.parsing_id for person in record.people})
     if strangers:
-        found.remarks.append(f"{record.file_name}: nobody is annotated for the values {strangers} of Human_ids")
+        found.remarks.append(f"{record.file_name}: no person is annotated for the values {strangers} of Human_ids")
     if parts is not None and parts[0] is not None:
         _compare_parts(found, record.file_name, parts[0], parts[1], labels, human)
     return found
@@ -185,10 +188,3 @@ def _unnamed(data: OfficialFolder) -> list[str]:
         [p.name for p in sorted(folder.glob("*")) if p.is_file() and p.name not in named] if folder.is_dir() else []
     )
     return [f"{len(others)} images of {folder} are in no annotation, the first is {others[0]}"] if others else []
-
-
-def _told(error: QanetError) -> str:
-    told = ", ".join(
-        f"{name} {value}" for name, value in (("expected", error.expected), ("got", error.got)) if value is not None
-    )
-    return f" ({told})" if told else ""

@@ -1,4 +1,4 @@
-"""Files of a data set -> arrays, each mistake in them an error that names the file.
+"""Files of a data set as arrays; every error names its file.
 
 Safe to call from many threads. The EXIF orientation is not applied: labels are drawn on the pixels as stored.
 """
@@ -18,7 +18,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _GREY, _PALETTE = 0, 3  # colour types
 
 
-def decode_image(path: Path) -> NDArray[np.uint8]:
+def decode_photo(path: Path) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 BGR of a JPEG or PNG file.
 
     Raises:
@@ -80,9 +80,10 @@ def require_size(what: str, expected_hw: tuple[int, ...], got_hw: tuple[int, ...
 
 
 def ids_of_png(data: bytes) -> tuple[bytes, int]:
-    """A palette PNG as one of grey levels, so that a decoder gives indices instead of colours, and the level's step.
+    """A palette PNG as one of grey levels, so that a decoder returns indices instead of colours, and the level's step.
 
-    Decoders stretch 1, 2 and 4 bits to 0..255: the step is what an id was multiplied by. Other files pass as they are.
+    Decoders stretch 1, 2 and 4 bits to 0..255: the step is the factor that an id was multiplied by. Other files pass
+    as they are.
     """
     if not data.startswith(_PNG) or len(data) < 26 or data[25] not in (_GREY, _PALETTE):
         return data, 1

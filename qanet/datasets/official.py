@@ -1,20 +1,90 @@
-"""Data sets in the official layout: CIHP, LIP, ATR, MHP-v2, Pascal-Person-Part, and scenes written like them."""
+"""The official layout: where the published data sets keep their files.
+
+    <DS>/{Training,Validation|Testing}/{Images,Category_ids,Human_ids,Instance_ids}
+    <DS>/annotations/<DS>_{train,val|test}.json
+
+Source: method, Layout; names as in soeaver/QANet's data set catalogue. Single-person sets need no Human_ids and
+Instance_ids: the person is everything that is not background.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.datasets.annotations import ImageRecord, Person, read_annotations
-from qanet.datasets.decoding import decode_ids, decode_image, require_size, translate_ids
-from qanet.datasets.layout import CATEGORIES, HUMANS, IMAGES, PARTS, Layout
+from qanet.datasets.annotations import AnnotatedPerson, ImageRecord, read_annotations
+from qanet.datasets.decoding import decode_ids, decode_photo, require_size, translate_ids
 from qanet.datasets.records import AnnotatedImage, DataSet, Sample
 from qanet.errors import QanetError
 from qanet.labels import IGNORE, LabelSet, label_set
 from qanet.metrics.records import Truth
 
+IMAGES, CATEGORIES, HUMANS, PARTS = "Images", "Category_ids", "Human_ids", "Instance_ids"
+_SPLITS = {"train": "Training", "val": "Validation", "test": "Testing"}
 OTHER_PEOPLE = ("background", "ignore")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One data set's names."""
+
+    format: str  # as users name it
+    folder: str  # <DS>
+    labels: str  # the label set of its own
+    aliases: dict[str, str] = field(default_factory=dict)  # split -> the split that is meant
+
+    def split(self, name: str | None) -> str:
+        """The split of that name, `val` for None; QanetError for an unknown one."""
+        chosen = self.aliases.get(name or "val", name or "val")
+        if chosen not in _SPLITS:
+            raise QanetError(f"no split {name!r} in the layout of {self.folder}", expected=", ".join(_SPLITS), got=name)
+        return chosen
+
+    def split_folder(self, root: Path, split: str) -> Path:
+        """<DS>/Training and so on."""
+        return root / _SPLITS[split]
+
+    def json_path(self, root: Path, split: str) -> Path:
+        """The split's annotation file. Other data sets have other names there, so a file of another name is refused."""
+        return root / "annotations" / f"{self.folder}_{split}.json"
+
+    def find_root(self, root: Path) -> Path:
+        """The folder that holds annotations/: `root`, or <DS> in it."""
+        for folder in (root, root / self.folder):
+            if (folder / "annotations").is_dir():
+                return folder
+        raise QanetError(
+            f"no data set at {root}",
+            expected=f"annotations/ and {', '.join(_SPLITS.values())}, as in {self.folder}",
+            got="no such folder" if not root.is_dir() else sorted(p.name for p in root.iterdir())[:8],
+            next_command="give the folder of the data set, or the --format that it has",
+        )
+
+    def is_at(self, root: Path) -> bool:
+        """Whether `root`, or <DS> in it, holds annotation files of this data set's name."""
+        return any(any((f / "annotations").glob(f"{self.folder}_*.json")) for f in (root, root / self.folder))
+
+    def splits(self, root: Path) -> tuple[str, ...]:
+        """The splits that are there."""
+        found = self.find_root(root)
+        return tuple(s for s in _SPLITS if self.split_folder(found, s).is_dir() and self.json_path(found, s).exists())
+
+
+LAYOUTS = {
+    layout.format: layout
+    for layout in (
+        Layout("cihp", "CIHP", "cihp20"),
+        Layout("lip", "LIP", "lip20"),
+        Layout("atr", "ATR", "atr18"),
+        Layout("mhp", "MHP-v2", "mhp59"),
+        # Two orders of the six parts are in use: `ppp`, the default, is head, torso, upper-arms, ...; the files of the
+        # other begin with lower-arms. The set is trained on Training and tested on Testing; it has no other split.
+        Layout("ppp", "PASCAL-Person-Part", "ppp7", {"val": "test"}),
+        Layout("ppp-arms-first", "PASCAL-Person-Part", "ppp7-arms-first", {"val": "test"}),
+    )
+}
 
 
 class OfficialFolder(DataSet):
@@ -29,7 +99,7 @@ class OfficialFolder(DataSet):
         other_people: str = "background",
         lenient: bool = False,
     ):
-        """Open a split; `lenient` is for whoever looks at broken sets: mistakes are kept in `problems`, not raised."""
+        """Open a split; with `lenient`, mistakes are kept in `problems` and not raised (`qanet check`)."""
         self.root, self.layout, self.label_set = layout.find_root(Path(root)), layout, labels
         self.split = layout.split(split)
         self.folder = layout.split_folder(self.root, self.split)
@@ -70,8 +140,8 @@ class OfficialFolder(DataSet):
                 human = np.where((human == IGNORE) & (labels == IGNORE), np.uint8(0), human)  # void, not a person
         elif len(record.people) > 1:
             raise QanetError(
-                f"{record.file_name} has {len(record.people)} people and nothing tells them apart",
-                expected=f"a folder {self.folder / HUMANS}, or one person an image",
+                f"{record.file_name} has {len(record.people)} people and no map of their pixels",
+                expected=f"a folder {self.folder / HUMANS}, or one person per image",
                 got="no such folder",
             )
         else:
@@ -95,7 +165,7 @@ class OfficialFolder(DataSet):
         table[:, 1] = self._lookup[table[:, 1]]
         return decode_ids(path, deep=True), table
 
-    def person_pixels(self, image: int, person: Person, human: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    def person_pixels(self, image: int, person: AnnotatedPerson, human: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """(H, W) a person's own pixels; QanetError where there are none."""
         own = human == person.parsing_id
         if not own.any():
@@ -112,7 +182,7 @@ class OfficialFolder(DataSet):
         record = self.records[image_index]
         person = record.people[number]
         labels, human = self.maps(image_index)
-        image = decode_image(self.folder / IMAGES / record.file_name)
+        image = decode_photo(self.folder / IMAGES / record.file_name)
         require_size(f"{record.file_name}: image and labels", image.shape[:2], labels.shape)
         own = self.person_pixels(image_index, person, human)
         if self.other_people == "ignore":
@@ -122,11 +192,11 @@ class OfficialFolder(DataSet):
         return Sample(self.names[index], image, labels, clipped(person.box, labels.shape, record.file_name))
 
     def image(self, index: int) -> AnnotatedImage:
-        """An image with everybody in it; see `DataSet.image`."""
+        """An image with all its people; see `DataSet.image`."""
         record = self.records[index]
         labels, human = self.maps(index)
         parts, table = self.parts(index)
-        pixels = decode_image(self.folder / IMAGES / record.file_name)
+        pixels = decode_photo(self.folder / IMAGES / record.file_name)
         require_size(f"{record.file_name}: image and labels", pixels.shape[:2], labels.shape)
         if parts is not None:
             require_size(f"{record.file_name}: image and Instance_ids", pixels.shape[:2], parts.shape)

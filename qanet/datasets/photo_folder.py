@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.datasets.decoding import decode_ids, decode_image, require_size, translate_ids
+from qanet.datasets.decoding import decode_ids, decode_photo, require_size, translate_ids
 from qanet.datasets.records import AnnotatedImage, DataSet, Sample, person_box
 from qanet.errors import QanetError
 from qanet.labels import LabelSet
@@ -21,12 +21,18 @@ _SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 class PhotoFolder(DataSet):
-    """Photographs with one annotated person each; indexable, decodes on access."""
+    """Photographs with one annotated person each; indexable, decodes on access.
+
+    >>> from qanet.labels import label_set
+    >>> data = PhotoFolder("CCP", label_set("ccp13"), split="val")
+    >>> data.names, data[0].box.tolist()
+    (['0002'], [8.0, 8.0, 24.0, 40.0])
+    """
 
     single_person = True
 
     def __init__(self, root: str | Path, labels: LabelSet, split: str | None = None, lenient: bool = False):
-        """Open a split; `lenient` is for whoever looks at broken sets: missing files are found when they are read."""
+        """Open a split; with `lenient`, missing files are found when they are read (`qanet check`)."""
         self.root = Path(root)
         self.label_set = labels
         self._photos = photos_of(self.root)
@@ -62,7 +68,7 @@ class PhotoFolder(DataSet):
 
     def __getitem__(self, index: int) -> Sample:
         name = self.names[index]
-        image = decode_image(self.photo_path(name))
+        image = decode_photo(self.photo_path(name))
         labels = self.labels(index, image.shape[:2])
         return Sample(name, image, labels, person_box(labels))
 
@@ -79,14 +85,14 @@ class PhotoFolder(DataSet):
 
 
 def photos_of(root: Path) -> dict[str, Path]:
-    """Stem -> photograph; QanetError where the folder has not the layout."""
+    """Stem -> photograph; QanetError where the folder has another layout."""
     folder = next((root / name for name in _PHOTO_FOLDERS if (root / name).is_dir()), None)
     if folder is None or not (root / "labels").is_dir():
         raise QanetError(
             f"no data set at {root}",
             expected="a folder with photos/ and labels/",
             got="neither" if not root.is_dir() else sorted(p.name for p in root.iterdir())[:8],
-            next_command="qanet val ... --data DIR --format ccp",
+            next_command="give the folder of the data set, or the --format that it has",
         )
     return {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in _SUFFIXES}
 
@@ -95,7 +101,7 @@ def split_names(root: Path, split: str | None, photos: dict[str, Path]) -> list[
     """The stems of a split in the order of its file, all photographs where the folder has no split files.
 
     Raises:
-        QanetError: no such split, or nobody in it.
+        QanetError: no such split, or an empty one.
     """
     split_file = root / f"{split}.txt"
     if split is not None and split_file.exists():

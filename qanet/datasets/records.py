@@ -1,4 +1,4 @@
-"""What a data set gives: a person to train on, or an image to evaluate on."""
+"""The records of a data set (a person to train on, an image to evaluate on), and the interface of all data sets."""
 
 import dataclasses
 from abc import ABC, abstractmethod
@@ -10,11 +10,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.datasets.detections import DetectedBoxes
+from qanet.datasets.annotations import DetectedBoxes
 from qanet.labels import LabelSet
 from qanet.metrics.records import Truth
 
-_DECODERS = 4  # threads that decode label maps side by side; OpenCV lets go of the interpreter
+_DECODERS = 4  # threads that decode label maps; OpenCV releases the interpreter lock
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedImage:
-    """One image with everybody in it.
+    """One image with all its people.
 
     Attributes:
         name: its stem.
-        image_id: what a COCO results file calls it.
+        image_id: its id in a COCO results file.
         image: (H, W, 3) uint8 BGR.
         truth: category, human and parts as `qanet.metrics` takes them.
         boxes: (N, 4) float32 xyxy pixels: the ground truth's, or a detector's.
@@ -101,7 +101,13 @@ class DataSet(ABC):
 
 
 def person_box(raw: NDArray[np.integer] | NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Tight xyxy box of the annotated pixels (raw id != 0), the whole image where there is none; (4,) float32."""
+    """Tight xyxy box of the annotated pixels (raw id != 0), the whole image where there is none; (4,) float32.
+
+    >>> labels = np.zeros((48, 32), np.uint8)
+    >>> labels[8:40, 8:24] = 4
+    >>> person_box(labels).tolist()
+    [8.0, 8.0, 24.0, 40.0]
+    """
     rows, columns = np.flatnonzero(raw.any(1)), np.flatnonzero(raw.any(0))
     if len(rows) == 0:
         return np.array([0, 0, raw.shape[1], raw.shape[0]], np.float32)

@@ -3,13 +3,13 @@
     from qanet.metrics import Prediction, Truth, evaluate_parsing
     report = evaluate_parsing(truths, predictions, num_classes=20, protocol="official", weights=(1, 0.5, 3))
 
-`ParsingEvaluator` is the same image by image; `ScoreSweep` evaluates many ways of scoring the same predictions in one
-pass. `PROTOCOLS` says what each protocol does and what it mends.
+`ParsingEvaluator` does the same image by image; `ScoreSweep` evaluates many ways of scoring the same predictions in one
+pass. `PROTOCOLS` lists what each protocol does and which quirks it corrects. Average precision of detected boxes is in
+`qanet.metrics.detection`.
 """
 
 from qanet.metrics.evaluator import ParsingEvaluator, evaluate_parsing
-from qanet.metrics.protocol import PROTOCOLS, Protocol
-from qanet.metrics.records import Prediction, Truth
+from qanet.metrics.records import PROTOCOLS, Prediction, Protocol, Truth
 from qanet.metrics.sweep import ScoreSweep, Setting
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Detections against true boxes: how many are found while so many boxes an image are on nobody."""
+"""Detections against true boxes: recall at a rate of false boxes, average precision, recall and precision."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.boxes import pairwise_iou
 from qanet.errors import QanetError
+from qanet.geometry import pairwise_iou
 
-_HALF = 0.5  # share of a detection inside an area of which nothing is known, over which it does not count
+_HALF = 0.5  # a detection with more than this share inside an unknown area does not count
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +20,11 @@ class DetectedImage:
         boxes, scores: (N, 4) xyxy and (N,) what was detected.
         true: (M, 4) boxes to be found.
         neutral: (K, 4) boxes that need not be found; a detection on one is neither right nor false.
-        areas: (L, 4) where nothing is known, such as crowds; a detection half inside one is neither.
+        areas: (L, 4) without ground truth, such as crowds; a detection half inside one is neither.
+
+    >>> person, other = [0, 0, 10, 20], [40, 0, 50, 20]
+    >>> boxes, scores = np.array([person, other], np.float32), np.array([0.9, 0.8], np.float32)
+    >>> image = DetectedImage(boxes, scores, true=np.array([person], np.float32))
     """
 
     boxes: NDArray[np.float32]
@@ -32,9 +36,9 @@ class DetectedImage:
 
 @dataclass(frozen=True)
 class Recall:
-    """True boxes found with one score threshold: the least that keeps the false boxes an image within a rate."""
+    """True boxes found with one score threshold: the lowest that keeps the false boxes per image within a rate."""
 
-    recall: float  # nan where nothing was to be found
+    recall: float  # nan without a true box
     threshold: float  # detections of this score or more count; inf where none may
     false_per_image: float
     true_boxes: int
@@ -45,7 +49,13 @@ def recall_at_false_rate(images: Sequence[DetectedImage], false_per_image: float
     """Match by descending score, each detection with the free true box of greatest IoU; second boxes are false.
 
     Raises:
-        QanetError: no images, or a rate or an IoU that means nothing.
+        QanetError: no images, a rate below 0, or an IoU outside (0, 1].
+
+    >>> person, other = [0, 0, 10, 20], [40, 0, 50, 20]
+    >>> boxes, scores = np.array([other, person], np.float32), np.array([0.9, 0.8], np.float32)
+    >>> image = DetectedImage(boxes, scores, true=np.array([person], np.float32))
+    >>> recall_at_false_rate([image], false_per_image=0).recall, recall_at_false_rate([image], false_per_image=1).recall
+    (0.0, 1.0)
     """
     if not images or false_per_image < 0 or not 0 < iou <= 1:
         raise QanetError(
@@ -76,7 +86,7 @@ def _verdicts(image: DetectedImage, iou: float) -> NDArray[np.int64]:
     verdicts = np.zeros(len(image.boxes), np.int64)
     overlaps = pairwise_iou(image.boxes, image.true)  # (N, M)
     near = pairwise_iou(image.boxes, image.neutral).max(1, initial=0.0) >= iou
-    near |= share_inside(image.boxes, image.areas).max(1, initial=0.0) > _HALF
+    near |= _share_inside(image.boxes, image.areas).max(1, initial=0.0) > _HALF
     free = np.ones(len(image.true), bool)
     for index in np.argsort(-image.scores, kind="stable"):
         candidates = np.where(free, overlaps[index], -1.0)
@@ -89,16 +99,26 @@ def _verdicts(image: DetectedImage, iou: float) -> NDArray[np.int64]:
 
 
 def average_precision(images: Sequence[DetectedImage], iou: float = 0.5) -> float:
-    """COCO's average precision at one IoU: monotone precision at 101 recalls; nan where nobody was to be found."""
+    """COCO's average precision at one IoU: monotone precision at 101 recalls; nan without a true box.
+
+    >>> boxes = np.array([[40, 0, 50, 20], [0, 0, 10, 20]], np.float32)  # the better score is on no person
+    >>> average_precision([DetectedImage(boxes, np.array([0.9, 0.8], np.float32), true=boxes[1:])])
+    0.5
+    """
     return _precision_of([image.scores for image in images], [_verdicts(i, iou) for i in images], _true(images))
 
 
 def bootstrapped_precisions(
     images: Sequence[DetectedImage], iou: float = 0.5, rounds: int = 1000, seed: int = 0
 ) -> NDArray[np.float64]:
-    """(rounds,) average precisions of as many images, drawn anew with replacement; the same draws for the same seed.
+    """(rounds,) average precisions of as many images, drawn with replacement; the same draws for the same seed.
 
-    Percentiles of them make an interval; differences of two detectors' a paired one.
+    Their percentiles make an interval; the differences between two detectors make a paired one.
+
+    >>> boxes = np.array([[0, 0, 10, 20]], np.float32)
+    >>> image = DetectedImage(boxes, np.array([0.9], np.float32), true=boxes)
+    >>> bootstrapped_precisions([image, image], rounds=3).tolist()
+    [1.0, 1.0, 1.0]
     """
     scores, verdicts = [image.scores for image in images], [_verdicts(image, iou) for image in images]
     people = [len(image.true) for image in images]
@@ -112,7 +132,13 @@ def bootstrapped_precisions(
 
 
 def at_threshold(images: Sequence[DetectedImage], threshold: float, iou: float = 0.5) -> tuple[float, float]:
-    """Recall and precision of the detections of a score or more; nan where nobody was to be found, or nothing found."""
+    """Recall and precision of the detections with a score of `threshold` or more; nan without a true box, or without
+    a detection.
+
+    >>> boxes = np.array([[0, 0, 10, 20], [40, 0, 50, 20]], np.float32)
+    >>> at_threshold([DetectedImage(boxes, np.array([0.9, 0.8], np.float32), true=boxes[:1])], threshold=0.5)
+    (1.0, 0.5)
+    """
     right = [v[image.scores >= threshold] for image, v in ((i, _verdicts(i, iou)) for i in images)]
     found, false = (sum(int(np.count_nonzero(v == which)) for v in right) for which in (1, 0))
     total = _true(images)
@@ -128,14 +154,14 @@ def _precision_of(scores: list[NDArray[np.float32]], verdicts: list[NDArray[np.i
     if total == 0:
         return float("nan")
     right = np.concatenate(verdicts)[np.argsort(-np.concatenate(scores), kind="stable")]
-    right = right[right >= 0]  # neutral ones are not there
+    right = right[right >= 0]  # neutral ones do not count
     found = np.cumsum(right)
     recall, precision = found / total, found / np.arange(1, len(right) + 1)
     best = np.maximum.accumulate(precision[::-1])[::-1]
     return float(np.append(best, 0.0)[np.searchsorted(recall, np.linspace(0, 1, 101))].mean())
 
 
-def share_inside(boxes: NDArray[np.float32], areas: NDArray[np.float32]) -> NDArray[np.float32]:
+def _share_inside(boxes: NDArray[np.float32], areas: NDArray[np.float32]) -> NDArray[np.float32]:
     """Share of every box (N, 4) that lies in every area (M, 4), xyxy; (N, M) float32."""
     low = np.maximum(boxes[:, None, :2], areas[None, :, :2])
     common = np.clip(np.minimum(boxes[:, None, 2:], areas[None, :, 2:]) - low, 0, None).prod(2)

@@ -1,33 +1,158 @@
-"""The evaluation itself: one image at a time, a few numbers kept per person and region.
+"""The evaluation: one image at a time, a few numbers kept per person and region, and the report made of them.
 
-Definitions: method, section Metrics; the published code (soeaver/QANet) under the official protocol.
+Definitions: method, section Metrics; the published code (soeaver/QANet) under the official protocol. The report's keys:
+
+    protocol, num_classes, weights; images, images_without_prediction, persons, predictions: what was evaluated
+    miou, pixel_accuracy, mean_accuracy, iou (C,), accuracy (C,): the semantic map, background included
+    mean_recall, mean_f_measure, f_measure (C,): the same map; recall over the classes of the ground truth only
+    image_f_measure: mean over the images of the F-measure over the classes that the image's annotation shows
+    boundary_miou, boundary_iou (C,): the same map within 2 % of the diagonal around its contours
+    ap_p, ap_p_50, ap_p_per_threshold (9,) and pcp, pcp_50, pcp_per_threshold (9,): people, at `thresholds`
+    ap_r, ap_r_50, ap_r_per_threshold (9,), ap_r_per_class (C-1, 9): (person, class) regions, at `thresholds`
+    ap_h, ap_h_50, ap_h_per_threshold (10,): people's masks, at `human_thresholds`
+    rank_correlation_NAME, ece_NAME, reliability_NAME (10, 3): how far a score can be trusted, NAME one of box, iou,
+        pixel, quality: Spearman's correlation with the mean class IoU of the person with its best ground truth,
+        expected calibration error against it, and the reliability diagram (per bin: count, mean score, mean true IoU),
+        over all predictions (before NMS) of images with people; mean_true_iou: the mean of that IoU
+    rank_correlation_part_NAME, ece_part_NAME, reliability_part_NAME, mean_true_part_iou: the same over the parts of
+        these people; box and iou are the person's, pixel and quality the part's, the truth is its class's IoU
+
+All are fractions; a number that is not defined is nan.
 """
 
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qanet.errors import QanetError
-from qanet.metrics.curves import Detections, mean_defined
-from qanet.metrics.matching import PeopleMatch, RegionMatch, match_humans, match_parts, match_people
-from qanet.metrics.overlap import Person, crop_person, index_truth
-from qanet.metrics.painting import ascending, paint_instances, paint_semantic, parsing_nms
-from qanet.metrics.protocol import Protocol, find_protocol
-from qanet.metrics.records import Prediction, Truth, check_prediction, check_truth
-from qanet.metrics.report import (
-    SCORE_NAMES,
-    THRESHOLDS,
-    Report,
-    report_humans,
-    report_maps,
-    report_people,
-    report_quality,
-    report_regions,
+from qanet.metrics.measures import (
+    MatchedDetections,
+    annotated_f_measure,
+    boundary_counts,
+    calibration_error,
+    confusion,
+    mean_defined,
+    rank_correlation,
+    ranking,
+    reliability,
+    summarize,
+    true_positives,
+    voc_average_precision,
 )
-from qanet.metrics.semantic import annotated_f_measure, boundary_counts, confusion
+from qanet.metrics.people import CroppedPerson, PeopleMatch, crop_person, index_truth, match_people, published_nms
+from qanet.metrics.records import (
+    HUMAN_THRESHOLDS,
+    THRESHOLDS,
+    Prediction,
+    Protocol,
+    Truth,
+    check_prediction,
+    check_truth,
+    find_protocol,
+)
+from qanet.metrics.regions import RegionMatch, ascending, match_humans, match_parts, paint_instances, paint_semantic
 from qanet.quality import QAM_WEIGHTS, fuse_quality
+
+Report = dict[str, Any]
+
+SCORE_NAMES = ("box", "iou", "pixel", "quality")
+
+
+def report_maps(histogram: NDArray[np.int64], boundary: NDArray[np.int64], protocol: Protocol) -> Report:
+    """Metrics of the semantic map.
+
+    Args:
+        histogram: (C, C) pixels by true and predicted class.
+        boundary: (2, C) boundary pixels in common, and in either.
+    """
+    with np.errstate(invalid="ignore"):
+        boundary_iou = boundary[0] / boundary[1]
+    return {
+        **summarize(histogram, absent_is_zero=protocol.absent_is_zero),
+        "boundary_miou": mean_defined(boundary_iou),
+        "boundary_iou": boundary_iou,
+    }
+
+
+def report_people(people: MatchedDetections, shares: NDArray[np.float64]) -> Report:
+    """AP^p and PCP.
+
+    Args:
+        people: K predictions with the mean class IoU of their best ground truth.
+        shares: (K, 9) share of that ground truth's classes whose IoU exceeds each threshold.
+    """
+    order = ranking(people.column("scores"))
+    ious, targets = people.column("ious")[order], people.column("targets")[order]
+    persons = int(people.truths[0])
+    ap_p, pcp = np.zeros(len(THRESHOLDS)), np.full(len(THRESHOLDS), np.nan)
+    for column, threshold in enumerate(THRESHOLDS):
+        positive = true_positives(ious, targets, threshold, reuse=False)
+        ap_p[column] = voc_average_precision(positive, persons, absent=np.nan)
+        if persons:  # a person without a match counts 0
+            pcp[column] = shares[order][positive, column].sum() / persons
+    return {"thresholds": np.array(THRESHOLDS), **_spread("ap_p", ap_p), **_spread("pcp", pcp)}
+
+
+def report_regions(regions: MatchedDetections, protocol: Protocol) -> Report:
+    """AP^r: per class, then the mean over the classes where it is defined, then over the thresholds."""
+    classes = regions.column("classes")
+    absent = 0.0 if protocol.absent_is_zero else float("nan")
+    table = np.zeros((len(regions.truths) - 1, len(THRESHOLDS)))
+    for row in range(len(table)):
+        order = np.flatnonzero(classes == row + 1)
+        order = order[ranking(regions.column("scores")[order], nan_first=protocol.nan_first)]
+        truths = int(regions.truths[row + 1])
+        table[row] = _curve(regions, order, truths, THRESHOLDS, absent, protocol)
+    ap_r = np.array([mean_defined(column) for column in table.T])
+    return {**_spread("ap_r", ap_r), "ap_r_per_class": table}
+
+
+def report_humans(humans: MatchedDetections, protocol: Protocol) -> Report:
+    """AP^h."""
+    order = ranking(humans.column("scores"), nan_first=protocol.nan_first, as_text=protocol.text_order)
+    ap_h = _curve(humans, order, int(humans.truths[0]), HUMAN_THRESHOLDS, float("nan"), protocol)
+    return {"human_thresholds": np.array(HUMAN_THRESHOLDS), **_spread("ap_h", ap_h, HUMAN_THRESHOLDS)}
+
+
+def report_quality(rows: NDArray[np.float64], of: str = "") -> Report:
+    """How well each score ranks people or parts, and how far it is from the IoU it stands for.
+
+    Args:
+        rows: (N, 5) scores in the order of SCORE_NAMES, then the true IoU.
+        of: "" for people, "part_" for parts.
+    """
+    report: Report = {}
+    true_iou = rows[:, -1]
+    for column, name in enumerate(SCORE_NAMES):
+        table = reliability(rows[:, column], true_iou)
+        report[f"rank_correlation_{of}{name}"] = rank_correlation(rows[:, column], true_iou)
+        report[f"ece_{of}{name}"] = calibration_error(table)
+        report[f"reliability_{of}{name}"] = table
+    report[f"mean_true_{of}iou"] = mean_defined(true_iou)
+    return report
+
+
+def _curve(
+    detections: MatchedDetections,
+    order: NDArray[np.int64],
+    truths: int,
+    thresholds: Sequence[float],
+    absent: float,
+    protocol: Protocol,
+) -> NDArray[np.float64]:
+    """(T,) AP of the detections in the given order."""
+    ious, targets = detections.column("ious")[order], detections.column("targets")[order]
+    positives = [true_positives(ious, targets, t, reuse=protocol.reuse_truth) for t in thresholds]
+    return np.array([voc_average_precision(positive, truths, absent=absent) for positive in positives])
+
+
+def _spread(name: str, values: NDArray[np.float64], thresholds: Sequence[float] = THRESHOLDS) -> Report:
+    """A curve over thresholds under its three keys: the mean, at 0.5, and all of it."""
+    middle = float(values[list(thresholds).index(0.5)])
+    return {name: mean_defined(values), f"{name}_50": middle, f"{name}_per_threshold": values}
 
 
 class ParsingEvaluator:
@@ -35,13 +160,22 @@ class ParsingEvaluator:
 
     Args:
         num_classes: C, background included; 2..255.
-        protocol: "official" (the published code, quirks and all) or "strict" (each quirk mended).
+        protocol: "official" (the published code with its quirks) or "strict" (each quirk corrected).
         weights: QAM exponents of box, IoU and pixel score.
         nms_threshold: mean class IoU from which parsing NMS drops the worse of two people; 1 switches it off.
         score_threshold: people with a lower quality take no part in AP^p, AP^r and AP^h.
         paint_threshold: people with a lower box score are not painted into the semantic map.
     Raises:
         QanetError: an unknown protocol, a number of classes out of range.
+
+    >>> category = np.zeros((4, 6), np.uint8)
+    >>> category[1:3, 1:3] = 2
+    >>> person = Prediction(category, 0.9, 0.8, 0.7, part_pixel_scores=np.array([0, 0.7]))
+    >>> evaluator = ParsingEvaluator(num_classes=3, protocol="strict")
+    >>> evaluator.add(Truth(category, human=(category > 0).astype(np.uint8)), [person])
+    >>> report = evaluator.report()
+    >>> report["images"], report["miou"], report["ap_p"], report["ap_r"]
+    (1, 1.0, 1.0, 1.0)
     """
 
     def __init__(
@@ -68,10 +202,10 @@ class ParsingEvaluator:
         self._histogram = np.zeros((num_classes, num_classes), np.int64)
         self._boundary = np.zeros((2, num_classes), np.int64)  # intersections, unions
         self._annotated_f: list[float] = []  # an image's, see `annotated_f_measure`
-        self._people = Detections(np.zeros(1, np.int64))
+        self._people = MatchedDetections(np.zeros(1, np.int64))
         self._pcp: list[NDArray[np.float64]] = []  # (K, T) share of the matched person's parts above t
-        self._regions = Detections(np.zeros(num_classes, np.int64))
-        self._humans = Detections(np.zeros(1, np.int64))
+        self._regions = MatchedDetections(np.zeros(num_classes, np.int64))
+        self._humans = MatchedDetections(np.zeros(1, np.int64))
         self._scores: list[NDArray[np.float64]] = []  # (N, 5) SCORE_NAMES, then the IoU with the best ground truth
         self._part_scores: list[NDArray[np.float64]] = []  # (M, 5) the same of people's parts
 
@@ -102,7 +236,7 @@ class ParsingEvaluator:
             self._annotated_f.append(annotated_f_measure(counts))
             self._boundary += boundary_counts(truth.category, canvas, self.num_classes)
 
-        kept = parsing_nms(people, scores[:, 3], hw[0] * hw[1], self.nms_threshold, self.protocol)
+        kept = published_nms(people, scores[:, 3], hw[0] * hw[1], self.nms_threshold, self.protocol)
         kept = kept[~(scores[kept, 3] < self.score_threshold)]  # NaN stays
         truths = np.zeros(len(table.ids), np.int64)
         self._people.add(scores[kept, 3], match.iou[kept], match.target[kept], np.zeros(len(kept), np.int64), truths)
@@ -132,7 +266,7 @@ class ParsingEvaluator:
         return np.column_stack([raw, quality]), np.asarray(part_quality, np.float64)
 
     def report(self) -> Report:
-        """The metrics over the images added so far, as fractions; the keys are those of `qanet.metrics.report`."""
+        """The metrics over the images added so far, as fractions; the module's docstring lists the keys."""
         report: Report = {
             "protocol": self.protocol.name,
             "num_classes": self.num_classes,
@@ -148,20 +282,20 @@ class ParsingEvaluator:
         report.update(report_people(self._people, shares))
         report.update(report_regions(self._regions, self.protocol))
         report.update(report_humans(self._humans, self.protocol))
-        nobody = np.zeros((0, len(SCORE_NAMES) + 1))
-        report.update(report_quality(np.concatenate([nobody, *self._scores])))
-        report.update(report_quality(np.concatenate([nobody, *self._part_scores]), "part_"))
+        empty = np.zeros((0, len(SCORE_NAMES) + 1))
+        report.update(report_quality(np.concatenate([empty, *self._scores])))
+        report.update(report_quality(np.concatenate([empty, *self._part_scores]), "part_"))
         return report
 
 
 def part_rows(
-    people: Sequence[Person],
+    people: Sequence[CroppedPerson],
     match: PeopleMatch,
     scores: NDArray[np.float64],
     predictions: Sequence[Prediction],
     part_quality: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """The parts that N predicted people show, each with its scores and its true IoU.
+    """The parts of N predicted people, each with its scores and its true IoU.
 
     Args:
         match: the people's best ground truths.
@@ -180,7 +314,7 @@ def part_rows(
     return np.column_stack([*columns, match.class_iou[owner, part + 1]])
 
 
-def _add(detections: Detections, found: RegionMatch, scores: NDArray[np.float64]) -> None:
+def _add(detections: MatchedDetections, found: RegionMatch, scores: NDArray[np.float64]) -> None:
     detections.add(scores, found.iou, found.target, found.classes, found.truth_classes)
 
 
@@ -202,6 +336,13 @@ def evaluate_parsing(
 
     Raises:
         QanetError: also where the two differ in length.
+
+    >>> category = np.zeros((4, 6), np.uint8)
+    >>> category[1:3, 1:3] = 1
+    >>> truth = Truth(category, human=category)
+    >>> person = Prediction(category, 0.9, 0.8, 0.7, part_pixel_scores=np.array([0.7]))
+    >>> round(evaluate_parsing([truth, truth], [[person], []], num_classes=2, protocol="strict")["ap_p"], 2)
+    0.5
     """
     evaluator = ParsingEvaluator(
         num_classes,

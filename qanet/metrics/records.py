@@ -1,4 +1,7 @@
-"""What goes into an evaluation: the ground truth of an image and the people predicted in it, checked."""
+"""What goes into an evaluation: the ground truth of an image, the people predicted in it, and the protocol.
+
+Protocols: `official` reproduces the published code with its quirks, `strict` corrects each of them.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +12,8 @@ from numpy.typing import NDArray
 from qanet.errors import QanetError
 
 MAX_PART_ID = 65535  # an Instance_ids PNG has 8 or 16 bits
+THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # AP^p, PCP, AP^r: IoU strictly above
+HUMAN_THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)  # AP^h
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,9 +22,13 @@ class Truth:
 
     Attributes:
         category: (H, W) uint8 class ids (Category_ids); an id outside [0, C), by habit 255, is void.
-        human: (H, W) uint8 person ids (Human_ids); 0 = nobody.
+        human: (H, W) uint8 person ids (Human_ids); 0 = no person.
         parts: (H, W) integer part ids (Instance_ids), 0 = none; None: one part per class of each person.
-        part_table: (L, 3) integers: part id, class, human id (the text file beside Instance_ids).
+        part_table: (L, 3) integers: part id, class, human id (the text file next to Instance_ids).
+
+    >>> category = np.zeros((4, 6), np.uint8)
+    >>> category[1:3, 1:3] = 2
+    >>> truth = Truth(category, human=(category > 0).astype(np.uint8))
     """
 
     category: NDArray[np.uint8]
@@ -39,6 +48,9 @@ class Prediction:
         pixel_score: instance pixel score.
         part_pixel_scores: (C-1,) pixel scores of the classes 1..C-1.
         roi: x0, y0, x1, y1 in whole pixels of the image; None: `labels` covers the image.
+
+    >>> window = np.full((2, 2), 2, np.uint8)
+    >>> person = Prediction(window, 0.9, 0.8, 0.7, part_pixel_scores=np.array([0, 0.7]), roi=(1, 1, 3, 3))
     """
 
     labels: NDArray[np.uint8]
@@ -83,7 +95,7 @@ def check_truth(truth: Truth, image: int) -> None:
             f"{where}: parts need a part_table",
             expected="(L, 3): part id, class, human id",
             got=None if table is None else table.shape,
-            next_command="read the .txt beside the Instance_ids PNG, or leave parts out",
+            next_command="read the .txt next to the Instance_ids PNG, or leave parts out",
         )
 
 
@@ -124,3 +136,66 @@ def check_prediction(prediction: Prediction, hw: tuple[int, int], num_classes: i
             expected=f"({num_classes - 1},), one for each class but the background",
             got=part_shape,
         )
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What an evaluation does where the published code and the definition of a metric differ.
+
+    Everything else (thresholds, strict inequalities, the painting by box score before NMS) is common to all.
+    """
+
+    name: str
+    shifted_nms: bool  # NMS numbers its candidates without those already dropped, so it drops the wrong ones
+    skip_unpredicted: bool  # mIoU, AP^r and AP^h leave out an image without a prediction; AP^p and PCP never do
+    reuse_truth: bool  # AP^r, AP^h: one ground truth can make several true positives, so AP can exceed 1
+    nan_first: bool  # NaN scores are painted on top and come first in AP^r and AP^h; else below all, and last
+    text_order: bool  # AP^h ranks the scores as text ("9.5" above "10.5")
+    absent_is_zero: bool  # a class in neither ground truth nor prediction counts 0 in means; else it is nan, skipped
+    void_is_error: bool  # AP^r, AP^h: predicted void pixels count against the prediction; else they are left out
+    max_regions: int | None  # regions an image can hold (its map has 8 bits); those beyond it are lost
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    "official": Protocol(
+        "official",
+        shifted_nms=True,
+        skip_unpredicted=True,
+        reuse_truth=True,
+        nan_first=True,
+        text_order=True,
+        absent_is_zero=True,
+        void_is_error=True,
+        max_regions=254,
+    ),
+    "strict": Protocol(
+        "strict",
+        shifted_nms=False,
+        skip_unpredicted=False,
+        reuse_truth=False,
+        nan_first=False,
+        text_order=False,
+        absent_is_zero=False,
+        void_is_error=False,
+        max_regions=None,
+    ),
+}
+
+
+def find_protocol(name: str) -> Protocol:
+    """The protocol of that name.
+
+    Raises:
+        QanetError: an unknown name, with the known ones.
+
+    >>> find_protocol("strict").reuse_truth
+    False
+    """
+    if name not in PROTOCOLS:
+        raise QanetError(
+            f"unknown evaluation protocol {name!r}",
+            expected=" or ".join(PROTOCOLS),
+            got=name,
+            next_command='pass protocol="official" to compare with published numbers, "strict" to compare models',
+        )
+    return PROTOCOLS[name]

@@ -1,6 +1,6 @@
-"""Many ways of scoring the same predictions, evaluated in one pass: what no score changes is counted once.
+"""Many ways of scoring the same predictions, evaluated in one pass: what no score changes is computed once.
 
-A setting moves the order of the people and, with it, NMS, the painting and the ranking; labels, ground truth and
+A setting changes the order of the people and, with it, NMS, the painting and the ranking; labels, ground truth and
 the IoU of every person stay. Regions are matched again only where an image's people come in a new order.
 """
 
@@ -11,14 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.errors import QanetError
-from qanet.metrics.curves import Detections, calibration_error, rank_correlation, reliability
-from qanet.metrics.evaluator import part_rows
-from qanet.metrics.matching import PeopleMatch, RegionMatch, match_parts, match_people
-from qanet.metrics.overlap import Person, TruthTable, crop_person, index_truth, pair_mean_iou
-from qanet.metrics.painting import ascending, paint_instances, parsing_nms
-from qanet.metrics.protocol import Protocol, find_protocol
-from qanet.metrics.records import Prediction, Truth, check_prediction, check_truth
-from qanet.metrics.report import THRESHOLDS, Report, report_people, report_regions
+from qanet.metrics.evaluator import Report, part_rows, report_people, report_regions
+from qanet.metrics.measures import MatchedDetections, calibration_error, rank_correlation, reliability
+from qanet.metrics.people import (
+    CroppedPerson,
+    PeopleMatch,
+    TruthTable,
+    crop_person,
+    index_truth,
+    match_people,
+    pair_mean_iou,
+    published_nms,
+)
+from qanet.metrics.records import THRESHOLDS, Prediction, Protocol, Truth, check_prediction, check_truth, find_protocol
+from qanet.metrics.regions import RegionMatch, ascending, match_parts, paint_instances
 from qanet.quality import QAM_WEIGHTS, fuse_quality
 
 
@@ -30,6 +36,9 @@ class Setting:
         weights: QAM exponents of box, IoU and pixel score.
         protocol: "official" or "strict".
         variant: which of the pixel scores given to `ScoreSweep.add` is used.
+
+    >>> Setting(weights=(1, 0, 0)).protocol  # rank by the box score alone
+    'official'
     """
 
     weights: tuple[float, float, float] = QAM_WEIGHTS
@@ -41,15 +50,15 @@ class Setting:
 class _Tally:
     """What is kept of one setting."""
 
-    people: Detections
-    regions: Detections
+    people: MatchedDetections
+    regions: MatchedDetections
     shares: list[NDArray[np.float64]] = field(default_factory=list)
     quality: list[NDArray[np.float64]] = field(default_factory=list)  # (N, 2) quality and true IoU
     part_quality: list[NDArray[np.float64]] = field(default_factory=list)  # (M, 2)
 
 
 class ScoreSweep:
-    """Evaluates settings side by side, image by image: AP^p, PCP, AP^r and the worth of the fused scores.
+    """Evaluates settings side by side, image by image: AP^p, PCP, AP^r and how far the fused scores can be trusted.
 
     Args:
         num_classes: C, background included.
@@ -57,6 +66,14 @@ class ScoreSweep:
         nms_threshold, score_threshold: as `ParsingEvaluator`'s.
     Raises:
         QanetError: an unknown protocol.
+
+    >>> category = np.zeros((4, 6), np.uint8)
+    >>> category[1:3, 1:3] = 1
+    >>> person = Prediction(category, 0.9, 0.8, 0.7, part_pixel_scores=np.array([0.7]))
+    >>> sweep = ScoreSweep(2, [Setting(weights=(1, 0, 0)), Setting(protocol="strict")])
+    >>> sweep.add(Truth(category, human=category), [person])
+    >>> [report["ap_p"] for report in sweep.reports()]
+    [1.0, 1.0]
     """
 
     def __init__(
@@ -73,7 +90,8 @@ class ScoreSweep:
         self.score_threshold = score_threshold
         self._protocols = [find_protocol(setting.protocol) for setting in self.settings]
         self._tallies = [
-            _Tally(Detections(np.zeros(1, np.int64)), Detections(np.zeros(num_classes, np.int64))) for _ in settings
+            _Tally(MatchedDetections(np.zeros(1, np.int64)), MatchedDetections(np.zeros(num_classes, np.int64)))
+            for _ in settings
         ]
 
     def add(
@@ -108,8 +126,8 @@ class ScoreSweep:
             self._add(tally, image, protocol, quality, part_quality)
             if predictions and len(image.table(protocol).ids):
                 rows = np.column_stack([*scores, quality])
-                told = part_rows(image.people, image.match(protocol), rows, predictions, part_quality)
-                tally.part_quality.append(told[:, 3:])
+                parts_shown = part_rows(image.people, image.match(protocol), rows, predictions, part_quality)
+                tally.part_quality.append(parts_shown[:, 3:])
                 true_iou = image.match(protocol).iou
                 tally.quality.append(np.column_stack([quality, np.where(true_iou < 0, np.nan, true_iou)]))
 
@@ -143,7 +161,7 @@ class ScoreSweep:
     ) -> None:
         """One image under one setting; the same steps as `ParsingEvaluator.add`."""
         area = image.hw[0] * image.hw[1]
-        kept = parsing_nms(image.people, quality, area, self.nms_threshold, protocol, image.pair_iou)
+        kept = published_nms(image.people, quality, area, self.nms_threshold, protocol, image.pair_iou)
         kept = kept[~(quality[kept] < self.score_threshold)]  # NaN stays
         match, truths = image.match(protocol), np.zeros(len(image.table(protocol).ids), np.int64)
         tally.people.add(quality[kept], match.iou[kept], match.target[kept], np.zeros(len(kept), np.int64), truths)
@@ -163,8 +181,8 @@ class ScoreSweep:
                 "weights": tuple(float(weight) for weight in setting.weights),
                 **report_people(tally.people, np.concatenate([np.zeros((0, len(THRESHOLDS))), *tally.shares])),
                 **report_regions(tally.regions, protocol),
-                **_worth("quality", tally.quality),
-                **_worth("part_quality", tally.part_quality),
+                **_trust("quality", tally.quality),
+                **_trust("part_quality", tally.part_quality),
             }
             for setting, protocol, tally in zip(self.settings, self._protocols, self._tallies)
         ]
@@ -172,11 +190,11 @@ class ScoreSweep:
     def ap_r_gain_interval(
         self, base: int, other: int, *, resamples: int = 200, level: float = 0.95, seed: int = 0
     ) -> tuple[float, float]:
-        """How sure the gain in AP^r of one setting over another is: a paired bootstrap over the images.
+        """The confidence interval of one setting's gain in AP^r over another: a paired bootstrap over the images.
 
         Args:
             base, other: indices of two settings of one protocol.
-            resamples: how often as many images are drawn with replacement.
+            resamples: number of draws of as many images with replacement.
             level: share of the resampled gains between the two ends.
         Returns:
             the ends of the interval of AP^r(other) - AP^r(base), as fractions; nan without an image.
@@ -199,7 +217,7 @@ class ScoreSweep:
         return float(low), float(high)
 
 
-def _worth(name: str, rows: list[NDArray[np.float64]]) -> Report:
+def _trust(name: str, rows: list[NDArray[np.float64]]) -> Report:
     score, true_iou = np.concatenate([np.zeros((0, 2)), *rows]).T
     table = reliability(score, true_iou)
     return {
@@ -210,9 +228,9 @@ def _worth(name: str, rows: list[NDArray[np.float64]]) -> Report:
 
 
 class _Image:
-    """What settings share of one image, each counted when it is first asked for."""
+    """What all settings share of one image, each computed at its first use."""
 
-    def __init__(self, truth: Truth, people: list[Person], hw: tuple[int, int], num_classes: int) -> None:
+    def __init__(self, truth: Truth, people: list[CroppedPerson], hw: tuple[int, int], num_classes: int) -> None:
         self.truth, self.people, self.hw, self.num_classes = truth, people, hw, num_classes
         self._tables: dict[bool, TruthTable] = {}
         self._matches: dict[bool, PeopleMatch] = {}

@@ -1,8 +1,8 @@
-"""Known answers: each engine answers a few pictures on the machine where it runs, before its first result.
+"""Known-answer tests: every engine runs a few pictures on the machine where it is used, before its first result.
 
-`known` holds the pictures and what a bundle's graphs say to them, `judge` compares an engine's answers with those,
-`verdicts` remembers the outcome in the user's cache, and `ask` puts the three together.
+`known` holds the pictures and the outputs of a bundle's graphs for them, `verdicts` compares an engine's outputs with
+those and keeps the result in the user's cache, and `ask` runs the test.
 
-A precision is not proved by its name, nor on the machine that built it: INT8 without dot products in hardware saturates
-on one CPU and is exact on the next, with the same file and the same library.
+Neither its name nor the machine that built it proves a precision: INT8 without dot products in hardware saturates on
+one CPU and is exact on the next, with the same file and the same library.
 """

@@ -1,9 +1,9 @@
-"""Puts the known pictures to an engine, once for each engine on each machine, and says how it answered."""
+"""Known-answer tests of engines, once per engine and machine."""
 
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +12,6 @@ import numpy as np
 from qanet.bundle import NO_VNNI, Bundle
 from qanet.errors import QanetError, QanetWarning
 from qanet.files import write_bytes
-from qanet.runtime.answers.judge import COARSER, TOLERANCES, compare, label_agreement, relative_rms
 from qanet.runtime.answers.known import (
     KnownAnswers,
     Outputs,
@@ -22,20 +21,32 @@ from qanet.runtime.answers.known import (
     source_of,
     stored_answers,
 )
-from qanet.runtime.answers.verdicts import Verdict, cache_folder, read_own, recall, remember, verdict_key
-from qanet.runtime.engines.base import Engine, Origin
+from qanet.runtime.answers.verdicts import (
+    COARSER,
+    TOLERANCES,
+    Verdict,
+    cache_folder,
+    compare,
+    label_agreement,
+    read_own,
+    recall,
+    relative_rms,
+    remember,
+    verdict_key,
+)
+from qanet.runtime.backends.base import Engine, Origin
 
 _NARROW = ("int8", NO_VNNI, "fp8")
 
 
 def answer(bundle: Bundle, engine: Engine, batch_sizes: tuple[int, ...] | None = None) -> Verdict | None:
-    """The verdict on an engine of a bundle: this machine's from the cache, else asked now.
+    """The verdict on an engine of a bundle: from this machine's cache, else tested now.
 
     Args:
         batch_sizes: pictures at once; None: what the engine has open, one at a time for one that takes any number.
     Returns:
-        None where nobody knows the answers: the bundle has neither answers nor an FP32 graph, or the engine does not
-        say what it is.
+        None where the answers are unknown: the bundle has neither answers nor an FP32 graph, or the engine has no
+        origin.
     Raises:
         QanetError: the answers were changed, or the engine does not run.
     """
@@ -44,12 +55,12 @@ def answer(bundle: Bundle, engine: Engine, batch_sizes: tuple[int, ...] | None =
     if origin is None or not (current or has_graph):
         return None
     record = bundle.manifest["answers"] if "fp32" in current or not has_graph else {}
-    told: list[Any] = [source_of(bundle, "fp32") if has_graph else "", record]
+    facts: list[Any] = [source_of(bundle, "fp32") if has_graph else "", record]
     if record:
         bundle.read(record["file"])  # its hash is checked even where the verdict is known
-        told.append(bundle.manifest["files"][record["file"]]["sha256"])
+        facts.append(bundle.manifest["files"][record["file"]]["sha256"])
     sizes = batch_sizes if batch_sizes is not None else tuple(getattr(engine, "batch_sizes", (1,)))
-    key = verdict_key(engine.runtime, asdict(origin), sorted(engine.outputs), sizes, told, TOLERANCES)
+    key = verdict_key(engine.runtime, asdict(origin), sorted(engine.outputs), sizes, facts, TOLERANCES)
     verdict = recall(key)
     if verdict is None:
         known = stored_answers(bundle) or made_answers(bundle)
@@ -65,7 +76,7 @@ def ask(
     tolerances: Mapping[str, Mapping[str, float]] | None = None,
     batch_sizes: Sequence[int] = (1,),
 ) -> Verdict:
-    """Run the known pictures through an engine and judge what comes back.
+    """Run the known pictures through an engine and compare its outputs with the known ones.
 
     Args:
         tolerances: precision -> limits, where they are tighter than those of TOLERANCES.
@@ -77,8 +88,8 @@ def ask(
     kind = _kind(origin)
     if against not in known.outputs:
         raise QanetError(f"the bundle has no known answers of {origin.graph}", got=", ".join(known.outputs))
-    told = (tolerances or {}).get(kind, {})
-    limits = {name: min(value, told.get(name, value)) for name, value in TOLERANCES[kind].items()}  # never looser
+    given = (tolerances or {}).get(kind, {})
+    limits = {name: min(value, given.get(name, value)) for name, value in TOLERANCES[kind].items()}  # never looser
     if kind in _NARROW and against == "fp32":
         limits = {name: COARSER * value for name, value in limits.items()}
     names = list(engine.outputs)
@@ -120,13 +131,13 @@ def _run(
             begin = time.perf_counter()
             try:
                 outputs: Outputs = engine.run(known.crops[chosen], known.box_scores[chosen])
-            except RuntimeError as error:  # of OpenVINO and ONNX Runtime: a file for other pictures, say
+            except RuntimeError as error:  # of OpenVINO and ONNX Runtime, for example of a file for another crop size
                 got = str(error).strip().splitlines() or ["no message"]
                 raise QanetError(
                     "the engine does not run on pictures of the bundle's size",
                     expected=known.crops.shape[1:],
                     got=got[-1],
-                    next_command="qanet build makes it anew",
+                    next_command="qanet build makes it again",
                 ) from error
             least_ms = min(least_ms, (time.perf_counter() - begin) * 1e3 / size)
             found.append(reduced({name: outputs[name] for name in names}))
@@ -146,10 +157,10 @@ def _number(value: float) -> float:
     return float(value) if np.isfinite(value) else 1e30
 
 
-def made_answers(bundle: Bundle, run: Callable[..., Outputs] | None = None) -> KnownAnswers:
-    """Answers of a bundle that brings none, made by an older version: from its FP32 graph on this CPU, and said so.
+def made_answers(bundle: Bundle) -> KnownAnswers:
+    """Answers of a bundle of an older version, which has none: from its FP32 graph on this CPU, with a warning.
 
-    They are kept in the user's cache. `qanet build` puts them into a bundle of one's own.
+    They are kept in the user's cache; `qanet build` writes them into the bundle.
     """
     height, width = bundle.input_hw
     path = cache_folder() / f"answers-{source_of(bundle, 'fp32')}-{height}x{width}.npz"
@@ -165,7 +176,7 @@ def made_answers(bundle: Bundle, run: Callable[..., Outputs] | None = None) -> K
         stacklevel=2,
     )
     crops, scores = pictures(bundle)
-    outputs = (run or run_in_fp32)(bundle.stored_graph("fp32"), crops, scores)
+    outputs = run_in_fp32(bundle.stored_graph("fp32"), crops, scores)
     made = KnownAnswers(crops, scores, {"fp32": reduced(outputs)})
     with contextlib.suppress(QanetError, OSError):
         write_bytes(path, made.to_bytes())
@@ -173,8 +184,8 @@ def made_answers(bundle: Bundle, run: Callable[..., Outputs] | None = None) -> K
 
 
 def run_in_fp32(graph: bytes, crops: np.ndarray, box_scores: np.ndarray) -> Outputs:
-    """All outputs of a graph on this CPU in FP32: by OpenVINO, which every installation has."""
-    from qanet.runtime.engines.openvino import engine_from_graph
+    """All outputs of a graph in FP32 by OpenVINO, which every installation has."""
+    from qanet.runtime.backends.openvino import engine_from_graph
 
     engine = engine_from_graph(graph, "fp32")
     return {name: np.array(values) for name, values in engine.run(crops, box_scores).items()}

@@ -1,13 +1,13 @@
-"""What a bundle's graphs answer to a few pictures, kept in the bundle as `answers.npz`.
+"""Known answers: the outputs of a bundle's graphs for a few pictures, kept in the bundle as `answers.npz`.
 
 The pictures are two people and two streets out of the demo clip of Sports2D 0.8.34 (BSD-3-Clause), resampled to the
 bundle's input and stored there as PNG, so that a later decoder or another set of pictures changes nothing. Answers are
 stored at reduced precision: maps at every second row and column in float16, labels at every second row and column, and
-of a detector's boxes those that somebody could be in. The pictures are softened and have 64 levels, so that they are
+of a detector's boxes those with a score of 0.1 or more. The pictures are softened and have 64 levels, so that they are
 small.
 
 An INT8 graph has answers of its own, computed from its Q and DQ nodes in floating point. They are the same on every
-machine, so they tell an engine that computes its graph wrongly from a graph that is merely coarse.
+machine, so they separate an engine that computes its graph wrongly from a graph that is merely coarse.
 """
 
 import io
@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from qanet.bundle import Bundle
 from qanet.errors import QanetError
+from qanet.geometry import letterboxed
 from qanet.labels import PERSON_BOX1
-from qanet.letterbox import letterboxed
 
 FILE = "answers.npz"
 PICTURES = Path(__file__).with_name("pictures")
@@ -190,7 +190,7 @@ def stored_answers(bundle: Bundle) -> KnownAnswers | None:
 
 
 def renew_answers(bundle: Bundle, graphs: Mapping[str, bytes], run: RunGraph, tolerances: Mapping[str, Any]) -> None:
-    """Put the answers of graphs into a bundle, beside those that are still current; the manifest is not saved.
+    """Add the answers of graphs to a bundle's current ones; the manifest is not saved.
 
     Args:
         graphs: "fp32", "int8" or "int8-no-vnni" -> ONNX file contents.

@@ -1,1 +1,1 @@
-"""`qanet parse`: its options, its places, what it shows and what it tells."""
+"""The commands `qanet parse` and `qanet masks`."""

@@ -1,1 +1,1 @@
-"""The CUDA layer: context, memory, streams and graphs through PyCUDA and cuda-python, and the kernels over them."""
+"""CUDA through PyCUDA and cuda-python: devices, memory, graphs, and the project's kernels."""

@@ -86,7 +86,7 @@ def find_compiler() -> Compiler:
     """nvcc ($CUDA_HOME/bin, PATH, /usr/local/cuda/bin), else NVRTC; looked for once a process.
 
     Raises:
-        QanetError: neither is there.
+        QanetError: neither is installed.
     """
     folders = [os.path.join(os.environ[v], "bin") for v in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(v)]
     for folder in (*folders, None, "/usr/local/cuda/bin"):
@@ -184,7 +184,7 @@ def _nvrtc(path: Path) -> Compiler:
             raise QanetError(f"NVRTC failed to {doing}", got=library.nvrtcGetErrorString(status).decode())
 
     major, minor, count = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    check(library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)), "tell its version")
+    check(library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)), "report its version")
     check(library.nvrtcGetNumSupportedArchs(ctypes.byref(count)), "count its targets")
     numbers = (ctypes.c_int * count.value)()
     check(library.nvrtcGetSupportedArchs(numbers), "list its targets")

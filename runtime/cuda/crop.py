@@ -5,9 +5,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qanet.errors import QanetError
 from qanet.geometry import check_boxes
-from qanet.runtime.cuda.kernel import Launch
-from qanet.runtime.cuda.lane import Lane, shared_lane
-from qanet.runtime.cuda.tensor import DeviceArray, Tensor
+from qanet.runtime.cuda.gpu_context import DeviceArray, GpuContext, Launch, Tensor, shared_context
 
 MAX_SAMPLES = 8  # per axis of a crop pixel where it shrinks: `geometry.subsamples`
 _BLOCK = (32, 8, 1)
@@ -46,12 +44,12 @@ def crop_launch(
 
 
 def queue_crops(
-    lane: Lane, crops: DeviceArray, image: NDArray[np.uint8], boxes: NDArray[np.float32], mirrored: int = 0
+    gpu: GpuContext, crops: DeviceArray, image: NDArray[np.uint8], boxes: NDArray[np.float32], mirrored: int = 0
 ) -> None:
     """Queue the frame's way up and the launch that writes the crops.
 
     Args:
-        lane: where; what reads the crops is queued on its stream.
+        gpu: on whose stream; what reads the crops is queued on its stream.
         crops: (N, h, w, 3) uint8 on the GPU.
         image: (H, W, 3) uint8.
         boxes: (N, 4) crop boxes (`geometry.crop_boxes`).
@@ -67,17 +65,17 @@ def queue_crops(
     if len(where) == 0:
         return
     with (
-        lane.active(f"cropping {len(where)} people"),
-        Tensor(lane, "crop.frame", image.shape, np.uint8) as frame,
-        Tensor(lane, "crop.boxes", where.shape, np.float32) as crop_boxes,
+        gpu.active(f"cropping {len(where)} people"),
+        Tensor(gpu, "crop.frame", image.shape, np.uint8) as frame,
+        Tensor(gpu, "crop.boxes", where.shape, np.float32) as crop_boxes,
     ):
         frame.upload(image)
         crop_boxes.upload(where)
-        lane.launch(crop_launch(frame.first(len(image)), crop_boxes.address, crops, mirrored))
+        gpu.launch(crop_launch(frame.first(len(image)), crop_boxes.address, crops, mirrored))
 
 
 def crop_people(
-    image: NDArray[np.uint8], boxes: ArrayLike, crop_hw: tuple[int, int], gpu: int = 0
+    image: NDArray[np.uint8], boxes: ArrayLike, crop_hw: tuple[int, int], index: int = 0
 ) -> NDArray[np.uint8]:
     """`qanet.geometry.crop_people` on a GPU, crops brought back: (N, h, w, 3) uint8, channels as in the image.
 
@@ -88,9 +86,9 @@ def crop_people(
     shape = (len(where), *crop_hw, 3)
     if not len(where):
         return np.zeros(shape, np.uint8)
-    lane = shared_lane(gpu)
-    with lane.active(f"cropping {len(where)} people"), Tensor(lane, "crop.crops", shape, np.uint8) as crops:
-        queue_crops(lane, crops.first(len(where)), image, where)
+    gpu = shared_context(index)
+    with gpu.active(f"cropping {len(where)} people"), Tensor(gpu, "crop.crops", shape, np.uint8) as crops:
+        queue_crops(gpu, crops.first(len(where)), image, where)
         crops.download(len(where))
-        lane.stream.synchronize()
+        gpu.stream.synchronize()
         return crops.rows(len(where))

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from qanet.errors import QanetError
-from qanet.runtime.cuda.lane import Lane
+from qanet.runtime.cuda.gpu_context import GpuContext
 
 
 def bindings() -> Any:
@@ -39,7 +39,7 @@ def bindings() -> Any:
 
 
 def checked(driver: Any, doing: str, answer: tuple) -> Any:
-    """What a call of cuda-python returned beside its status: nothing, a value, or a tuple of values.
+    """The result of a call of cuda-python without its status: None, a value, or a tuple of values.
 
     Raises:
         QanetError: the status is not success, in the driver's words.
@@ -63,8 +63,8 @@ class Graph:
         reason: why not, empty where it was captured.
     """
 
-    def __init__(self, lane: Lane):
-        self._lane = lane
+    def __init__(self, gpu: GpuContext):
+        self._gpu = gpu
         self._driver: Any = None
         self._executable: Any = None
         self.reason = ""
@@ -75,14 +75,14 @@ class Graph:
         return self._executable is not None
 
     def launch(self) -> None:
-        """Queue the recorded work once more; inside `lane.active`.
+        """Queue the recorded work once more; inside `gpu.active`.
 
         Raises:
             QanetError: nothing was captured, or the driver refuses.
         """
         if self._executable is None:
             raise QanetError("no graph was captured", expected="a captured graph", got=self.reason or "a closed graph")
-        stream = self._driver.CUstream(self._lane.stream.handle)
+        stream = self._driver.CUstream(self._gpu.stream.handle)
         checked(self._driver, "launching a graph", self._driver.cuGraphLaunch(self._executable, stream))
 
     def instantiate(self, driver: Any, graph: Any) -> None:
@@ -97,41 +97,38 @@ class Graph:
         """Give the graph back when the stream is done with it; a second call does nothing."""
         executable, self._executable = self._executable, None
         if executable is not None:
-            with self._lane.turn, self._lane.gpu.active("giving a graph back"):
+            with self._gpu.turn, self._gpu.device.active("giving a graph back"):
                 try:
-                    self._lane.stream.synchronize()
+                    self._gpu.stream.synchronize()
                 finally:
                     status = self._driver.cuGraphExecDestroy(executable)
                 checked(self._driver, "giving a graph back", status)
 
 
 @contextmanager
-def capture(lane: Lane, *, required: bool = False) -> Iterator[Graph]:
-    """Record what the block queues on the lane, then queue it: either way the work is queued exactly once.
+def capture(gpu: GpuContext) -> Iterator[Graph]:
+    """Record what the block queues on the stream, then queue it: either way the work is queued exactly once.
 
     The block must not wait for the stream, allocate, or give buffers back to the pool.
 
     Args:
-        lane: inside `lane.active`.
-        required: refuse to fall back.
+        gpu: inside `gpu.active`.
     Yields:
         The graph, launchable after the block where `is_captured` is true. Without cuda-python the block's launches
-        run as they come, and a RuntimeWarning says so.
+        run as they come, with a RuntimeWarning.
     Raises:
-        QanetError: `required` and there is no cuda-python, or the driver refused the recording.
+        QanetError: the driver refused the recording.
     """
-    graph = Graph(lane)
+    graph = Graph(gpu)
     try:
         driver = bindings()
     except QanetError as error:
-        if required:
-            raise
         graph.reason = str(error)
         warnings.warn(f"no CUDA graph, plain launches instead: {error}", RuntimeWarning, stacklevel=3)
         yield graph
         return
-    stream = driver.CUstream(lane.stream.handle)
-    # Thread-local: what other threads do meanwhile, an allocation say, does not break the recording.
+    stream = driver.CUstream(gpu.stream.handle)
+    # Thread-local: an allocation in another thread does not break the recording.
     mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
     checked(driver, "beginning a capture", driver.cuStreamBeginCapture(stream, mode))
     try:
@@ -156,15 +153,15 @@ class Replay:
     not available or the driver refuses it, every run stays plain, and a RuntimeWarning says so once.
 
     Args:
-        lane: where the work queues.
+        gpu: on whose stream the work queues.
         work: queues it, with the same addresses and arguments every time.
 
     Attributes:
         reason: why runs stay plain; empty where they do not.
     """
 
-    def __init__(self, lane: Lane, work: Callable[[], None]):
-        self._lane, self._work = lane, work
+    def __init__(self, gpu: GpuContext, work: Callable[[], None]):
+        self._gpu, self._work = gpu, work
         self._graph: Graph | None = None
         self._is_warm = False
         self.reason = ""
@@ -175,7 +172,7 @@ class Replay:
         return self._graph is not None
 
     def run(self) -> None:
-        """Queue the work once; inside `lane.active`."""
+        """Queue the work once; inside `gpu.active`."""
         if self._graph is not None:
             self._graph.launch()
         elif self.reason or not self._is_warm:
@@ -186,9 +183,9 @@ class Replay:
 
     def _record(self) -> None:
         try:
-            with capture(self._lane) as graph:
+            with capture(self._gpu) as graph:
                 self._work()
-        except (QanetError, self._lane.gpu.driver.Error) as error:  # nothing of it was queued
+        except (QanetError, self._gpu.device.driver.Error) as error:  # nothing of it was queued
             self.reason = str(error)
             warnings.warn(f"no CUDA graph, plain launches instead: {error}", RuntimeWarning, stacklevel=3)
             self._work()
@@ -199,7 +196,7 @@ class Replay:
             self.reason = graph.reason
 
     def close(self) -> None:
-        """Give the graph back; the next run is plain again and captures anew after it."""
+        """Give the graph back; the next run is plain again, the one after it captures."""
         graph, self._graph, self._is_warm = self._graph, None, False
         if graph is not None:
             graph.close()

@@ -8,7 +8,6 @@ A buffer goes back to the pool while the GPU may still be reading it. So an even
 """
 
 import threading
-from collections import Counter
 from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any
@@ -16,10 +15,9 @@ from typing import Any
 import numpy as np
 
 from qanet.errors import QanetError
-from qanet.runtime.cuda.context import Gpu
-from qanet.runtime.cuda.stream import Event, Stream
+from qanet.runtime.cuda.device import Device, Event, Stream
 
-_ALIGNMENT = 256  # bytes; sizes are rounded up to it, so that a need that grows by a pixel does not allocate anew
+_ALIGNMENT = 256  # bytes; sizes are rounded up to it, so that a need that grows by a pixel does not allocate again
 
 
 class _Slot:
@@ -47,11 +45,11 @@ class Buffer:
 
     Attributes:
         name: the owner's name for it.
-        nbytes: as asked for; the pool may hold more.
+        nbytes: as requested; the pool may hold more.
         address: on the GPU; 0 for pinned memory.
         capacity_bytes: what the pool holds.
         host: (nbytes,) uint8 pinned array; None for GPU memory. Freed with the pool: copy out of it.
-        is_zeroed: whether all the capacity is zero: so the last owner said. An owner that leaves it so sets it again.
+        is_zeroed: whether the last owner left all of it zero; an owner that does so sets it again.
     """
 
     def __init__(self, pool: "Pool", slot: _Slot, name: str, nbytes: int, is_pinned: bool):
@@ -79,18 +77,13 @@ class Buffer:
 
 
 class Pool:
-    """Buffers by name. Taking and releasing want the GPU's context current; threads may share a pool.
+    """Buffers by name. Take and release them with the GPU's context current; threads may share a pool."""
 
-    Attributes:
-        counts: "allocated", "freed", "reused", and "waited" (on the host or in a stream), for tests and reports.
-    """
-
-    def __init__(self, gpu: Gpu):
-        self._gpu = gpu
+    def __init__(self, device: Device):
+        self._device = device
         self._slots: dict[tuple[str, bool], _Slot] = {}
         self._lock = threading.RLock()
         self._is_closed = False
-        self.counts: Counter[str] = Counter()
 
     @property
     def device_bytes(self) -> int:
@@ -115,7 +108,7 @@ class Pool:
                 raise QanetError("the memory pool is closed", expected="an open pool", next_command="open another")
             slot = self._slots.get((name, is_pinned))
             if slot is None:
-                slot = self._slots[name, is_pinned] = _Slot(Event(self._gpu))
+                slot = self._slots[name, is_pinned] = _Slot(Event(self._device))
             if slot.is_taken:
                 raise QanetError(
                     f"the buffer {name} is in use",
@@ -127,16 +120,13 @@ class Pool:
                 slot.wait()
                 self._free(slot)
                 self._allocate(slot, nbytes, is_pinned)
-            else:
-                self.counts["reused"] += 1
-                if slot.is_recorded and (is_pinned or slot.stream is not stream):
-                    self._wait(slot, None if is_pinned else stream)
+            elif slot.is_recorded and (is_pinned or slot.stream is not stream):
+                self._wait(slot, None if is_pinned else stream)
             slot.is_taken, slot.is_recorded, slot.stream = True, False, stream
             return Buffer(self, slot, name, nbytes, is_pinned)
 
     def _wait(self, slot: _Slot, stream: Stream | None) -> None:
         """Let a stream, or the host where there is none, wait for the slot's last owner."""
-        self.counts["waited"] += 1
         if stream is None or slot.event is None:
             slot.wait()
         else:
@@ -146,22 +136,20 @@ class Pool:
         with self._lock:
             slot.is_taken = False
             if slot.memory is not None and slot.stream is not None and slot.event is not None:
-                with suppress(self._gpu.driver.Error):  # a stream that failed: `wait` asks the stream, which tells
+                with suppress(self._device.driver.Error):  # a failed stream raises later, in `wait`
                     slot.stream.record(slot.event)
                     slot.is_recorded = True
 
     def _allocate(self, slot: _Slot, nbytes: int, is_pinned: bool) -> None:
         size = max(-(-nbytes // _ALIGNMENT), 1) * _ALIGNMENT
-        driver = self._gpu.driver
+        driver = self._device.driver
         slot.memory = driver.pagelocked_empty((size,), np.dtype(np.uint8)) if is_pinned else driver.mem_alloc(size)
         slot.capacity_bytes, slot.is_zeroed = size, False
-        self.counts["allocated"] += 1
 
     def _free(self, slot: _Slot) -> None:
         """Give memory that nothing uses back to the driver, once."""
         memory, slot.memory, slot.capacity_bytes = slot.memory, None, 0
         if memory is not None:
-            self.counts["freed"] += 1
             owner: Any = memory.base if isinstance(memory, np.ndarray) else memory
             owner.free()
 
@@ -172,7 +160,7 @@ class Pool:
             slots, self._slots = list(self._slots.values()), {}
             if not slots:
                 return
-            with self._gpu.active("giving memory back"), ExitStack() as steps:  # each step whatever another raises
+            with self._device.active("giving memory back"), ExitStack() as steps:  # each step whatever another raises
                 for slot in slots:
                     steps.callback(self._retire, slot)
                 for stream in {id(slot.stream): slot.stream for slot in slots if slot.stream}.values():

@@ -1,13 +1,15 @@
-"""What a detector gives, and what becomes of boxes."""
+"""The interface of a detector, and the detectors that take boxes from elsewhere: the whole image, or a file."""
 
+import json
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.boxes import pairwise_iou as pairwise_iou
-from qanet.boxes import suppress as suppress
+from qanet.errors import QanetError
+from qanet.geometry import check_boxes
 
 
 @dataclass(frozen=True)
@@ -45,3 +47,83 @@ def clip_boxes(boxes: NDArray[np.float32], image_hw: tuple[int, int]) -> NDArray
     """Boxes cut to the image."""
     limit = np.array([image_hw[1], image_hw[0]] * 2, np.float32)
     return np.clip(boxes, 0, limit)
+
+
+class WholeImage:
+    """One person per image that fills it, score 1."""
+
+    name = "whole image"
+
+    def detect(self, image: NDArray[np.uint8], frame: int | str = 0) -> Detections:
+        """See `Detector.detect`."""
+        box = np.array([[0, 0, image.shape[1], image.shape[0]]], np.float32)
+        return Detections(box, np.ones(1, np.float32))
+
+
+class BoxesFile:
+    """Boxes from a JSON file.
+
+    Either a list, used for every frame, of [x0, y0, x1, y1] or [x0, y0, x1, y1, score]; or an object that maps
+    a frame's number ("0", "1", ...) or an image's file name to such a list; or COCO results: objects with
+    image_id (frame number or file name), bbox [x, y, width, height] and score.
+    """
+
+    def __init__(self, path: Path):
+        self.name = f"boxes of {path.name}"
+        try:
+            raw = json.loads(path.read_text())
+        except OSError as error:
+            raise QanetError(f"no boxes file {path}", got=error.strerror) from error
+        except ValueError as error:
+            raise QanetError(f"{path} is not JSON", got=error) from error
+        self._path = path
+        self._always: Detections | None = None
+        self._by_frame: dict[str, Detections] = {}
+        self._seen: set[str] = set()
+        if isinstance(raw, dict):
+            self._by_frame = {str(key): self._rows(rows) for key, rows in raw.items()}
+        elif isinstance(raw, list) and raw and isinstance(raw[0], dict):
+            groups: dict[str, list[Any]] = {}
+            for entry in raw:
+                row = self._coco_row(entry)
+                groups.setdefault(str(entry.get("image_id")), []).append(row)
+            self._by_frame = {key: self._rows(rows) for key, rows in groups.items()}
+        else:
+            self._always = self._rows(raw)
+
+    def _coco_row(self, entry: dict[str, Any]) -> list[float]:
+        try:
+            x, y, width, height = (float(v) for v in entry["bbox"])
+            return [x, y, x + width, y + height, float(entry.get("score", 1.0))]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise QanetError(f"{self._path}: bad entry", expected="bbox [x, y, w, h], score", got=entry) from error
+
+    def _rows(self, rows: Any) -> Detections:
+        try:
+            if any(not isinstance(row, list) or len(row) not in (4, 5) for row in rows):
+                raise ValueError("a row is no list of 4 or 5 numbers")
+            table = np.array([[*row, 1.0][:5] for row in rows], np.float32).reshape(-1, 5)
+            boxes = check_boxes(table[:, :4])
+            if not np.isfinite(table[:, 4]).all():
+                raise ValueError("a score is not finite")
+        except (TypeError, ValueError) as error:
+            raise QanetError(
+                f"{self._path}: boxes cannot be read",
+                expected="lists of x0 y0 x1 y1 and maybe a score",
+                got=str(rows)[:80],
+            ) from error
+        except QanetError as error:
+            raise QanetError(f"{self._path}: {error}") from error
+        return Detections(boxes, table[:, 4])
+
+    @property
+    def unused(self) -> list[str]:
+        """Frames of the file that were never requested: a sign of wrong numbers or names."""
+        return [key for key in self._by_frame if key not in self._seen]
+
+    def detect(self, image: NDArray[np.uint8], frame: int | str = 0) -> Detections:
+        """See `Detector.detect`; QanetError for a box wholly outside the image."""
+        self._seen.add(str(frame))
+        found = self._always if self._always is not None else self._by_frame.get(str(frame), NOBODY)
+        check_boxes(found.boxes, (image.shape[0], image.shape[1]))
+        return found

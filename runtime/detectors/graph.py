@@ -1,4 +1,4 @@
-"""An ONNX detector as a graph: its ports as they are, and a request of OpenVINO on the CPU."""
+"""An ONNX detector as a graph: its inputs and outputs, a request of OpenVINO on the CPU, and images as its input."""
 
 import ast
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.cpu_precision import openvino_core
 from qanet.errors import QanetError
+from qanet.runtime.backends.openvino import DEVICE, compile_config, openvino_core
 
 if TYPE_CHECKING:
     import openvino
@@ -32,7 +32,7 @@ class Port:
 
 @dataclass(frozen=True)
 class Graph:
-    """What a family looks at to know its own. Free batches are 1, free heights and widths of an image are 640."""
+    """Inputs and outputs of a detector. Free batches are 1, free heights and widths of an image are 640."""
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
@@ -58,19 +58,19 @@ def read_graph(path: Path) -> tuple["openvino.Model", Graph]:
     Raises:
         QanetError: no file, or not an ONNX model.
     """
-    from openvino.frontend import FrontEndManager
-
     if not path.is_file():
         raise QanetError(
             f"no detector at {path}",
             expected="an ONNX detector, e.g. yolox_nano.onnx",
-            next_command="leave --detector out to use OpenCV's people detector",
+            next_command="leave --detector out to use the shipped detector, person-lite0",
         )
-    frontend = FrontEndManager().load_by_framework("onnx")  # read_model would try other formats too, aloud
+    from openvino.frontend import FrontEndManager
+
+    frontend = FrontEndManager().load_by_framework("onnx")  # read_model would try other formats too, and print
     try:
         model = frontend.convert(frontend.load(str(path)))
         _settle(model)
-    except Exception as error:  # its exceptions share no base of their own
+    except Exception as error:  # OpenVINO's exceptions have no common base
         got = str(error).strip().splitlines()[-1]
         raise QanetError(f"{path} is not a readable ONNX model", got=got) from error
     return model, Graph(_ports(model.inputs), _ports(model.outputs), _classes(model))
@@ -78,9 +78,7 @@ def read_graph(path: Path) -> tuple["openvino.Model", Graph]:
 
 def compile_graph(model: "openvino.Model", threads: int | None) -> "openvino.InferRequest":
     """A request on the CPU."""
-
-    config = {"PERFORMANCE_HINT": "LATENCY", **({"INFERENCE_NUM_THREADS": threads} if threads else {})}
-    return openvino_core().compile_model(model, "CPU", config).create_infer_request()
+    return openvino_core().compile_model(model, DEVICE, compile_config(None, threads)).create_infer_request()
 
 
 def _settle(model: "openvino.Model") -> None:

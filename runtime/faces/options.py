@@ -1,32 +1,34 @@
-"""What `qanet parse` takes on its command line for faces, and the detector it makes of them."""
+"""Command-line options of `qanet parse` for faces, and the model and detector that they choose."""
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 from qanet.bundle import Bundle, open_bundle
 from qanet.errors import QanetError
 from qanet.runtime.detectors.base import Detector
-from qanet.runtime.faces.detector import GUESS, HEAD_MODEL, is_of_faces, open_face_detector, open_head_detector
+from qanet.runtime.detectors.open import SCORE_THRESHOLD, OnnxDetector, open_detector
+from qanet.runtime.faces.detector import GUESS, HEAD_MODEL, FaceDetector, HeadDetector, is_of_faces
 
 
 def add_face_options(parser: argparse.ArgumentParser) -> None:
     """The options, in a group of their own."""
-    group = parser.add_argument_group("faces", "A model of faces is shown the head of each person, and not the person.")
-    group.add_argument("--recipe", metavar="NAME", help="the same as --model NAME, made by the recipe of that name")
-    group.add_argument("--face-detector", metavar="ONNX", help="find the faces themselves: YuNet, or any known form")
+    group = parser.add_argument_group("faces", "A model of faces parses the head of each person.")
+    group.add_argument(
+        "--recipe", metavar="NAME", help="model made with this training recipe; an alternative to --model"
+    )
+    group.add_argument("--face-detector", metavar="ONNX", help="detector of faces: YuNet, or another known form")
     group.add_argument(
         "--head-model",
         metavar="NAME",
-        help=f"bundle that parses people, to tell where their heads are ({HEAD_MODEL}); {GUESS}: by the box alone",
+        help=f"bundle that parses people to locate their heads (default: {HEAD_MODEL}); {GUESS}: from the box alone",
     )
 
 
 def choose_model(args: argparse.Namespace, default: str) -> Bundle:
-    """The bundle that `args` name; `args.model` is what `--recipe` says where there is no other.
+    """The bundle of --model, or of --recipe where --model has its default; sets `args.model` to its name.
 
     Raises:
-        QanetError: it is not there, or of another recipe, or options for faces were given to a model of people.
+        QanetError: no such bundle, one made with another recipe, or options for faces with a model of people.
     """
     if args.recipe and args.model == default:
         args.model = args.recipe
@@ -44,24 +46,30 @@ def choose_model(args: argparse.Namespace, default: str) -> Bundle:
     return bundle
 
 
-def detector_for(
-    bundle: Bundle, args: argparse.Namespace, open_people: Callable[[], Detector], score_threshold: float | None = None
-) -> Detector:
-    """Who finds what the bundle parses: people, or faces; boxes that were given are taken as they are.
+def detector_for(bundle: Bundle, args: argparse.Namespace, score_threshold: float | None = None) -> Detector:
+    """The detector of what the bundle parses, people or faces; boxes that were given are taken as they are.
 
     Args:
-        open_people: makes the detector of people that `args` ask for.
-        score_threshold: faces of less are not given by a face detector; None: its default.
+        score_threshold: least score of a detection; None: the detector's default.
+    Raises:
+        QanetError: options that contradict each other, or a detector that cannot be opened.
     """
     given = args.boxes or args.whole_image
     if args.face_detector and (given or args.detector):
         other = "--detector" if args.detector else "--boxes" if args.boxes else "--whole-image"
         raise QanetError(f"--face-detector and {other} contradict each other", expected="one of the two")
     if args.face_detector:
-        from qanet.runtime.detectors.onnx import SCORE_THRESHOLD
-
-        return open_face_detector(Path(args.face_detector), score_threshold or SCORE_THRESHOLD, args.threads)
-    people = open_people()
+        return FaceDetector(OnnxDetector(Path(args.face_detector), score_threshold or SCORE_THRESHOLD, args.threads))
+    people = open_detector(
+        args.detector,
+        boxes=args.boxes,
+        whole_image=args.whole_image,
+        score_threshold=score_threshold,
+        threads=args.threads,
+    )
     if given or not is_of_faces(bundle.labels):
         return people
-    return open_head_detector(people, args.head_model or HEAD_MODEL, args.device, args.threads)
+    from qanet.runtime.parser import load
+
+    head_model = args.head_model or HEAD_MODEL
+    return HeadDetector(people, None if head_model == GUESS else load(head_model, args.device, threads=args.threads))

@@ -1,4 +1,4 @@
-"""Where the live page is served, and to whom it answers."""
+"""The address of the live page, and which requests it answers."""
 
 import ipaddress
 import re
@@ -12,7 +12,7 @@ _EXPECTED = "HOST:PORT such as 127.0.0.1:8080, or a port on this machine alone"
 
 @dataclass(frozen=True)
 class Address:
-    """A host, "" for all of the machine's, and a port, 0 for any that is free."""
+    """A host, "" for all addresses of the machine, and a port, 0 for any free one."""
 
     host: str
     port: int
@@ -27,20 +27,20 @@ class Address:
 
     @property
     def family(self) -> socket.AddressFamily:
-        """IPv6 where the host is written so."""
+        """IPv6 if the host is an IPv6 address."""
         return socket.AF_INET6 if ":" in self.host else socket.AF_INET
 
     def url(self, port: int) -> str:
-        """The page's address as a browser on this machine takes it."""
+        """The address of the page for a browser on this machine."""
         host = "127.0.0.1" if self.host in ("", "0.0.0.0") else "::1" if self.host == "::" else self.host
         return f"http://{_bracketed(host)}:{port}/"
 
     def answers(self, host_header: str | None) -> bool:
-        """Whether a request that names this host is meant for us.
+        """Whether a request with this Host header may be answered.
 
-        A page of somebody else's may make its own name point to this machine, to read in the user's browser what only
-        the user may see (DNS rebinding); such a request names that host. Nobody can do so with an IP address, with
-        localhost, or with the name of this machine. The port may be another: a tunnel's.
+        A foreign page can point its own domain to this machine, to read the live page in the user's browser (DNS
+        rebinding); such a request names that domain. IP addresses, localhost and the name of this machine are safe.
+        The port may differ, as through a tunnel.
         """
         found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:@/\s]+)(?::(\d{1,5}))?", host_header or "")
         if found is None:
@@ -57,11 +57,11 @@ def parse_address(text: str) -> Address:
     """HOST:PORT, [IPV6]:PORT, :PORT for all of the machine's addresses, or PORT for this machine alone.
 
     Raises:
-        QanetError: nothing of the kind.
+        QanetError: another form.
     """
     found = re.fullmatch(r"(?:(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]*):)?(\d{1,5})", text)
     if found is None or int(found[2]) > 65535:
-        raise QanetError("no address to serve on", expected=_EXPECTED, got=repr(text))
+        raise QanetError("not an address to serve on", expected=_EXPECTED, got=repr(text))
     host = "127.0.0.1" if found[1] is None else found[1].strip("[]")
     return Address(host, int(found[2]))
 

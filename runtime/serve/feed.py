@@ -1,4 +1,4 @@
-"""The newest frame of a stream: drawn, encoded and described at most once, and only when somebody asks."""
+"""The newest frame of a stream for the live page; drawn and encoded at most once, and only on request."""
 
 import threading
 import time
@@ -7,35 +7,35 @@ from typing import Any
 
 from qanet.errors import QanetError
 from qanet.results import People
-from qanet.runtime.video.sources.base import Frame, Source
+from qanet.runtime.video.frame import Frame, Source
 
 _RATE_OVER_S = 2.0
-_QUALITY = 80  # of the JPEGs: half of the bytes of 95, and nothing to see of it
+_QUALITY = 80  # of the JPEGs: half the bytes of 95, without a visible difference
 _LOST = ("dropped", "skipped", "reconnects")
 
 
 class Feed:
-    """What the page shows of one stream. `publish` costs the parser next to nothing: whoever looks does the work.
+    """Pictures and state of one stream. `publish` is cheap; the threads of the clients draw and encode.
 
     Args:
         name: of the stream.
-        source: its counts of lost frames are told.
-        max_width: of the pictures.
+        source: its counts of lost frames are part of the state.
+        max_width: of the pictures, in pixels.
     """
 
     def __init__(self, name: str, source: Source, max_width: int):
         self.name, self._source, self._max_width = name, source, max_width
         self.ended = False
         self._changed = threading.Condition()
-        self.encoded = 0  # pictures so far: what watching costs
+        self.encoded = 0  # number of encoded pictures
         self._number = self._people = 0
         self._newest: tuple[Frame, People] | None = None
-        self._times: deque[float] = deque()  # when the last frames came
+        self._times: deque[float] = deque()  # times of the last frames
         self._encoding = threading.Lock()
         self._picture: tuple[int, bytes] = (0, b"")
 
     def publish(self, frame: Frame, result: People) -> None:
-        """The newest frame; what nobody looked at is forgotten."""
+        """Replace the newest frame."""
         now = time.monotonic()
         with self._changed:
             self._number, self._people = self._number + 1, self._people + len(result)
@@ -45,22 +45,22 @@ class Feed:
             self._changed.notify_all()
 
     def end(self) -> None:
-        """No more frames will come; whoever waits for one is told."""
+        """Mark the end of the stream and wake the waiting clients."""
         with self._changed:
             self.ended = True
             self._changed.notify_all()
 
     def picture(self, after: int = 0, timeout_s: float | None = None) -> tuple[int, bytes] | None:
-        """The newest picture and its number, once there is one with a number above `after`.
+        """The newest picture, once its number is above `after`.
 
         Returns:
-            Number and JPEG; None when none came in time, or none will.
+            Number and JPEG; None after the timeout or at the end of the stream.
         """
         with self._changed:
             self._changed.wait_for(lambda: self.ended or self._number > after, timeout_s)
             if self._number <= after or self._newest is None:
                 return None
-        with self._encoding:  # who comes second finds it done
+        with self._encoding:  # one client encodes, the others reuse it
             with self._changed:
                 number, (_, result) = self._number, self._newest
             if self._picture[0] != number:
@@ -73,7 +73,7 @@ class Feed:
         with self._changed:
             now = time.monotonic()
             self._forget(now)
-            told: dict[str, Any] = {
+            state: dict[str, Any] = {
                 "name": self.name,
                 "kind": self._source.kind,
                 "ended": self.ended,
@@ -84,10 +84,10 @@ class Feed:
             }
             newest = self._newest
         if newest is None:
-            return told | {"frame": None, "frame_name": None, "image_size": None, "people": []}
+            return state | {"frame": None, "frame_name": None, "image_size": None, "people": []}
         frame, result = newest
         document = result.to_json(masks=False)
-        return told | {
+        return state | {
             "frame": frame.index,
             "frame_name": frame.name,
             "image_size": document["image_size"],
@@ -96,7 +96,7 @@ class Feed:
 
     @property
     def classes(self) -> list[dict[str, Any]]:
-        """Names and colours of the parts; empty before the first frame."""
+        """Ids, names and colours of the parts; empty before the first frame."""
         if self._newest is None:
             return []
         labels = self._newest[1].label_set
@@ -110,14 +110,14 @@ class Feed:
             self._times.popleft()
 
     def _rate(self) -> float:
-        """Frames a second over the last seconds; falls towards 0 where none come."""
+        """Frames per second over the last seconds; falls towards 0 when frames stop."""
         if len(self._times) < 2:
             return 0.0
         until = self._times[-1] if self.ended else max(self._times[-1], time.monotonic() - self._gap_s())
         return (len(self._times) - 1) / max(until - self._times[0], 1e-3)
 
     def _gap_s(self) -> float:
-        """Between two frames, on the average: a frame may be late by so much before the rate falls."""
+        """Mean time between frames: a frame may be late by this much before the rate falls."""
         return (self._times[-1] - self._times[0]) / (len(self._times) - 1)
 
 

@@ -1,44 +1,68 @@
-"""The HTTP server: a page, a stream of pictures, the state as JSON. It reads no file and tells no other site."""
+"""The HTTP server of the live page: the page, a stream of JPEGs, the state as JSON; it serves nothing else."""
 
+import base64
 import contextlib
+import functools
+import hashlib
 import json
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from qanet.errors import QanetError
 from qanet.runtime.serve.address import Address
 from qanet.runtime.serve.feed import Feed
-from qanet.runtime.serve.page import PAGE, POLICY
 
-_STALL_S = 10.0  # a client that takes nothing for so long is let go
-_LEAST_GAP_S = 0.04  # between pictures: a file may be parsed faster than anybody looks
+_STALL_S = 10.0  # a client that accepts no data for this long is disconnected
+_LEAST_GAP_S = 0.04  # between pictures
 _MAX_CLIENTS = 32
 _SEND_BUFFER_BYTES = 2**17
 _END_S = 2.0
 _BOUNDARY = "qanet-frame"
-# The page may load its own pictures and numbers; no other page may show or read them.
 _HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Content-Security-Policy": POLICY,
 }
 
 
+@functools.cache
+def page_html() -> str:
+    """The live page: one HTML document that loads only its own pictures and numbers."""
+    return Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+
+
+@functools.cache
+def page_policy() -> str:
+    """Content security policy: only the style and the script of the page run, and no other page may embed it."""
+
+    def digests(tag: str) -> str:
+        bodies = re.findall(rf"<{tag}>(.*?)</{tag}>", page_html(), re.DOTALL)
+        return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(b.encode()).digest()).decode()}'" for b in bodies)
+
+    return (
+        f"default-src 'none'; script-src {digests('script')}; style-src {digests('style')}; img-src 'self' data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+
+
 class Server:
-    """Serves feeds from threads of its own, between `start` and `close`.
+    """Serves feeds from its own threads between `start` and `close`.
 
     Args:
-        address: where to listen.
+        address: to listen on.
         feeds: in the order of the streams.
-        state: the whole state as plain data.
+        state: returns the content of state.json.
+    Raises:
+        QanetError: the address cannot be listened on.
     """
 
     def __init__(self, address: Address, feeds: list[Feed], state: Callable[[], dict[str, Any]]):
@@ -51,7 +75,7 @@ class Server:
                 f"cannot serve on {where}",
                 expected="an address of this machine and a free port",
                 got=error.strerror or error,
-                next_command="--serve 127.0.0.1:0, any free port",
+                next_command="--serve 127.0.0.1:0 takes any free port",
             ) from error
         except OverflowError as error:
             raise QanetError(f"cannot serve on port {address.port}", expected="a port up to 65535") from error
@@ -62,11 +86,11 @@ class Server:
         )
 
     def start(self) -> None:
-        """Answer."""
+        """Start answering."""
         self._thread.start()
 
     def close(self) -> None:
-        """Answer no more, cut off who is still connected, and give the port back."""
+        """Stop answering, disconnect all clients and release the port."""
         if self._thread.is_alive():
             self._http.shutdown()
         self._http.server_close()
@@ -86,14 +110,14 @@ class _HttpServer(ThreadingHTTPServer):
         super().__init__((address.host, address.port), _Handler)
 
     def server_bind(self) -> None:
-        """Without looking up the host's name, which may take seconds."""
+        """Bind without looking up the host name, which can take seconds."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port just left, not one in use
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = self.address.host, self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """In a thread of its own, where there are not too many."""
+        """Answer in a new thread, up to a limit of clients."""
         with self._lock:
             if len(self._clients) >= _MAX_CLIENTS:
                 self.shutdown_request(request)
@@ -114,12 +138,12 @@ class _HttpServer(ThreadingHTTPServer):
                 self._clients.pop(request, None)
 
     def cut_off(self) -> None:
-        """End all connections and wait for their threads."""
+        """Close all connections and wait for their threads."""
         deadline = time.monotonic() + _END_S
         with self._lock:
             clients = dict(self._clients)
         for request, thread in clients.items():
-            thread.join(0.2)  # an answer that is on its way, and the end of a stream
+            thread.join(0.2)  # lets an answer finish
             with contextlib.suppress(OSError):  # gone already
                 request.shutdown(socket.SHUT_RDWR)
         for thread in clients.values():
@@ -132,19 +156,19 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "qanet", ""
 
     def setup(self) -> None:
-        """With little room between us and the client, so that a slow one gets new pictures and not all of the old."""
+        """Limit the send buffer, so that a slow client gets new pictures instead of a queue of old ones."""
         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         super().setup()
 
     def do_GET(self) -> None:
-        """Answer one of the few paths there are."""
+        """Answer a request."""
         http = self.server
         if not http.address.answers(self.headers.get("Host")):
             self.send_error(HTTPStatus.FORBIDDEN, "This page answers to its own address only")
             return
         url = urlsplit(self.path)
         if url.path == "/":
-            self._send("text/html; charset=utf-8", PAGE.encode())
+            self._send("text/html; charset=utf-8", page_html().encode())
         elif url.path == "/state.json":
             self._send("application/json", json.dumps(http.state(), allow_nan=False).encode())
         elif url.path in ("/stream.mjpg", "/picture.jpg"):
@@ -161,7 +185,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def _feed(self, query: str) -> Feed | None:
-        """The stream of a number, the first one where none is given."""
+        """The feed of a stream number; the first if none is given."""
         number = parse_qs(query).get("stream", ["0"])[-1]
         feeds = self.server.feeds
         return feeds[int(number)] if number.isdecimal() and len(number) < 4 and int(number) < len(feeds) else None
@@ -182,7 +206,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send("image/jpeg", found[1])
 
     def _stream(self, feed: Feed) -> None:
-        """The newest picture again and again; a browser shows a part once the boundary after it has come."""
+        """Send the newest picture repeatedly; a browser shows a part when the boundary after it arrives."""
         self.send_response(HTTPStatus.OK)
         self.send_header("Content-Type", f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
         self.end_headers()
@@ -195,7 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
                 if feed.ended:
                     self.wfile.write(f"--{_BOUNDARY}--\r\n".encode())
                     return
-                found = feed.picture()  # nothing new for a while: the last one again, to learn who is still there
+                found = feed.picture()  # send the last picture again, to notice a lost client
                 if found is None:
                     continue
             number, picture = found
@@ -204,10 +228,10 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(max(0.0, _LEAST_GAP_S - (time.monotonic() - start)))
 
     def end_headers(self) -> None:
-        """With what every answer says, errors too."""
-        for name, value in _HEADERS.items():
+        """Add the headers of every answer, errors included."""
+        for name, value in (*_HEADERS.items(), ("Content-Security-Policy", page_policy())):
             self.send_header(name, value)
         super().end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: the terminal belongs to the run."""
+        """Log nothing: the terminal shows the progress of the run."""

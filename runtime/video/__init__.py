@@ -1,1 +1,1 @@
-"""Frames from somewhere, results to somewhere, threads between."""
+"""Video in and out: sources, decoders, sinks, encoders, and the threaded pipeline between them."""

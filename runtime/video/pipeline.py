@@ -1,27 +1,28 @@
-"""Decode, detect, parse, write: threads over bounded queues, nothing piled up; one engine for all streams.
+"""Decode, detect, parse, write: threads connected by bounded queues, and one engine for all streams.
 
-A file is held back: each queue waits for the next stage, and no frame is lost. A live source is not: whatever came
-while the last frame was parsed is dropped and counted, and the newest is next (see `Stream`). The people of all streams
-that are ready share a batch of the network; a stream that has nothing to give holds no other up.
+Frames of a file wait in the queues, and none is lost. Of a live source only the newest frame is parsed; the others are
+dropped and counted (see `Stream`). People of all streams with a waiting frame share a batch of the network. A stream
+without a frame delays no other.
 """
 
+import contextlib
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from types import FrameType
 
 from qanet.errors import QanetError
 from qanet.results import People
 from qanet.runtime.parser import Parser
-from qanet.runtime.video.frames import MAX_PEOPLE, FrameWork
-from qanet.runtime.video.interrupt import remembered_interrupt
-from qanet.runtime.video.sinks.base import Sink
-from qanet.runtime.video.sources.base import Frame, Source
-from qanet.runtime.video.stream import Stream
+from qanet.runtime.video.frame import Frame, Source
+from qanet.runtime.video.sinks import Sink
+from qanet.runtime.video.stream import MAX_PEOPLE, FrameWork, Stream
 from qanet.runtime.video.summary import KEPT_SAMPLES, Summary, forget_old
 
-_POLL_S = 0.1  # longest wait without a look at Ctrl-C
+_POLL_S = 0.1  # longest wait before Ctrl-C is checked
 
 
 def run(
@@ -34,30 +35,30 @@ def run(
     smooth: bool = False,
     max_people: int = MAX_PEOPLE,
 ) -> Summary:
-    """Parse a source to its end, or until Ctrl-C; what was parsed by then is kept.
+    """Parse a source to its end or until Ctrl-C; results up to then are kept.
 
     Args:
         detect_every: run the detector on every k-th frame; None adapts k. Needs `carry` for the frames between.
-        carry: look for the last frame's people again; off for boxes that come from a file.
+        carry: follow people between detections; off for boxes that come from a file.
         on_frame: called in the calling thread after each frame, for a progress bar.
-        smooth: hold labels that flicker, see `LabelSmoother`; numbers the people of a video even without `carry`.
-        max_people: of a frame that are parsed, the best by score.
+        smooth: reduce flicker of labels, see `LabelSmoother`; numbers the people of a video even without `carry`.
+        max_people: people parsed per frame, the best by score.
     """
     work = FrameWork(parser, source.kind, detect_every, carry, smooth, max_people)
-    tell = None if on_frame is None else lambda _, frame, result: on_frame(frame, result)
-    return run_streams([Stream(source, work, sinks)], parser, tell)
+    report = None if on_frame is None else lambda _, frame, result: on_frame(frame, result)
+    return run_streams([Stream(source, work, sinks)], parser, report)
 
 
 def run_streams(
     streams: list[Stream], parser: Parser, on_frame: Callable[[Stream, Frame, People], None] | None = None
 ) -> Summary:
-    """Parse several sources to the end of the last, or until Ctrl-C; what was parsed by then is kept.
+    """Parse several sources to the end of the last one or until Ctrl-C; results up to then are kept.
 
     Returns:
-        What was done in all; of each stream in `streams`, where there are several. One that breaks off with a
-        `QanetError` while others go on has it in its `error`, and leaves no files.
+        The totals; its `streams` has a summary per stream if there are several. A stream that fails with a
+        `QanetError` while others go on stores it in `error` and leaves no files.
     Raises:
-        QanetError: of the only stream, or of the first one where each had one.
+        QanetError: of the only stream, or of the first stream if all failed.
     """
     changed, start = threading.Condition(), time.monotonic()
     interrupted, error = False, None
@@ -82,8 +83,7 @@ def run_streams(
 
 @contextmanager
 def _one_thread_a_call() -> Iterator[None]:
-    """OpenCV without its pool: the threads of the pipeline share the processors already, and those of a pool take time
-    from the networks while they wait, turning."""
+    """Run OpenCV without its thread pool, whose waiting threads would take processor time from the networks."""
     import cv2
 
     usual = cv2.getNumThreads()
@@ -95,7 +95,7 @@ def _one_thread_a_call() -> Iterator[None]:
 
 
 def _wait(streams: list[Stream], changed: threading.Condition, ctrl_c: threading.Event) -> list[Stream]:
-    """Streams whose next frame can be parsed, those who wait longest first; none when all have ended."""
+    """Streams whose next frame can be parsed, the longest waiting first; empty when all have ended."""
     while True:
         with changed:
             running = [stream for stream in streams if not _has_ended(stream, alone=len(streams) == 1)]
@@ -122,7 +122,7 @@ def _has_ended(stream: Stream, alone: bool) -> bool:
 def _parse(
     ready: list[Stream], parser: Parser, on_frame: Callable[[Stream, Frame, People], None] | None, alone: bool
 ) -> None:
-    """A frame of each of the first streams, as many as a batch has room for; the others wait for the next."""
+    """Parse one frame of each of the first streams that fit into a batch; the others wait for the next batch."""
     together: list[Stream] = []
     parts, room = [], parser.max_batch
     for stream in ready:
@@ -141,7 +141,7 @@ def _parse(
     for stream, result in zip(together, parser.parse_batch(parts)):
         try:
             frame, result = stream.finish(result)
-        except QanetError as error:  # of its sinks
+        except QanetError as error:  # raised by its sinks
             if alone:
                 raise
             stream.fail(error)
@@ -151,7 +151,7 @@ def _parse(
 
 
 def _close(streams: list[Stream], error: BaseException | None) -> None:
-    """Close all of them, whatever happens; then raise what there is to be raised."""
+    """Close all streams, then raise the error of the run, if any."""
     for stream in streams:
         try:
             stream.close(error)
@@ -167,14 +167,14 @@ def _close(streams: list[Stream], error: BaseException | None) -> None:
 
 
 def _forget(streams: list[Stream], parser: Parser) -> None:
-    """Bound the memory of a long run."""
+    """Keep only the latest times, so that the memory of a long run is bounded."""
     if any(stream.summary.frames % KEPT_SAMPLES == 0 for stream in streams):
         for times in (parser.times, *(stream.times for stream in streams)):
             forget_old(times.samples_ms)
 
 
 def _summary(streams: list[Stream], parser: Parser, seconds: float, interrupted: bool) -> Summary:
-    """Of the only stream, or of all of them together."""
+    """The summary of the only stream, or the totals of all."""
     for stream in streams:
         stream.summary.interrupted = interrupted
         stream.summary.error = str(stream.error) if stream.error is not None else None
@@ -191,3 +191,31 @@ def _summary(streams: list[Stream], parser: Parser, seconds: float, interrupted:
         for name in ("frames", "dropped", "skipped", "reconnects", "crowded", "detections"):
             setattr(total, name, getattr(total, name) + getattr(part, name))
     return total
+
+
+@contextlib.contextmanager
+def remembered_interrupt() -> Iterator[threading.Event]:
+    """The first Ctrl-C sets the event and raises nothing; the second raises KeyboardInterrupt as usual.
+
+    An exception in the main thread can come between taking a lock and the `with` that gives it back. The lock is then
+    never released, and the threads that wait for it never end. Python also drops an exception that is raised inside a
+    finaliser or a callback. So the loop that owns the threads reads the event between two frames.
+
+    The usual handling stays where another handler is set, or outside the main thread.
+    """
+    came = threading.Event()
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if came.is_set():
+            raise KeyboardInterrupt
+        came.set()
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

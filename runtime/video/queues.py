@@ -1,4 +1,4 @@
-"""Threads before and after the parsing: bounded, and every error is handed over."""
+"""Threads before and after the parsing, with bounded queues; errors reach the thread that parses."""
 
 import queue
 import threading
@@ -7,20 +7,20 @@ from collections import deque
 
 from qanet.results import People
 from qanet.runtime.timing import StageTimes
-from qanet.runtime.video.sinks.base import Sink, StopRun
-from qanet.runtime.video.sources.base import Frame, Source
+from qanet.runtime.video.frame import Frame, Source
+from qanet.runtime.video.sinks import Sink, StopRun
 
-DEPTH = 4  # frames a queue; a 1080p frame is 6 MB
-_HUNG_S = 2.0  # a read that takes longer is left to its own thread, which ends with it
+DEPTH = 4  # frames per queue; a 1080p frame is 6 MB
+_HUNG_S = 2.0  # a read that takes longer is left to its thread
 
 
 class Feeder:
-    """Reads a source in a thread. A file waits while `DEPTH` frames lie here; of a live source the newest stays.
+    """Reads a source in a thread. A file waits while the queue has `DEPTH` frames; of a live source the newest stays.
 
     Args:
-        source: iterated once; where it is live, its `dropped` counts the frames that were replaced.
+        source: iterated once; `dropped` of a live source counts the replaced frames.
         times: gets "decode", the time of each read.
-        changed: notified when a frame or the end has come.
+        changed: notified at a new frame and at the end.
     """
 
     def __init__(self, source: Source, times: StageTimes, changed: threading.Condition):
@@ -46,7 +46,7 @@ class Feeder:
             finally:
                 if hasattr(frames, "close"):
                     frames.close()
-        except BaseException as error:  # handed over to the thread that parses, whatever it is
+        except BaseException as error:  # raised again in the thread that parses
             self._error = error
         finally:
             with self._changed:
@@ -64,7 +64,7 @@ class Feeder:
             self._changed.notify_all()
 
     def take(self) -> Frame | None:
-        """The next frame; None while there is none."""
+        """The next frame; None if there is none yet."""
         with self._changed:
             if not self._waiting:
                 return None
@@ -73,17 +73,17 @@ class Feeder:
 
     @property
     def ended(self) -> bool:
-        """Whether all that came was taken and no more will come."""
+        """Whether every frame was taken and no more will come."""
         return self._done and not self._waiting
 
     def exhausted(self) -> bool:
-        """`ended`; raises what the source raised, once all before it was taken."""
+        """`ended`; raises the error of the source once all frames before it were taken."""
         if self.ended and self._error is not None:
             raise self._error
         return self.ended
 
     def stop(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         with self._changed:
             self._stopped = True
             self._waiting.clear()
@@ -92,13 +92,13 @@ class Feeder:
             self._source.stop()
 
     def close(self) -> None:
-        """Stop, and wait for the thread, but not for a read that hangs."""
+        """Stop and wait for the thread, unless a read hangs."""
         self.stop()
         self._thread.join(_HUNG_S)
 
 
 class Writer:
-    """Hands results to the sinks in a thread of its own; an error of a sink is raised by the next call.
+    """Passes results to the sinks in a thread; an error of a sink is raised by the next call.
 
     Args:
         sinks: entered.
@@ -107,7 +107,7 @@ class Writer:
 
     Attributes:
         stopped: whether a sink raised `StopRun`.
-        people: how many each result had that was handed on.
+        people: number of people of each result so far.
     """
 
     def __init__(self, sinks: list[Sink], times: StageTimes, changed: threading.Condition):
@@ -122,7 +122,7 @@ class Writer:
     def _work(self) -> None:
         while (item := self._waiting.get()) is not None:
             self.people.append(len(item[1]))
-            if self._error is None:  # else keep draining, so that the producer never blocks on a broken sink
+            if self._error is None:  # after an error the queue is drained, so that `put` never blocks
                 try:
                     with self._times.stage("write"):
                         for sink in self._sinks:
@@ -140,12 +140,12 @@ class Writer:
         return not self._waiting.full()
 
     def check(self) -> None:
-        """Raise what a sink raised."""
+        """Raise the error of a sink."""
         if self._error is not None:
             raise self._error
 
     def put(self, item: tuple[Frame, People]) -> None:
-        """One frame's result; waits while the sinks are behind."""
+        """Queue one result; waits while the queue is full."""
         self.check()
         self._waiting.put(item)
 

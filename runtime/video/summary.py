@@ -1,26 +1,26 @@
-"""What a run did, and how long its stages took."""
+"""Counts of a run, and the times of its stages."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-KEPT_SAMPLES = 2048  # of a stage: a run of days keeps the latest
+KEPT_SAMPLES = 2048  # per stage: a long run keeps the latest
 
 
 @dataclass
 class Summary:
-    """What a run did.
+    """Counts of a run or of one of its streams.
 
     Attributes:
-        dropped: frames of a live source that came while the one before was still parsed.
+        dropped: frames of a live source that arrived while an earlier one was parsed.
         skipped: frames that could not be decoded.
-        reconnects: how often a live source broke off and came back.
+        reconnects: times that a lost live source came back.
         crowded: frames with more people than are parsed.
-        detections: frames that the detector looked at.
-        decoder: what decoded a file, see `decoders.choice.Choice.to_json`; empty where nothing was to choose.
-        error: why a stream ended before its end, while others went on.
-        streams: of each stream, where there were several.
+        detections: frames on which the detector ran.
+        decoder: of a video file, see `decoders.Choice.to_json`; empty for other sources.
+        error: why a stream failed while others went on.
+        streams: one summary per stream if there are several.
     """
 
     frames: int = 0
@@ -40,7 +40,7 @@ class Summary:
 
     @property
     def people(self) -> int:
-        """People of all frames together."""
+        """People in all frames."""
         return sum(self.people_by_frame)
 
     def to_json(self) -> dict[str, Any]:
@@ -73,6 +73,6 @@ def percentiles(samples_ms: list[float]) -> dict[str, float]:
 
 
 def forget_old(samples_ms: dict[str, list[float]]) -> None:
-    """Drop what is beyond KEPT_SAMPLES, in place: the memory of a long run is bounded."""
+    """Keep the latest KEPT_SAMPLES of each stage, in place, so that the memory of a long run is bounded."""
     for samples in list(samples_ms.values()):
         del samples[:-KEPT_SAMPLES]

@@ -1,4 +1,4 @@
-"""Fakes of the benchmark tests: an engine that answers from a table, a bundle without files, a clock that is told."""
+"""Fixtures of the benchmark tests: an engine that answers from a table, a bundle without files, a clock set by hand."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from benchmark_documents import small_document, with_everything
 
 from qanet.bundle import Bundle, create
-from qanet.runtime.engines.base import Outputs
+from qanet.runtime.backends.base import Outputs
 
 CROP_HW = (16, 12)
 CLASSES = 13
@@ -32,7 +32,7 @@ class FakeEngine:
 
 
 class FakeClock:
-    """Monotonic nanoseconds that pass only when somebody lets them."""
+    """Monotonic nanoseconds that pass only by `pass_ms`."""
 
     def __init__(self) -> None:
         self.now_ns = 1_000
@@ -92,10 +92,48 @@ def full_document(document: dict) -> dict:
     return with_everything(document)
 
 
+@pytest.fixture(scope="session")
+def tiny_int8_graph(tiny_graph: bytes) -> bytes:
+    """The tiny network with its convolution in INT8; pixels are off by half a grey level at most.
+
+    Weights stay within 63, so that sums of two products fit into 16 bits on processors that add in pairs.
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    model = onnx.load_model_from_string(tiny_graph)
+    graph = model.graph
+    (kernel,) = (tensor for tensor in graph.initializer if tensor.name == "weight")
+    values = numpy_helper.to_array(kernel)
+    scale = np.abs(values).max((1, 2, 3)) / 63
+    scale[scale == 0] = 1
+    added = {
+        "pixel.scale": np.array(255 / 254, np.float32),  # OpenVINO drops a scale of 1, and runs in floats
+        "pixel.zero": np.array(0, np.uint8),
+        "weight.int8": np.rint(values / scale[:, None, None, None]).astype(np.int8),
+        "weight.scale": scale.astype(np.float32),
+        "weight.zero": np.zeros(len(values), np.int8),
+    }
+    graph.initializer.remove(kernel)
+    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in added.items())
+    convolution = next(node for node in graph.node if node.op_type == "Conv")
+    position, pixels = list(graph.node).index(convolution), convolution.input[0]
+    nodes = [
+        helper.make_node("QuantizeLinear", [pixels, "pixel.scale", "pixel.zero"], ["pixels.q"]),
+        helper.make_node("DequantizeLinear", ["pixels.q", "pixel.scale", "pixel.zero"], ["pixels.dq"]),
+        helper.make_node("DequantizeLinear", ["weight.int8", "weight.scale", "weight.zero"], ["weight.dq"], axis=0),
+    ]
+    convolution.input[0], convolution.input[1] = "pixels.dq", "weight.dq"
+    for offset, node in enumerate(nodes):
+        graph.node.insert(position + offset, node)
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString(deterministic=True)
+
+
 @pytest.fixture
 def the_pytorch_form(monkeypatch):
     """Puts a function in its place."""
     pytest.importorskip("torch", reason="the baseline runs in PyTorch")
-    from qanet.export.baseline import parser
+    from qanet.export import baseline as parser
 
     return lambda function: monkeypatch.setattr(parser, "open_baseline", function)

@@ -77,12 +77,17 @@ def small_graph():
     return _small_graph
 
 
-@pytest.fixture
-def small_model(tmp_path, small_graph):
-    """The small graph for crops of 16x12 in a file."""
-    path = tmp_path / "small.onnx"
-    path.write_bytes(small_graph(16, 12).SerializeToString(deterministic=True))
-    return path
+@pytest.fixture(scope="session")
+def small_model(small_graph):
+    """The small graph for crops of 16x12, as an ONNX file's contents."""
+    return small_graph(16, 12).SerializeToString(deterministic=True)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """An empty cache of calibrations; its folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "qanet" / "calibration"
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 from qanet.__main__ import main as qanet
 from qanet.bundle import create, open_bundle
 from qanet.calib import command
+from qanet.calib.bundle import add_quantised_graph, calibrate, write_scales
 from qanet.calib.scales import load_scales
 from qanet.errors import QanetError
 
@@ -16,10 +17,9 @@ pytest.importorskip("onnxruntime")
 
 
 @pytest.fixture
-def bundle(tmp_path, small_model, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def bundle(tmp_path, small_model):
     made = create(tmp_path / "small.qanet", labels="ccp13", input_hw=[16, 12], graphs={"fp32": "model.onnx"})
-    made.add_file("model.onnx", small_model.read_bytes())
+    made.add_file("model.onnx", small_model)
     made.save()
     return made.path
 
@@ -53,11 +53,22 @@ def test_the_second_run_comes_from_the_cache_and_gives_the_same_bytes(bundle, pe
     assert qanet(["calibrate", str(bundle), "--data", data, "--json"]) == 0
     first = _files(bundle)
     assert {"scales.json", "model.int8.onnx"} <= first.keys()
-    assert "run before" not in capsys.readouterr().err
+    assert "cached" not in capsys.readouterr().err
     assert qanet(["calibrate", str(bundle), "--data", data, "--json"]) == 0
     captured = capsys.readouterr()
-    assert "the network run before" in captured.err and json.loads(captured.out)["crops"] == 4
+    assert "cached from an earlier run" in captured.err and json.loads(captured.out)["crops"] == 4
     assert _files(bundle) == first
+
+
+def test_calibration_without_a_command_line(bundle, people):
+    opened, before, seen = open_bundle(bundle), _files(bundle), []
+    data = people(4)
+    found = calibrate(opened, data, method="minmax", crops=3, progress=lambda *done: seen.append(done))
+    assert (found.scales.method, found.scales.crops, found.is_cached) == ("minmax", 3, False)
+    assert seen == [(1, 3), (2, 3), (3, 3)] and _files(bundle) == before
+    assert calibrate(opened, str(data), method="mse", crops=3).is_cached
+    write_scales(opened, found.scales)
+    assert open_bundle(bundle).graph("int8") and load_scales(bundle / "scales.json") == found.scales
 
 
 @pytest.mark.parametrize(
@@ -105,10 +116,10 @@ def test_scales_of_another_calibration_are_adopted_or_refused(bundle, people, sm
 @pytest.mark.parametrize("precision", ["int8", "fp8"])
 def test_the_graph_of_each_narrow_type(bundle, people, precision):
     with pytest.raises(QanetError, match="no scales.json"):
-        command.quantize_bundle(open_bundle(bundle), precision)
+        add_quantised_graph(open_bundle(bundle), precision)
     assert qanet(["calibrate", str(bundle), "--data", str(people(3))]) == 0
     opened = open_bundle(bundle)
-    command.quantize_bundle(opened, precision)
+    add_quantised_graph(opened, precision)
     assert opened.manifest["graphs"][precision] == f"model.{precision}.onnx"
     assert f"weight.{precision}".encode() in opened.graph(precision)
 

@@ -1,48 +1,30 @@
 """Q/DQ on every family's graph: the rules of placement, and that each runtime here takes what comes out."""
 
+import functools
+
 import numpy as np
 import pytest
+from exported_networks import SIZE, exported
 
-from qanet.calib.calibrate import calibrate
-from qanet.calib.graph import load_model
-from qanet.calib.quantize import NARROW_TYPES, insert_qdq, int8_of_this_cpu, write_quantised
-from qanet.cpu_precision import openvino_core
+from qanet.calib.placement import load_model
+from qanet.calib.quantize import NARROW_TYPES, insert_qdq, int8_of_this_cpu, quantise
+from qanet.calib.scales import find_scales
+from qanet.runtime.backends.openvino import openvino_core
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
-torch = pytest.importorskip("torch")
-SIZE = (64, 96)
+pytest.importorskip("torch")
 FAMILIES = ("lite0", "tiny-basic", "tiny-c", "tiny-hrnet")  # tiny-basic is of ResNet-18's blocks, -c of ResNet-50c's
 CROPS = np.random.default_rng(3).integers(0, 256, (2, 8, 12, 3)).astype(np.uint8).repeat(8, 1).repeat(8, 2)
 FEED = {"crops": CROPS, "box_scores": np.array([1.0, 0.5], np.float32)}
 
 
-@pytest.fixture(scope="module")
-def quantised(tmp_path_factory):
-    """Family -> (FP32 path, INT8 path, scales), each made once."""
-    from tiny_networks import FAMILIES as TINY
-    from tiny_networks import lively_network, register, tiny_recipe
-
-    from qanet.export.graphs.parsing import export_onnx
-    from qanet.train.recipes import recipe
-
-    folder, made = tmp_path_factory.mktemp("families"), {}
-    torch.set_num_threads(1)
-
-    def make(family):
-        if family not in made:
-            settings = {"width": "16", "iou_hidden": "16", "pretrained": "false", "input_hw": "64x96"}
-            chosen = tiny_recipe(family) if family in TINY else recipe("ccp13-lite0", settings)
-            fp32, int8 = (folder / f"{family}.{precision}.onnx" for precision in ("fp32", "int8"))
-            export_onnx(lively_network(chosen), SIZE, fp32)
-            scales = calibrate(fp32, [CROPS], "minmax", threads=1)
-            write_quantised(fp32, scales, int8, int8_of_this_cpu())
-            made[family] = (fp32, int8, scales)
-        return made[family]
-
-    with pytest.MonkeyPatch.context() as patch:
-        register(patch)
-        yield make
+@functools.cache
+def quantised(family):
+    """The FP32 graph of a family, its INT8 graph for this CPU, and the scales between them."""
+    fp32 = exported(family).graph
+    scales, _ = find_scales(fp32, [CROPS], "minmax", threads=1, use_cache=False)
+    return fp32, quantise(fp32, scales, int8_of_this_cpu()), scales
 
 
 def _dequantised(graph):
@@ -50,8 +32,8 @@ def _dequantised(graph):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_convolution_that_may_be_is_int8_with_a_float_bias(quantised, family):
-    graph = onnx.load(quantised(family)[1]).graph
+def test_every_convolution_that_may_be_is_int8_with_a_float_bias(family):
+    graph = onnx.load_model_from_string(quantised(family)[1]).graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     dequantised = _dequantised(graph)
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
@@ -65,8 +47,8 @@ def test_every_convolution_that_may_be_is_int8_with_a_float_bias(quantised, fami
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_nothing_stands_between_convolution_or_sum_and_its_activation(quantised, family):
-    graph = onnx.load(quantised(family)[1]).graph
+def test_nothing_stands_between_convolution_or_sum_and_its_activation(family):
+    graph = onnx.load_model_from_string(quantised(family)[1]).graph
     makers = {name: node.op_type for node in graph.node for name in node.output}
     kinds = {makers.get(node.input[0]) for node in graph.node if node.op_type in ("Relu", "Clip")}
     assert "Conv" in kinds and "DequantizeLinear" not in kinds
@@ -74,8 +56,8 @@ def test_nothing_stands_between_convolution_or_sum_and_its_activation(quantised,
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_both_inputs_of_residual_sums_are_quantised_and_copies_keep_their_scale(quantised, family):
-    graph = onnx.load(quantised(family)[1]).graph
+def test_both_inputs_of_residual_sums_are_quantised_and_copies_keep_their_scale(family):
+    graph = onnx.load_model_from_string(quantised(family)[1]).graph
     dequantised = _dequantised(graph)
     scales = {node.output[0]: node.input[1] for node in graph.node if node.op_type == "DequantizeLinear"}
     tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -93,20 +75,20 @@ def test_both_inputs_of_residual_sums_are_quantised_and_copies_keep_their_scale(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_onnxruntime_and_openvino_agree_with_fp32(quantised, family):
+def test_onnxruntime_and_openvino_agree_with_fp32(family):
     fp32, int8, _ = quantised(family)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     reference, got = (
-        ort.InferenceSession(str(path), options, ["CPUExecutionProvider"]).run(["logits"], FEED)[0]
-        for path in (fp32, int8)
+        ort.InferenceSession(graph, options, ["CPUExecutionProvider"]).run(["logits"], FEED)[0]
+        for graph in (fp32, int8)
     )
     scale = np.sqrt((reference**2).mean())
     error = np.sqrt(((got - reference) ** 2).mean()) / scale
     assert 1e-4 < error < 0.2, error
     pytest.importorskip("openvino")
     config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    compiled = openvino_core().compile_model(str(int8), "CPU", config)
+    compiled = openvino_core().compile_model(openvino_core().read_model(int8), "CPU", config)
     there = compiled(FEED)["logits"]
     assert np.sqrt(((there - got) ** 2).mean()) / scale < 0.1
     kinds = [
@@ -119,13 +101,13 @@ def test_onnxruntime_and_openvino_agree_with_fp32(quantised, family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_tensorrt_rtx_builds_it(quantised, family):
+def test_tensorrt_rtx_builds_it(family):
     trt = pytest.importorskip("tensorrt_rtx")
-    assert _rtx_plan(trt, quantised(family)[1].read_bytes(), trt.ComputeCapability.SM86) is not None
+    assert _rtx_plan(trt, quantised(family)[1], trt.ComputeCapability.SM86) is not None
 
 
 @pytest.mark.parametrize(("name", "builds"), [("SM86", False), ("SM89", True), ("SM120", True)])
-def test_fp8_is_for_sm_89_and_newer(quantised, name, builds):
+def test_fp8_is_for_sm_89_and_newer(name, builds):
     trt = pytest.importorskip("tensorrt_rtx")
     fp32, _, scales = quantised("tiny-basic")
     model = insert_qdq(load_model(fp32), scales, "fp8")
@@ -134,7 +116,7 @@ def test_fp8_is_for_sm_89_and_newer(quantised, name, builds):
 
 
 @pytest.mark.parametrize("family", ["lite0", "tiny-c"])
-def test_fp8_stores_e4m3_and_agrees_with_fp32(quantised, family):
+def test_fp8_stores_e4m3_and_agrees_with_fp32(family):
     fp32, _, scales = quantised(family)
     model = insert_qdq(load_model(fp32), scales, "fp8")
     kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
@@ -146,7 +128,7 @@ def test_fp8_stores_e4m3_and_agrees_with_fp32(quantised, family):
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # its fusions know no FP8
     reference, got = (
         ort.InferenceSession(data, options, ["CPUExecutionProvider"]).run(["logits"], FEED)[0]
-        for data in (fp32.read_bytes(), model.SerializeToString())
+        for data in (fp32, model.SerializeToString())
     )
     error = np.sqrt(((got - reference) ** 2).mean() / (reference**2).mean())
     assert 1e-3 < error < 0.35, error

@@ -2,8 +2,7 @@
 
 import pytest
 
-from qanet.calib.graph import GraphView, load_model
-from qanet.calib.placement import place
+from qanet.calib.placement import GraphView, load_model, place
 from qanet.errors import QanetError
 
 onnx = pytest.importorskip("onnx")
@@ -80,10 +79,9 @@ def test_a_projected_residual_is_quantised_on_both_inputs():
     assert list(placement.readers) == ["x", "a", "b", "r"]
 
 
-def test_view_knows_makers_readers_and_shapes(model):
+def test_view_knows_makers_and_shapes(model):
     view = GraphView.of(model.graph)
     assert view.graph.node[view.producer["stem.relu6"]].op_type == "Clip"
-    assert [view.graph.node[i].name for i, _ in view.consumers["mix.relu"]] == ["logits", "pooled"]
     assert view.shapes["stem"] == (None, 8, 8, 6)
 
 

@@ -5,11 +5,10 @@ import pytest
 from rtx_small import RtxNetwork
 
 from qanet.bundle import NO_VNNI
-from qanet.calib.calibrate import calibrate
-from qanet.calib.quantize import NARROW_TYPES, SMALLEST_SCALE, insert_qdq, quantise_weight, write_quantised
-from qanet.calib.scales import Range
-from qanet.cpu_precision import openvino_core
+from qanet.calib.quantize import NARROW_TYPES, SMALLEST_SCALE, insert_qdq, quantise, quantise_weight
+from qanet.calib.scales import Range, find_scales
 from qanet.errors import QanetError
+from qanet.runtime.backends.openvino import openvino_core
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -17,19 +16,17 @@ ort = pytest.importorskip("onnxruntime")
 
 @pytest.fixture
 def scales(small_model, crops):
-    return calibrate(small_model, [crops], "minmax", keep=())
+    return find_scales(small_model, [crops], "minmax", keep=())[0]
 
 
 @pytest.fixture
-def int8(small_model, scales, tmp_path):
-    """The INT8 graph's path."""
-    path = tmp_path / "small.int8.onnx"
-    write_quantised(small_model, scales, path)
-    return path
+def int8(small_model, scales):
+    """The INT8 graph, as an ONNX file's contents."""
+    return quantise(small_model, scales)
 
 
-def _run(path, crops):
-    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+def _run(graph, crops):
+    session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
     return session.run(["logits", "labels", "quality"], {"crops": crops, "box_scores": np.ones(len(crops), np.float32)})
 
 
@@ -50,8 +47,8 @@ def test_a_channel_of_zeros_stays_zero():
 
 
 def test_stored_weights_are_int8_and_dequantised_once(small_model, int8):
-    before = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(small_model).graph.initializer}
-    after = onnx.load(int8).graph
+    before = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load_model_from_string(small_model).graph.initializer}
+    after = onnx.load_model_from_string(int8).graph
     tensors = {t.name: onnx.numpy_helper.to_array(t) for t in after.initializer}
     for name in ("stem", "deep", "project", "down", "mix", "logits"):
         assert f"{name}.weight" not in tensors
@@ -66,7 +63,7 @@ def test_stored_weights_are_int8_and_dequantised_once(small_model, int8):
 
 
 def test_nothing_stands_between_a_convolution_and_its_activation(int8):
-    graph = onnx.load(int8).graph
+    graph = onnx.load_model_from_string(int8).graph
     makers = {name: node for node in graph.node for name in node.output}
     activations = [node for node in graph.node if node.op_type in ("Relu", "Clip")]
     assert len(activations) == 5
@@ -74,7 +71,7 @@ def test_nothing_stands_between_a_convolution_and_its_activation(int8):
 
 
 def test_no_bias_is_quantised_and_all_zero_points_are_zero(int8):
-    graph = onnx.load(int8).graph
+    graph = onnx.load_model_from_string(int8).graph
     tensors = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
     biases = [node.input[2] for node in graph.node if node.op_type in ("Conv", "Gemm") and len(node.input) > 2]
     assert len(biases) == 7
@@ -85,22 +82,20 @@ def test_no_bias_is_quantised_and_all_zero_points_are_zero(int8):
 
 
 def test_every_scale_is_amax_over_127(int8, scales):
-    tensors = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(int8).graph.initializer}
+    tensors = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load_model_from_string(int8).graph.initializer}
     for name, entry in scales.ranges.items():
         assert tensors[f"{name}.scale"] == np.float32(entry.amax / 127)
     assert tensors["down.up.scale"] == tensors["down.relu.scale"]
 
 
 def test_inputs_and_outputs_are_those_of_the_fp32_graph(small_model, int8):
-    before, after = onnx.load(small_model).graph, onnx.load(int8).graph
+    before, after = onnx.load_model_from_string(small_model).graph, onnx.load_model_from_string(int8).graph
     assert list(after.input) == list(before.input)
     assert list(after.output) == list(before.output)
 
 
-def test_the_same_bytes_every_time_and_the_given_model_is_left_alone(small_model, scales, int8, tmp_path):
-    again = tmp_path / "again.onnx"
-    write_quantised(small_model, scales, again)
-    assert again.read_bytes() == int8.read_bytes()
+def test_the_same_bytes_every_time_and_the_given_model_is_left_alone(small_model, scales, int8):
+    assert quantise(small_model, scales) == int8
     model = scales.check(small_model)
     bytes_before = model.SerializeToString(deterministic=True)
     insert_qdq(model, scales)
@@ -115,23 +110,24 @@ def test_onnxruntime_agrees_with_fp32(small_model, int8, crops):
     np.testing.assert_allclose(got[2], reference[2], atol=0.05)
 
 
-def test_a_range_that_is_far_too_small_does_harm(small_model, scales, crops, tmp_path):
+def test_a_range_that_is_far_too_small_does_harm(small_model, scales, crops):
     """The check above can fail: a stem cut off at a hundredth of its range changes what comes out."""
     from dataclasses import replace
 
-    path = tmp_path / "cut.onnx"
     ranges = dict(scales.ranges) | {"stem.relu6": Range(scales.ranges["stem.relu6"].amax / 100, "hand", 1.0)}
-    write_quantised(small_model, replace(scales, ranges=ranges), path)
-    reference, got = _run(small_model, crops), _run(path, crops)
+    cut = quantise(small_model, replace(scales, ranges=ranges))
+    reference, got = _run(small_model, crops), _run(cut, crops)
     assert np.sqrt(((got[0] - reference[0]) ** 2).mean() / (reference[0] ** 2).mean()) > 0.2
     ranges["stem.relu6"] = Range(1e-5, "hand", 1.0)
     with pytest.raises(QanetError, match=r"range of tensor 'stem\.relu6' is too small"):
-        write_quantised(small_model, replace(scales, ranges=ranges), path)
+        quantise(small_model, replace(scales, ranges=ranges))
 
 
 def test_openvino_runs_the_convolutions_in_int8(small_model, int8, crops):
     pytest.importorskip("openvino")
-    compiled = openvino_core().compile_model(str(int8), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(
+        openvino_core().read_model(int8), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
     kinds = {}
     for operation in compiled.get_runtime_model().get_ordered_ops():
         info = operation.get_rt_info()
@@ -144,7 +140,7 @@ def test_openvino_runs_the_convolutions_in_int8(small_model, int8, crops):
 
 
 def test_tensorrt_rtx_takes_the_graph(int8):
-    assert RtxNetwork(int8.read_bytes()).build() is not None
+    assert RtxNetwork(int8).build() is not None
 
 
 def pair_sums(values):

@@ -9,11 +9,33 @@ import pytest
 from qanet.cli import doctor
 
 
-def test_the_document_tells_packages_and_what_they_allow(capsys):
+def test_the_document_lists_packages_without_importing_them(capsys):
     assert doctor.main(["--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["packages"]["numpy"] and facts["packages"].keys() >= {"cv2", "openvino", "torch", "tensorrt"}
-    assert facts["can"]["parse on the CPU"] is True
+
+
+@pytest.mark.parametrize(
+    ("package", "task"),
+    [
+        ("openvino", "parse on the CPU"),
+        ("cv2", "parse on the CPU"),
+        ("tensorrt", "parse on a GPU"),
+        ("pycuda", "parse on a GPU"),
+        ("torch", "train and export"),
+        ("onnxruntime", "calibrate INT8"),
+        ("tensorrt", "build TensorRT engines"),
+        ("tensorrt_rtx", "build TensorRT-RTX engines ahead of time"),
+    ],
+)
+def test_a_task_needs_its_package(package, task, monkeypatch):
+    packages = dict.fromkeys((p[0] for p in doctor._PACKAGES), "1.0")
+    monkeypatch.setattr(doctor, "has_driver", lambda: True)
+    monkeypatch.setattr(doctor, "package_versions", lambda: packages)
+    assert all(doctor.examine()["can"].values())
+    packages[package] = None
+    can = doctor.examine()["can"]
+    assert can[task] is False and not all(can.values())
 
 
 def test_what_is_missing_comes_with_its_command(monkeypatch, capsys):

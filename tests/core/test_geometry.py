@@ -12,9 +12,11 @@ from qanet.geometry import (
     check_boxes,
     crop_boxes,
     crop_people,
+    pairwise_iou,
     resample,
     resample_labels,
     subsamples,
+    suppress,
 )
 
 
@@ -116,3 +118,18 @@ def test_boxes_that_cannot_be_used_are_named(boxes, message):
 def test_boxes_that_touch_the_image_pass_and_no_boxes_pass():
     assert check_boxes([[-9, -9, 0.5, 0.5]], (48, 64)).dtype == np.float32
     assert check_boxes([], (48, 64)).shape == (0, 4)
+
+
+def boxes(*rows):
+    return np.array(rows, np.float32).reshape(-1, 4)
+
+
+PERSON, SHIFTED, OTHER = [0, 0, 10, 20], [0, 4, 10, 24], [40, 0, 50, 20]  # the first two have an IoU of 2/3
+
+
+def test_suppression_keeps_the_best_and_what_is_apart():
+    found = boxes(PERSON, SHIFTED, OTHER)
+    assert suppress(found, np.array([0.5, 0.9, 0.1], np.float32), 0.5).tolist() == [1, 2]
+    assert suppress(found, np.array([0.5, 0.9, 0.1], np.float32), 0.7).tolist() == [1, 0, 2]
+    assert pairwise_iou(boxes(), found).shape == (0, 3)
+    assert pairwise_iou(boxes(PERSON), boxes([3, 3, 3, 3])).tolist() == [[0.0]]

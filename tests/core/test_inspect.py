@@ -13,7 +13,7 @@ from qanet.errors import QanetError
 def describe(monkeypatch):
     """Puts a function in the place of `describe_network`; without PyTorch there is none to replace."""
     pytest.importorskip("torch", reason="networks are described with PyTorch")
-    from qanet.train.weights import describe
+    from qanet.train import describe
 
     return lambda function: monkeypatch.setattr(describe, "describe_network", function)
 
@@ -25,7 +25,7 @@ def test_a_bundle_tells_its_size(shared_tiny_bundle, capsys, monkeypatch):
         counted.append(data)
         return {"parameters": 1_250_000, "multiply_adds": 340_000_000}
 
-    monkeypatch.setattr("qanet.export.size.graph_size", graph_size)
+    monkeypatch.setattr("qanet.export.graphs.source.graph_size", graph_size)
     inspect.main([str(shared_tiny_bundle)])
     assert "1.25 million parameters" in (text := capsys.readouterr().out) and "0.34 billion multiply-adds" in text
     assert counted == [(shared_tiny_bundle / "model.onnx").read_bytes()]

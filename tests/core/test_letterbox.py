@@ -4,11 +4,11 @@ import cv2
 import numpy as np
 import pytest
 
-from qanet import letterbox
-from qanet.runtime import resample
+from qanet import geometry
+from qanet.runtime.kernels import choose_kernels
 
 
-@pytest.fixture(params=[letterbox.letterboxed, resample.letterboxed], ids=["definition", "runtime"])
+@pytest.fixture(params=[geometry.letterboxed, choose_kernels().letterboxed], ids=["definition", "runtime"])
 def letterboxed(request):
     return request.param
 

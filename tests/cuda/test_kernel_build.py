@@ -28,7 +28,7 @@ int nvrtcCreateProgram(void** program, const char* source, const char* name, int
     result = std::string(name) + (std::strstr(source, "__global__") ? " source" : "");
     for (int i = 0; i < count; ++i)
         result += std::string(" ") + names[i] + (std::strstr(texts[i], "#pragma") ? "+" : "");
-    return std::strcmp(name, "paint.cu") == 0 ? 5 : 0;
+    return std::strcmp(name, "pixel_score.cu") == 0 ? 5 : 0;
 }
 int nvrtcCompileProgram(void*, int count, const char* const* options) {
     for (int i = 0; i < count; ++i) result += std::string(" ") + options[i];
@@ -85,22 +85,22 @@ def test_an_image_is_compiled_once_and_again_when_the_source_changes(cache, monk
     kernels = tmp_path / "kernels"
     shutil.copytree(build.KERNELS, kernels)
     monkeypatch.setattr(build, "KERNELS", kernels)
-    image = build.kernel_image("paint", "sm_87")
+    image = build.kernel_image("crop", "sm_87")
     assert image[:4] == b"\x7fELF" and [path.read_bytes() for path in cache.iterdir()] == [image]
     with monkeypatch.context() as no_compiler:
         no_compiler.setattr(build, "_run", lambda command: pytest.fail(f"compiled again: {command}"))
-        assert build.kernel_image("paint", "sm_87") == image
+        assert build.kernel_image("crop", "sm_87") == image
     (kernels / "tile.cuh").write_text((kernels / "tile.cuh").read_text() + "// changed\n")
-    build.kernel_image("paint", "sm_87")
+    build.kernel_image("crop", "sm_87")
     assert len(list(cache.iterdir())) == 2
 
 
 @needs_nvcc
 def test_a_fat_binary_holds_every_target_and_ptx(cache):
-    image = build.kernel_image("paint")
+    image = build.kernel_image("crop")
     compiler = build.find_compiler()
     assert {"sm_75", "sm_86", "sm_90"} <= set(compiler.targets) and len(image) > 10_000
-    assert build.kernel_image("paint", "sm_999") == image  # a GPU yet to come runs the PTX
+    assert build.kernel_image("crop", "sm_999") == image  # a GPU yet to come runs the PTX
     dump = shutil.which("cuobjdump")
     if dump:
         (cache / "image").write_bytes(image)
@@ -118,7 +118,7 @@ def test_a_source_that_does_not_compile_is_told(cache, monkeypatch, tmp_path):
 
 
 def test_bad_names_and_targets_are_named(nvrtc):
-    with pytest.raises(QanetError, match="no such kernel file.*crop or paint or pixel_score.*got nonsense"):
+    with pytest.raises(QanetError, match="no such kernel file.*crop or pixel_score.*got nonsense"):
         build.kernel_image("nonsense", "sm_86")
     with pytest.raises(QanetError, match="bad target.*got 8.6"):
         build.kernel_image("crop", "8.6")
@@ -138,7 +138,7 @@ def test_what_nvrtc_cannot_do_is_told(nvrtc):
     with pytest.raises(QanetError, match="cannot compile crop.cu .got line 1: x"):
         build.kernel_image("crop", "sm_75")
     with pytest.raises(QanetError, match="failed to read the source .got stubbed error"):
-        build.kernel_image("paint", "sm_86")
+        build.kernel_image("pixel_score", "sm_86")
 
 
 def test_without_a_compiler_the_next_command_is_told(cache, monkeypatch):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from cuda_emulation.calls import score
-from cuda_emulation.cases import FAST, GOLDEN, SHAPES, check_definition, load_golden
+from cuda_emulation.cases import GOLDEN, SHAPES, check_definition, load_golden
 
 from qanet.quality import pixel_score
 
@@ -16,7 +16,7 @@ def test_every_golden_case_is_tested(golden):
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_exact_form_equals_the_official_code(golden, emulated, name):
+def test_the_kernel_equals_the_official_code(golden, emulated, name):
     case, image_hw, views = load_golden(golden, name)
     logits = case["logits"].astype(np.float32)
     got = score(emulated("pixel_score"), logits, case["boxes_xyxy"], image_hw, float(case["threshold"]), **views)
@@ -39,7 +39,7 @@ def test_fp16_logits_equal_the_reference_on_the_same_logits(golden, emulated, na
 
 @pytest.mark.parametrize("flip", [False, True], ids=["upright", "flip"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_exact_form_equals_the_definition(emulated, shape, flip):
+def test_the_kernel_equals_the_definition(emulated, shape, flip):
     classes, map_hw, image_hw, boxes = SHAPES[shape]
     random = np.random.default_rng(7)
     logits, flipped = random.normal(0, 3, (2, len(boxes), classes, *map_hw)).astype(np.float32)
@@ -80,10 +80,9 @@ def test_the_smallest_pool_gives_the_same_labels(emulated):
     check_definition(got, logits, np.array(boxes), 0.2)
 
 
-@pytest.mark.parametrize("form", ["pixel_score", "pixel_score_fast"])
 @pytest.mark.parametrize("kind", [np.float32, np.float16])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_logit_that_is_not_finite_flags_its_person_and_view(emulated, form, kind, value):
+def test_a_logit_that_is_not_finite_flags_its_person_and_view(emulated, kind, value):
     """Wherever it lies: also in a person outside the image, and where no pixel samples it."""
     shape, boxes = (4, 3, 9, 7), [[0, 0, 28, 36], [-400, 0, -300, 90], [-20, -20, 6, 6], [1, 2, 20, 30]]
     expected, flags = [1, 2, 3, 0], np.zeros(4, np.uint32)
@@ -92,17 +91,14 @@ def test_a_logit_that_is_not_finite_flags_its_person_and_view(emulated, form, ki
         for person, marks in enumerate(expected):
             if marks >> bit & 1:
                 logits[person, person % 3, 0, 0] = value  # in person 2 the crop's corner, beyond the image
-    pool = 10240 if form == "pixel_score" else None
     for schedule in (0, 1):
         score(
-            emulated(form),
+            emulated("pixel_score"),
             views[0],
             boxes,
             (40, 30),
             flipped=views[1],
             flip_classes=[0, 2, 1],
-            pool_floats=pool,
-            finish=emulated("pixel_score"),
             flags_out=flags,
             schedule=schedule,
         )
@@ -115,39 +111,3 @@ def test_the_greatest_finite_numbers_are_not_flagged(emulated):
         logits = np.resize(np.array([limits.max, limits.min, limits.tiny, -0.0], kind), (2, 3, 8, 6))
         got = score(emulated("pixel_score"), logits, [[0, 0, 24, 32], [3, 4, 20, 20]], (32, 24))
         assert np.isfinite(got.pixel_scores).all() and np.isfinite(got.part_scores).all()
-
-
-@pytest.mark.parametrize("name", FAST)
-def test_fast_form_is_near_the_reference(golden, emulated, name):
-    case, image_hw, views = load_golden(golden, name)
-    boxes, threshold = case["boxes_xyxy"], float(case["threshold"])
-    logits = case["logits"].astype(np.float32)
-    got = score(
-        emulated("pixel_score_fast"),
-        logits,
-        boxes,
-        image_hw,
-        threshold,
-        pool_floats=None,
-        finish=emulated("pixel_score"),
-        **views,
-    )
-    for index, region in enumerate(got.labels):
-        x0, y0, x1, y1 = got.rois[index]
-        sure = case["ambiguous"][index][y0:y1, x0:x1] == 0
-        differing = (region != case["labels"][index][y0:y1, x0:x1]) & sure
-        assert differing.sum() <= FAST[name][0] * region.size
-    assert np.abs(got.pixel_scores - case["instance_pixel_scores"]).max() <= FAST[name][1]
-
-
-@pytest.mark.parametrize("flip", [False, True], ids=["upright", "flip"])
-def test_fast_form_equals_its_own_definition_on_flat_logits(emulated, flip):
-    """Where the logits do not change, interpolating them or their probabilities is the same; the rim fades alike."""
-    logits = np.tile(np.array([0.3, 2.0, -1.0], np.float32)[None, :, None, None], (1, 1, 5, 4))
-    flipped = logits[:, [0, 2, 1]] * np.float32(0.5)
-    views = {"flipped": flipped, "flip_classes": [0, 2, 1]} if flip else {}
-    box = np.array([[2.3, 1.7, 41.1, 37.3]], np.float32)
-    got = score(
-        emulated("pixel_score_fast"), logits, box, (40, 50), pool_floats=None, finish=emulated("pixel_score"), **views
-    )
-    check_definition(got, logits, box, 0.2, **views)

@@ -9,13 +9,13 @@ from coco_cases import write_people
 from qanet.__main__ import main
 from qanet.bundle import open_bundle
 from qanet.coco.people import open_coco_people
-from qanet.export.command import bundle_of_checkpoint
+from qanet.export.command import export_checkpoint
 from qanet.rle import decode
 from qanet.train.data.loader import Loader
-from qanet.train.loop.mask_losses import mask_losses
-from qanet.train.networks.parser import build
-from qanet.train.recipe import Recipe
-from qanet.train.weights.checkpoint import save_weights
+from qanet.train.losses import mask_losses
+from qanet.train.networks import build
+from qanet.train.recipes import Recipe
+from qanet.train.weights import save_weights
 
 RECIPE = Recipe(
     "person-mask-tiny",
@@ -62,7 +62,7 @@ def trained(tmp_path_factory):
             total += float(loss.detach())
         history.append(total / len(loader))
     save_weights(folder / "model.safetensors", network.eval(), RECIPE)
-    bundle = bundle_of_checkpoint(folder / "model.safetensors", folder / "tiny.qanet")
+    bundle = export_checkpoint(folder / "model.safetensors", folder / "tiny.qanet")
     return folder, bundle.path, history
 
 

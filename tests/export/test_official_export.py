@@ -11,9 +11,9 @@ from tiny_networks import lively_network, register, tiny_recipe
 import qanet
 from qanet.__main__ import main
 from qanet.bundle import open_bundle
+from qanet.train.official import official_name
 from qanet.train.recipes import RECIPES
-from qanet.train.weights.checkpoint import load_weights
-from qanet.train.weights.official import official_name
+from qanet.train.weights import load_weights
 
 
 @pytest.fixture(scope="module")

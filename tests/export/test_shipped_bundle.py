@@ -7,9 +7,9 @@ import pytest
 import qanet
 from qanet.bundle import SHIPPED, open_bundle
 from qanet.datasets import PhotoFolder
-from qanet.export.command import bundle_of_checkpoint
+from qanet.export.command import export_checkpoint
 from qanet.geometry import crop_boxes, crop_people
-from qanet.runtime.engines import onnxruntime, openvino
+from qanet.runtime.backends import onnxruntime, openvino
 
 NAME = "ccp13-lite0"
 
@@ -25,7 +25,7 @@ def test_it_is_whole_and_under_25_megabytes():
 @pytest.mark.slow
 def test_its_checkpoint_exports_to_its_graph(tmp_path):
     shipped = open_bundle(NAME)
-    again = bundle_of_checkpoint(shipped.path / "model.safetensors", tmp_path / NAME)
+    again = export_checkpoint(shipped.path / "model.safetensors", tmp_path / NAME)
     ours, theirs = (onnx.load_model_from_string(b.read("model.onnx")) for b in (shipped, again))
     assert [n.op_type for n in ours.graph.node] == [n.op_type for n in theirs.graph.node]
     for a, b in zip(ours.graph.initializer, theirs.graph.initializer):
@@ -48,8 +48,8 @@ def photographs(shared, count):
 def test_torch_onnx_runtime_and_openvino_agree_on_photographs(shared):
     import torch
 
-    from qanet.export.graphs.parsing import ParsingGraph
-    from qanet.train.weights.checkpoint import load_weights
+    from qanet.export.graphs.network import ParsingGraph
+    from qanet.train.weights import load_weights
 
     bundle = open_bundle(NAME)
     crops, boxes = photographs(shared, 4), np.array([1, 0.9, 0.5, 0.1], np.float32)

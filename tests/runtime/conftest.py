@@ -9,10 +9,9 @@ from fake_kernels import install
 from fake_tensorrt import tensorrt_module
 
 from qanet.runtime.answers.verdicts import Verdict
-from qanet.runtime.cuda import context, device_path
-from qanet.runtime.cuda import lane as lanes
-from qanet.runtime.cuda.context import open_gpu
-from qanet.runtime.cuda.lane import Lane
+from qanet.runtime.cuda import device, device_path, gpu_context
+from qanet.runtime.cuda.device import open_device
+from qanet.runtime.cuda.gpu_context import GpuContext
 
 CUDA_PYTHON = ("cuda", "cuda.bindings", "cuda.bindings.driver")
 
@@ -27,10 +26,10 @@ def machine(monkeypatch):
     modules = {"pycuda": pycuda, "pycuda.driver": pycuda.driver, "tensorrt_rtx": None, **dict.fromkeys(CUDA_PYTHON)}
     for name, module in (modules | {"tensorrt": tensorrt_module(made, "tensorrt", "10.3.0")}).items():
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(context, "_gpus", {})
-    monkeypatch.setattr(lanes, "_shared", {})
+    monkeypatch.setattr(device, "_devices", {})
+    monkeypatch.setattr(gpu_context, "_shared", {})
     yield made
-    lanes.close_shared_lanes()
+    gpu_context.close_shared_contexts()
     assert made.problems == []
     assert made.calls["push"] == made.calls["pop"]
     assert made.calls["mem_alloc"] + made.calls["pagelocked_empty"] - made.refused == made.calls["free"]
@@ -46,7 +45,7 @@ def kernels(machine, monkeypatch):
     monkeypatch.setitem(sys.modules, build.__name__, build)
     # They are asked in a test of their own: here every launch is counted.
     right = Verdict(True, "NumPy", {"crops": (0.0, 1.0)}, None, None, 0.0)
-    monkeypatch.setattr(device_path, "kernels_verdict", lambda lane: right)
+    monkeypatch.setattr(device_path, "kernels_verdict", lambda gpu: right)
     return machine
 
 
@@ -61,7 +60,7 @@ def graphs(machine, monkeypatch):
 
 
 @pytest.fixture
-def lane(machine):
-    """A lane of the machine's GPU, closed after the test."""
-    with Lane(open_gpu()) as opened:
+def gpu(machine):
+    """A context of the machine's GPU, closed after the test."""
+    with GpuContext(open_device()) as opened:
         yield opened

@@ -7,8 +7,7 @@ from official_sets import write_official
 
 from qanet.errors import QanetError
 from qanet.runtime.crops import format_of, people_crops
-from qanet.runtime.detectors.base import NOBODY
-from qanet.runtime.detectors.fixed import WholeImage
+from qanet.runtime.detectors.base import NOBODY, WholeImage
 
 
 class Nobody:
@@ -58,7 +57,7 @@ def test_a_clip_gives_what_the_detector_finds_up_to_the_limit(make_clip):
 
 
 def test_a_clip_of_nobody_is_an_error(make_clip):
-    with pytest.raises(QanetError, match="nobody was found in .*clip.avi .*; next: give --detector ONNX"):
+    with pytest.raises(QanetError, match="no people were found in .*clip.avi .*; next: give --detector ONNX"):
         list(people_crops(make_clip(3), (64, 48), 5, Nobody()))
 
 

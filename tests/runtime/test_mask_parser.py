@@ -13,7 +13,8 @@ from qanet.errors import QanetError
 from qanet.geometry import crop_boxes
 from qanet.quality import fuse_quality, mask_score
 from qanet.rle import decode
-from qanet.runtime.masks import MaskParser, annotated_boxes, detected_boxes, mask_images, result_of, truth_of_people
+from qanet.runtime.cli.masks import truth_of_people
+from qanet.runtime.mask_parser import MaskParser, annotated_boxes, detected_boxes, mask_images, result_of
 
 CROP = (64, 64)
 
@@ -55,10 +56,10 @@ def test_masks_and_scores_are_those_of_the_reference(bundle):
     scores = np.array([1, 0.5, 0.9], np.float32)
     people = MaskParser(bundle, engine)(picture(), BOXES, scores)
     assert engine.batches == [3] and [p.box_score for p in people] == pytest.approx([1, 0.5, 0.9])
-    from qanet.runtime.resample import crop_people
+    from qanet.runtime.kernels import choose_kernels
 
     grown = crop_boxes(BOXES, CROP)
-    outputs = engine.run(crop_people(picture(), grown, CROP), scores)
+    outputs = engine.run(choose_kernels().crop_people(picture(), grown, CROP), scores)
     expected = mask_score(outputs["logits"], grown, (80, 100), 0.25)
     iou = np.clip(outputs["iou_scores"], 0, 1)
     quality = fuse_quality(scores, iou, expected.pixel_scores, (1, 0.5, 3))

@@ -6,10 +6,9 @@ import pytest
 import qanet
 from qanet.errors import QanetError
 from qanet.quality import fuse_quality
-from qanet.runtime.detectors.base import Detections
-from qanet.runtime.detectors.fixed import WholeImage
+from qanet.runtime.detectors.base import Detections, WholeImage
 from qanet.runtime.parser import MAX_BATCH
-from qanet.runtime.paste import paste_labels
+from qanet.runtime.postprocess import paste_labels
 
 BLUE, GREEN, RED = (255, 0, 0), (0, 255, 0), (0, 0, 255)  # classes 1, 2 and 4 of the tiny network
 
@@ -177,7 +176,7 @@ def test_options_that_cannot_be_had_are_named(shared_tiny_bundle, options, messa
 
 
 def test_a_gpu_that_is_not_there_is_told(shared_tiny_bundle, monkeypatch):
-    monkeypatch.setattr("qanet.runtime.engines.select.has_cuda", lambda: False)
+    monkeypatch.setattr("qanet.runtime.backends.select.has_cuda", lambda: False)
     with pytest.raises(QanetError, match="no GPU to run on .*; next: qanet doctor"):
         qanet.load(shared_tiny_bundle, device="cuda")
     assert qanet.load(shared_tiny_bundle, device="auto", threads=1).engine.runtime == "openvino"

@@ -5,9 +5,10 @@ import re
 
 import numpy as np
 
+from qanet.benchmarks import document as documents
 from qanet.benchmarks import harness, machine
-from qanet.benchmarks.output import document as documents
-from qanet.benchmarks.targets.variants import list_variants
+from qanet.benchmarks.results import Results
+from qanet.benchmarks.variants import list_variants
 
 VARIANTS = ("fp32 (kernel tail)", "fp32 (graph tail)", "int8 (kernel tail)", "int8 (graph tail)")
 
@@ -67,19 +68,20 @@ def small_document(bundle):
     agreement = {"against": "fp32 on openvino", "crops": 6, "pixels": 0.995, "foreground": 0.97, "miou": 0.91}
     agreement |= {f"{name}_score_difference": {"mean": 0.001, "max": 0.004} for name in ("quality", "iou", "pixel")}
     passed = {"passed": True, "against": "x", "crops": 6, "label_agreement": 1.0, "floor": 0.9, "reason": None}
-    parts = {
-        "bundle": documents.describe_bundle(bundle),
-        "input": source,
-        "machine": machine.describe(),
-        "checks": {"fp32": passed, "fp16": passed, "int8": {**passed, "passed": False, "reason": "not finite"}},
-        "agreement": {"fp16": agreement},
-        "executions": {"fp32": {"runtime": "openvino", "floating_point": "f32", "multiply_add_shares": None}},
-        "open_ms": {"fp32": 812.5},
-    }
-    variants = list_variants([bundle], None, ["kernel"], ["cpu"])
-    return documents.build(
-        parts, variants, session, {"fp32": {"crop": [1.0, 2.0], "engine": [20.0, 21.0]}}, ["a warning"]
+    results = Results.from_json(
+        {
+            "bundle": documents.describe_bundle(bundle),
+            "input": source,
+            "machine": machine.describe(),
+            "checks": {"fp32": passed, "fp16": passed, "int8": {**passed, "passed": False, "reason": "not finite"}},
+            "agreement": {"fp16": agreement},
+            "executions": {"fp32": {"runtime": "openvino", "floating_point": "f32", "multiply_add_shares": None}},
+            "open_ms": {"fp32": 812.5},
+        }
     )
+    variants = list_variants([bundle], None, ["kernel"], ["cpu"])
+    stages_ms = {"fp32": {"crop": [1.0, 2.0], "engine": [20.0, 21.0]}}
+    return documents.complete(results, variants, session, stages_ms, ["a warning"]).to_json()
 
 
 def with_everything(document):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from qanet.cpu_precision import floating_point, openvino_core
+from qanet.runtime.backends.openvino import floating_point, openvino_core
 
 HAS_16_BITS = floating_point(openvino_core(), "fp16") != "fp32"
 needs_16_bits = pytest.mark.skipif(not HAS_16_BITS, reason="this CPU computes FP32 only: no FP16 or BF16 engine")

@@ -5,15 +5,10 @@ from types import ModuleType
 import numpy as np
 
 from qanet import quality
-from qanet.runtime import resample
+from qanet.runtime.kernels import choose_kernels
 
-SCORES = ("pixel_score_f32", "pixel_score_f16", "pixel_score_fast_f32", "pixel_score_fast_f16")
-IMAGES = {
-    "pixel_score": b"pixel_score_f32 pixel_score_f16 pixel_score_finish",
-    "crop": b"crop_people",
-    "pixel_score_fast": b"pixel_score_fast_f32 pixel_score_fast_f16",
-    "paint": b"paint_people",
-}
+SCORES = ("pixel_score_f32", "pixel_score_f16")
+IMAGES = {"pixel_score": b"pixel_score_f32 pixel_score_f16 pixel_score_finish", "crop": b"crop_people"}
 _ONE = 2**23  # the unit of the sums
 
 
@@ -22,7 +17,7 @@ def install(machine):
     for name in SCORES:
         dtype = np.float16 if name.endswith("16") else np.float32
         machine.kernels[name] = lambda machine, *arguments, dtype=dtype: _score(machine, dtype, *arguments)
-    machine.kernels |= {"pixel_score_finish": _finish, "crop_people": _crop, "paint_people": _paint}
+    machine.kernels |= {"pixel_score_finish": _finish, "crop_people": _crop}
     machine.image_size = None  # the kernel is not told; a test that scores on an image says it here
     build = ModuleType("qanet.runtime.cuda.build")
 
@@ -51,7 +46,7 @@ def _score(
     labels,
     sums,
     not_finite,
-    pool_floats=None,
+    pool_floats,
 ):
     count = machine.grid[1]
     shape = (count, num_classes, height, width)
@@ -98,17 +93,7 @@ def _crop(machine, image, stride, height, width, boxes, crop_height, crop_width,
     assert stride == width * 3 and max_samples == 8
     frame = machine.at(image, np.uint8, (height, width, 3))
     where = machine.at(boxes, np.float32, (machine.grid[2], 4))
-    made = resample.crop_people(frame, where, (crop_height, crop_width))
+    made = choose_kernels().crop_people(frame, where, (crop_height, crop_width))
     machine.at(crops, np.uint8, made.shape)[:] = made
     if mirrored:
         machine.at(mirrored, np.uint8, made.shape)[:] = made[:, :, ::-1]
-
-
-def _paint(machine, labels, offsets, rois, order, count, height, width, frame):
-    canvas = machine.at(frame, np.uint8, (height, width))
-    canvas[:] = 0
-    for person in machine.at(order, np.int32, count)[::-1]:  # the best last, over the others
-        x0, y0, x1, y1 = machine.at(rois + 16 * int(person), np.int32, 4)
-        start = int(machine.at(offsets + 8 * int(person), np.int64, 1)[0])
-        region = machine.at(labels + start, np.uint8, (y1 - y0, x1 - x0))
-        np.copyto(canvas[y0:y1, x0:x1], region, where=region > 0)

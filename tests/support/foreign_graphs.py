@@ -10,11 +10,11 @@ from onnx import numpy_helper
 
 from qanet.bundle import NO_VNNI, create, open_bundle
 from qanet.calib.quantize import insert_qdq
-from qanet.calib.scales import load_scales
-from qanet.runtime.answers.judge import TOLERANCES
+from qanet.calib.scales import parse_scales
 from qanet.runtime.answers.known import renew_answers
-from qanet.runtime.answers.reference import exact_outputs
-from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS
+from qanet.runtime.answers.verdicts import TOLERANCES
+from qanet.runtime.backends.base import KERNEL_TAIL_OUTPUTS
+from qanet.runtime.backends.onnxruntime import exact_outputs
 
 HEIGHT, WIDTH = 128, 96  # a ninth of the pixels that the network was trained with: an emulated machine has 1 s for them
 
@@ -22,11 +22,11 @@ HEIGHT, WIDTH = 128, 96  # a ninth of the pixels that the network was trained wi
 def foreign_graphs() -> dict[str, onnx.ModelProto]:
     """Key of a bundle's graphs -> model: fp32, int8 and int8-no-vnni."""
     bundle = open_bundle("ccp13-lite0")
-    path = bundle.path / bundle.manifest["graphs"]["fp32"]
-    scales = load_scales(bundle.path / "scales.json", path)
-    graphs = {"fp32": onnx.load(path)}
+    graph = bundle.graph("fp32")
+    scales = parse_scales(bundle.read("scales.json"))
+    graphs = {"fp32": onnx.load_model_from_string(graph)}
     for name in ("int8", NO_VNNI):
-        graphs[name] = insert_qdq(scales.check(path), scales, name)
+        graphs[name] = insert_qdq(scales.check(graph), scales, name)
     for model in graphs.values():
         _cut(model)
     return graphs

@@ -36,11 +36,11 @@ def main(runtime: str, hint: str, folder: Path, graphs: list[str]) -> None:
 
 def _open(runtime, graph, precision, hint):
     if runtime == "openvino":
-        from qanet.runtime.engines import openvino
+        from qanet.runtime.backends import openvino
 
         chosen = None if hint == "any" else hint
         return openvino.engine_from_graph(graph, precision, ("logits",), threads=1, hint=chosen)
-    from qanet.runtime.engines import onnxruntime
+    from qanet.runtime.backends import onnxruntime
 
     return onnxruntime.engine_from_graph(graph, precision, ("logits",), threads=1)
 
@@ -48,7 +48,7 @@ def _open(runtime, graph, precision, hint):
 def _device(runtime):
     if runtime != "openvino":
         return {"capabilities": [], "device": ""}
-    from qanet.cpu_precision import openvino_core
+    from qanet.runtime.backends.openvino import openvino_core
 
     names = {"capabilities": "OPTIMIZATION_CAPABILITIES", "device": "FULL_DEVICE_NAME"}
     return {key: openvino_core().get_property("CPU", name) for key, name in names.items()}

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from qanet.runtime.native import library
+from qanet.runtime import native
 
-_SOURCES = Path(library.__file__).parent / "cpp"
+_SOURCES = Path(native.__file__).parent / "cpp"
 _FLAGS = ("-std=c++17", "-O3", "-ffp-contract=off", "-pthread", "-Wall", "-Wextra", "-Werror")
 
 
@@ -22,7 +22,7 @@ def build(compiler, folder):
 def build_library(compiler, folder):
     """The library as `setup.py` makes it, for the compiler's processor; it brings its C++ library with it."""
     flags = ("-shared", "-fPIC", "-fvisibility=hidden", "-static-libstdc++", "-static-libgcc")
-    return _compile(compiler, folder / library.PATH.name, *flags)
+    return _compile(compiler, folder / native.PATH.name, *flags)
 
 
 def _compile(compiler, output, *more):
@@ -35,7 +35,7 @@ def _compile(compiler, output, *more):
 
 
 class ForeignLibrary:
-    """What `library.load` returns, over a program and the emulator that runs it.
+    """What `native.load` returns, over a program and the emulator that runs it.
 
     Args:
         command: the emulator, and the program.

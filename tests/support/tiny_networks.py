@@ -5,10 +5,10 @@ from functools import partial
 import torch
 from torch import nn
 
-from qanet.train.networks import hrnet, resnet
+from qanet.train.networks import build, hrnet, resnet
 from qanet.train.networks.blocks import BasicBlock, Bottleneck
-from qanet.train.networks.parser import BACKBONES, build
-from qanet.train.recipe import Recipe
+from qanet.train.networks.parser import BACKBONES
+from qanet.train.recipes import Recipe
 
 _RESNETS = {
     "tiny-basic": resnet._Variant(BasicBlock, (1, 1, 1, 1), resnet._STEM),

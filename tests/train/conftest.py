@@ -1,9 +1,12 @@
-"""A data set of six drawn people in CCP's layout, for tests that must not need real photographs."""
+"""Small data sets drawn in code: six people in the layout of CCP, and silhouettes of two of them."""
 
 import cv2
 import numpy as np
 import pytest
 import torch
+
+from qanet.labels import IGNORE
+from qanet.train.data.people import ANY_CLASS, Person, write_index
 
 HAIR, PANTS, SUIT = 19, 31, 46  # raw ids of CCP's 59
 
@@ -15,7 +18,16 @@ torch.set_num_threads(1)
 @pytest.fixture
 def small_ccp(tmp_path):
     """photos/, labels/, train.txt (p0..p3) and val.txt (p4, p5): red hair, blue pants, a grey suit, 100x80 pixels."""
-    root = tmp_path / "ccp"
+    return _draw_ccp(tmp_path / "ccp")
+
+
+@pytest.fixture(scope="module")
+def small_ccp_of_the_module(tmp_path_factory):
+    """`small_ccp` for all tests of a file, which must not change it."""
+    return _draw_ccp(tmp_path_factory.mktemp("data") / "ccp")
+
+
+def _draw_ccp(root):
     (root / "photos").mkdir(parents=True)
     (root / "labels").mkdir()
     for number in range(6):
@@ -31,4 +43,20 @@ def small_ccp(tmp_path):
         cv2.imwrite(str(root / "labels" / f"p{number}.png"), raw)
     (root / "train.txt").write_text("p0\np1\np2\np3\n")
     (root / "val.txt").write_text("p4\np5\n")
+    return root
+
+
+@pytest.fixture
+def silhouettes(small_ccp, tmp_path):
+    """people.json and labels/: p0 and p1 of `small_ccp` in the box of their paint, a stripe of each void."""
+    root = tmp_path / "silhouettes"
+    (root / "labels").mkdir(parents=True)
+    labels = np.zeros((100, 80), np.uint8)
+    labels[10:90, 20:60] = ANY_CLASS
+    labels[50:54, 20:60] = IGNORE
+    people = []
+    for name in ("p0", "p1"):
+        cv2.imwrite(str(root / "labels" / f"{name}.png"), labels)
+        people.append(Person(name, str(small_ccp / "photos" / f"{name}.png"), (20.0, 10.0, 60.0, 90.0)))
+    write_index(root, people)
     return root

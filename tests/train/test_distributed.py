@@ -9,48 +9,36 @@ import pytest
 import torch
 
 from qanet.errors import QanetError
-from qanet.train.loop.distributed import World, join_world
-from qanet.train.weights.checkpoint import load_state
+from qanet.train.distributed import World, join_world
+from qanet.train.run import train
+from qanet.train.weights import load_state
 
-SETTINGS = ["input_hw=64x64", "batch_size=4", "epochs=2", "width=16", "iou_hidden=16", "pretrained=false", "amp=off"]
+SETTINGS = {
+    "input_hw": "64x64",
+    "batch_size": "4",
+    "epochs": "2",
+    "width": "16",
+    "iou_hidden": "16",
+    "backbone": "lite0-slim",
+    "pretrained": "false",
+    "amp": "off",
+}
 
 
-def train(processes, data, folder, *settings):
-    """The result of `qanet train` under torchrun."""
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        str(processes),
-        "--master-port",
-        "0",
-        "--rdzv-backend",
-        "c10d",
-        "--rdzv-endpoint",
-        "localhost:0",
-        "-m",
-        "qanet",
-        "train",
-        "ccp13-lite0",
-        *SETTINGS,
-        *settings,
-        "--data",
-        str(data),
-        "--output",
-        str(folder),
-        "--device",
-        "cpu",
-        "--workers",
-        "1",
-        "--json",
-    ]
+def torchrun(processes, data, folder):
+    """The finished process of `qanet train` under torchrun."""
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", "0"]
+    start += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    settings = [f"{key}={value}" for key, value in SETTINGS.items()]
+    command = ["-m", "qanet", "train", "ccp13-lite0", *settings, "--data", str(data), "--output", str(folder)]
+    options = ["--device", "cpu", "--workers", "1", "--json"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    return subprocess.run([*start, *command, *options], capture_output=True, text=True, timeout=300, env=environment)
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_run(small_ccp, tmp_path):
-    done = train(2, small_ccp, tmp_path / "two")
+    done = torchrun(2, small_ccp, tmp_path / "two")
     assert done.returncode == 0, done.stderr
     assert "2 processes" in done.stderr and done.stderr.count("epoch 1/2") == 1  # one of them reports
     assert json.loads(done.stdout)["epochs"] == 2
@@ -58,8 +46,7 @@ def test_two_processes_train_one_run(small_ccp, tmp_path):
     assert state["epoch"] == 2
     assert all(torch.isfinite(v).all() for v in state["model"].values())
     # The mean gradient of the two halves is not the whole batch's: batch norm sees half of it. But the samples are.
-    alone = train(1, small_ccp, tmp_path / "one")
-    assert alone.returncode == 0, alone.stderr
+    train("ccp13-lite0", small_ccp, tmp_path / "one", device="cpu", workers=1, report=lambda _: None, **SETTINGS)
     losses = [(tmp_path / name / "log.csv").read_text().splitlines()[1].split(",")[1] for name in ("one", "two")]
     assert float(losses[0]) == pytest.approx(float(losses[1]), rel=0.1)
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from qanet.errors import QanetError
+from qanet.train.describe import network_size
+from qanet.train.networks import build
 from qanet.train.networks.blocks import BasicBlock, Bottleneck
-from qanet.train.networks.parser import BACKBONES, build
-from qanet.train.networks.size import network_size
-from qanet.train.recipe import Recipe
-from qanet.train.recipes import RECIPES, recipe
+from qanet.train.networks.parser import BACKBONES
+from qanet.train.recipes import RECIPES, Recipe, recipe
 
 CHANNELS = {
     "lite0": (24, 40, 112, 320),

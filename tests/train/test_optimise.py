@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from qanet.errors import QanetError
-from qanet.train.loop.optimise import MixedPrecision, lr_factor, make_optimizer
+from qanet.train.optimise import MixedPrecision, lr_factor, make_optimizer
 from qanet.train.recipes import recipe
 
 

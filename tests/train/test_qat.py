@@ -12,7 +12,7 @@ from qanet.__main__ import main as qanet
 from qanet.bundle import open_bundle
 from qanet.datasets import PhotoFolder
 from qanet.errors import QanetError
-from qanet.export.command import bundle_of_checkpoint
+from qanet.export.command import export_checkpoint
 from qanet.labels import CCP13
 from qanet.train.qat import (
     fake_quantise,
@@ -22,7 +22,7 @@ from qanet.train.qat import (
     read_scales,
     train_quantised,
 )
-from qanet.train.weights.checkpoint import load_weights, save_weights
+from qanet.train.weights import load_weights, save_weights
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -42,12 +42,12 @@ def _bundle(folder, backbone, data):
     if not path.exists():
         chosen = tiny_recipe(backbone)
         save_weights(folder / f"{backbone}.safetensors", lively_network(chosen), chosen, half=False)
-        bundle_of_checkpoint(folder / f"{backbone}.safetensors", path)
+        export_checkpoint(folder / f"{backbone}.safetensors", path)
         assert qanet(["calibrate", str(path), "--data", str(data), "--method", "minmax", "--json"]) == 0
     return open_bundle(path)
 
 
-@pytest.mark.parametrize("backbone", ["tiny-c", "tiny-hrnet"])
+@pytest.mark.parametrize("backbone", ["tiny-c", pytest.param("tiny-hrnet", marks=pytest.mark.slow)])
 def test_the_network_computes_as_its_int8_graph(folder, small_ccp, backbone, capsys):
     bundle = _bundle(folder, backbone, small_ccp)
     network, _ = load_weights(folder / f"{backbone}.safetensors")
@@ -68,6 +68,7 @@ def test_the_network_computes_as_its_int8_graph(folder, small_ccp, backbone, cap
     assert error < 0.6 * difference, (error, difference)
 
 
+@pytest.mark.slow
 def test_a_few_steps_move_the_weights_and_the_same_graph_is_exported(folder, small_ccp, tmp_path, capsys):
     bundle = _bundle(folder, "tiny-c", small_ccp)
     data = PhotoFolder(small_ccp, CCP13, "train")
@@ -81,7 +82,7 @@ def test_a_few_steps_move_the_weights_and_the_same_graph_is_exported(folder, sma
         epochs=2,
         workers=1,
         report=lines.append,
-    )
+    ).weights
     assert len(lines) == 2 and "val mIoU" in lines[-1]
     before, after = load_weights(folder / "tiny-c.safetensors")[0], load_weights(weights)[0]
     states = before.state_dict(), after.state_dict()
@@ -90,7 +91,7 @@ def test_a_few_steps_move_the_weights_and_the_same_graph_is_exported(folder, sma
     for key in states[0]:
         if "running" in key:  # batch norms keep their statistics
             torch.testing.assert_close(states[0][key], states[1][key], rtol=2e-3, atol=1e-3)
-    new = bundle_of_checkpoint(weights, tmp_path / "new.qanet")
+    new = export_checkpoint(weights, tmp_path / "new.qanet")
     capsys.readouterr()
     assert qanet(["calibrate", str(new.path), "--scales", str(bundle.path / "scales.json"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["crops"] == 4

@@ -3,8 +3,7 @@
 import pytest
 
 from qanet.errors import QanetError
-from qanet.train.recipe import Recipe
-from qanet.train.recipes import RECIPES, recipe
+from qanet.train.recipes import RECIPES, Recipe, recipe
 
 
 def test_overrides_keep_the_types_of_the_defaults():

@@ -1,1 +1,1 @@
-"""Data sets, augmentation and sampling."""
+"""Training data of parsing recipes: people with partial labels, augmentation, scenery, batches."""

@@ -1,7 +1,7 @@
-"""Batches of augmented crops, prefetched by threads and reproducible sample by sample.
+"""Batches of augmented crops: sampling, and loading by threads.
 
-Every sample's randomness comes from (seed, epoch, slot) alone, so that the number of workers, and a stop
-and resume between epochs, change nothing.
+The random numbers of a sample depend on (seed, epoch, slot) alone. So the number of workers, or a stop and resume
+between epochs, changes nothing.
 """
 
 import math
@@ -20,14 +20,14 @@ from torch import Tensor
 from qanet.datasets import DataSet, Sample
 from qanet.files import sha256_bytes, written_aside
 from qanet.train.data.augment import Surroundings, training_crop
+from qanet.train.data.people import Mixture
 from qanet.train.data.scenery import Scenery
-from qanet.train.loop.distributed import World
-from qanet.train.people.mixture import Mixture
-from qanet.train.recipe import Recipe
+from qanet.train.distributed import World
+from qanet.train.recipes import Recipe
 
 
 def repeat_factors(presence: NDArray[np.bool_], threshold: float) -> NDArray[np.float64]:
-    """(len,) sampling weights: an image counts sqrt(threshold / frequency) for its rarest class, at least 1.
+    """(len,) sampling weights: sqrt(threshold / frequency) of the rarest class in the image, at least 1.
 
     Source: repeat-factor sampling, LVIS (arXiv 1908.03195), appendix.
     """
@@ -38,7 +38,7 @@ def repeat_factors(presence: NDArray[np.bool_], threshold: float) -> NDArray[np.
 
 
 def sampling_weights(data: DataSet, presence: NDArray[np.bool_], threshold: float) -> NDArray[np.float64]:
-    """(len,) sampling weights: repeat factors, of a mixture within each part, whose share is the mixture's to say."""
+    """(len,) sampling weights: the repeat factors; in a mixture they apply within each part, which keeps its share."""
     if not isinstance(data, Mixture):
         return repeat_factors(presence, threshold) if threshold > 0 else np.ones(len(data))
     weights, start = [], 0
@@ -54,7 +54,7 @@ def epoch_order(weights: NDArray[np.float64], seed: int, epoch: int, count: int 
     """(count,) indices of one epoch: systematic resampling by weight (the expected count, rounded fairly), shuffled.
 
     Args:
-        count: how many; 0: as many as there are weights.
+        count: number of indices; 0: the number of weights.
     """
     rng = np.random.default_rng((seed, epoch))
     count = count or len(weights)
@@ -65,7 +65,7 @@ def epoch_order(weights: NDArray[np.float64], seed: int, epoch: int, count: int 
 
 @dataclass(frozen=True)
 class Batch:
-    """Crops (B, H, W, 3) uint8 BGR, labels (B, H, W) uint8, and the B names of their people."""
+    """Crops (B, H, W, 3) uint8 BGR, labels (B, H, W) uint8, and the names of the B people."""
 
     crops: Tensor
     labels: Tensor
@@ -73,7 +73,15 @@ class Batch:
 
 
 class Loader:
-    """Iterates one epoch's batches; `waited_s` says how long the consumer was kept waiting."""
+    """Batches of a data set, epoch by epoch. `waited_s` is the time in an epoch that the consumer waited for data.
+
+    Args:
+        workers: threads that load and augment.
+        presence_cache: file to keep the classes of every person in (see `class_presence`).
+        scenery: photographs without people, for the augmentation.
+    Raises:
+        QanetError: a batch size that is no multiple of the number of processes.
+    """
 
     def __init__(
         self,
@@ -98,20 +106,20 @@ class Loader:
     def _crop(self, index: int, epoch: int, slot: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], str]:
         rng = np.random.default_rng((self.recipe.seed, epoch, slot, 1))
         outlined = not isinstance(self.data, Mixture) or self.data.outlined(index)
-        around = Surroundings(self._anybody, self.scenery, outlined)
+        around = Surroundings(self._other_person, self.scenery, outlined)
         crop, labels = training_crop(self.data[index], self.recipe, self.data.label_set, rng, around)
         return crop, labels, self.data.names[index]
 
-    def _anybody(self, number: int) -> Sample:
-        """A person to be pasted: of those whose outlines are drawn."""
+    def _other_person(self, number: int) -> Sample:
+        """A person to paste: one with an annotated outline."""
         whole = self.data.parts[0] if isinstance(self.data, Mixture) else self.data
         return whole[number % len(whole)]
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Yields this process's share of every batch."""
+        """This process's share of every batch of an epoch (counted from 0)."""
         order = epoch_order(self.weights, self.recipe.seed, epoch, self.recipe.epoch_people)
         size = self.recipe.batch_size
-        # The last batch wraps around to the full size: batch norm never sees a batch of one.
+        # The last batch is filled up from the start: batch norm never sees a batch of one.
         jobs = [(int(order[slot % len(order)]), epoch, slot) for slot in range(len(self) * size)]
         self.waited_s = 0.0
         with ThreadPoolExecutor(self.workers) as pool:
@@ -134,7 +142,7 @@ class Loader:
 
 
 def class_presence(data: DataSet, cache: Path | None) -> NDArray[np.bool_]:
-    """(len, C) bool: the classes each person shows; kept in a file, for it takes a look at every label of the set."""
+    """(len, C) bool: the classes that each person shows. Cached in a file, because it takes every label of the set."""
     key = sha256_bytes("\n".join([data.label_set.name, *data.names]).encode())
     if cache is not None and cache.is_file():
         try:
@@ -142,7 +150,7 @@ def class_presence(data: DataSet, cache: Path | None) -> NDArray[np.bool_]:
                 if str(stored["key"]) == key:
                     return stored["presence"]
         except (OSError, ValueError, KeyError):
-            cache.unlink()  # a broken cache is made again
+            cache.unlink()  # a broken cache is computed again
     presence = data.class_presence()
     if cache is not None:
         with written_aside(cache) as aside:

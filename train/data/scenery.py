@@ -1,4 +1,4 @@
-"""Other surroundings: photographs without people behind a person, and pieces of them in front."""
+"""Other surroundings of a person: photographs without people as backgrounds, and pieces of them in front."""
 
 import json
 from collections.abc import Sequence
@@ -7,18 +7,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.datasets.decoding import decode_image
+from qanet.datasets.decoding import decode_photo
 from qanet.errors import QanetError
 from qanet.images import IMAGE_SUFFIXES
 
 _FEATHER_PX = 1.2  # standard deviation of the edge between a person and another background
-_MOST_COVERED = 0.6  # of the person; more is not pasted
+_MOST_COVERED = 0.6  # share of the person; an object that covers more is not pasted
 
 
 class Scenery:
-    """Photographs without people, from folders (their folders too); views of them are drawn at random.
+    """Photographs without people, from folders and their subfolders.
 
-    Of a folder with COCO boxes of people (persons.json), only the photographs in which nobody is boxed.
+    In a folder with COCO boxes of people (persons.json) these are the photographs without a box.
+
+    Raises:
+        QanetError: folders without photographs.
     """
 
     def __init__(self, folders: Sequence[Path]):
@@ -27,10 +30,10 @@ class Scenery:
             raise QanetError(f"no photographs in {folders[0]}", expected=", ".join(IMAGE_SUFFIXES), got="none")
 
     def view(self, hw: tuple[int, int], rng: np.random.Generator) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 BGR: a random part of a random photograph, mirrored half of the time."""
+        """(H, W, 3) uint8 BGR: a random part of a random photograph, mirrored with probability 0.5."""
         import cv2
 
-        image = decode_image(self.files[int(rng.integers(len(self.files)))])
+        image = decode_photo(self.files[int(rng.integers(len(self.files)))])
         height, width = image.shape[:2]
         share = rng.uniform(0.35, 1.0)
         rows = max(8, int(share * min(height, width * hw[0] / hw[1])))
@@ -45,19 +48,19 @@ def _empty_photos(folder: Path) -> list[Path]:
     if not index.is_file():
         return [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
     document = json.loads(index.read_text())
-    somebody = {annotation["image_id"] for annotation in document["annotations"]}
-    return [folder / "images" / i["file_name"] for i in document["images"] if i["id"] not in somebody]
+    with_people = {annotation["image_id"] for annotation in document["annotations"]}
+    return [folder / "images" / i["file_name"] for i in document["images"] if i["id"] not in with_people]
 
 
 def put_behind(
     crop: NDArray[np.uint8], target: NDArray[np.uint8], view: NDArray[np.uint8], inside: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
-    """The crop with the view wherever nobody is; void is taken for somebody.
+    """The crop with the view as its background; void pixels count as the person.
 
     Args:
         crop, view: (H, W, 3) uint8.
-        target: (H, W) uint8, 0 where nobody is.
-        inside: (H, W) uint8, 0 beyond the photograph: stays black there.
+        target: (H, W) uint8 labels, 0 for background.
+        inside: (H, W) uint8, 0 outside the photograph, where the crop stays black.
     """
     import cv2
 
@@ -69,7 +72,7 @@ def put_behind(
 def put_before(
     crop: NDArray[np.uint8], target: NDArray[np.uint8], view: NDArray[np.uint8], rng: np.random.Generator
 ) -> None:
-    """A table's edge, a post or a round thing from the view over the crop, in place; its pixels become background."""
+    """Paste a table's edge, a post or a round object with the view's pixels over the crop, in place, as background."""
     shape = _shape(crop.shape[:2], rng)
     mine = target != 0
     if mine[shape].sum() > _MOST_COVERED * mine.sum():
@@ -96,7 +99,7 @@ def _shape(hw: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.bool_]:
         corners = [(0, 0), (int(inner[0]), 0), (int(inner[1]), height), (0, height)]
         if rng.random() < 0.5:
             corners = [(width - x, y) for x, y in corners]
-    elif kind == 2:  # a round thing
+    elif kind == 2:  # an ellipse
         centre = (int(rng.uniform(0.1, 0.9) * width), int(rng.uniform(0.3, 1.0) * height))
         axes = (int(rng.uniform(0.08, 0.3) * width), int(rng.uniform(0.06, 0.2) * height))
         cv2.ellipse(mask, centre, axes, float(rng.uniform(0, 180)), 0, 360, 1, -1)

@@ -1,1 +1,1 @@
-"""Training of the person detector: scenes, frames labelled by a teacher, targets, losses and the run."""
+"""Training of the person detector: photographs, labels of teachers, batches, losses and the run."""

@@ -1,12 +1,12 @@
-"""A folder of photographs of people, source by source, and what is known of each: boxes, and where nothing is known.
+"""Folders of photographs of people for the detector, and their boxes.
 
-    <root>/labelled/SOURCE/persons.json, images/     every person boxed (COCO's form; crowds are ignored)
-    <root>/partial/SOURCE/persons.json, images/      some people boxed: nothing is known of the rest of the picture
-    <root>/unlabelled/SOURCE/images/                 no boxes: two teachers say what they see (`teachers`)
-    <root>/without_people/SOURCE/images/             nobody
+    <root>/labelled/SOURCE/persons.json, images/     all people have boxes (in COCO's form; crowds are ignored areas)
+    <root>/partial/SOURCE/persons.json, images/      some people have boxes; the rest of the photograph is ignored
+    <root>/unlabelled/SOURCE/images/                 no boxes; detections of teachers stand in (`teachers`)
+    <root>/without_people/SOURCE/images/             no people
 
-A box is a row x0 y0 x1 y1 score: how sure who labelled it is, 1 where nothing is said. A score of IGNORED makes its
-area one of which nothing is known: the loss leaves it out.
+A box is a row x0 y0 x1 y1 score. The score is the confidence of its source, 1 by default. A score of IGNORED marks an
+area that the loss leaves out.
 """
 
 import hashlib
@@ -21,23 +21,24 @@ from numpy.typing import NDArray
 
 from qanet.errors import QanetError
 from qanet.images import IMAGE_SUFFIXES, read_image
-from qanet.train.detection.targets import IGNORED
 
 Rows = NDArray[np.float32]
-LABELLED, PARTIAL, UNLABELLED, NOBODY = KINDS = ("labelled", "partial", "unlabelled", "without_people")
-_HELD_BACK = 10  # every so many pictures whose people are known one is kept to choose a state by
-_LONGEST_PX = 576  # of a picture in memory
+LABELLED, PARTIAL, UNLABELLED, WITHOUT_PEOPLE = KINDS = ("labelled", "partial", "unlabelled", "without_people")
+IGNORED = -1.0  # score of an area that is neither a person nor background
+_HELD_BACK = 10  # one of so many photographs with known people is held back for validation
+_LONGEST_PX = 576  # longest side of a photograph in memory
 
 
 @dataclass(frozen=True, eq=False)
 class Photograph:
-    """One picture.
+    """One photograph.
 
     Attributes:
+        file: the image.
         kind: one of KINDS.
-        source: the folder it comes from.
-        scene: what it shares with others that may look like it: the film it is a frame of, else its source.
-        rows: (M, 5) boxes in its pixels.
+        source: name of its folder.
+        scene: name shared by photographs that may look alike: that of the film, or the source.
+        rows: (M, 5) x0 y0 x1 y1 score of its boxes, in pixels.
     """
 
     file: Path
@@ -48,21 +49,21 @@ class Photograph:
 
     @property
     def name(self) -> str:
-        """What it is called in its folder."""
+        """Its name in the root folder: KIND/SOURCE/FILE."""
         return f"{self.kind}/{self.source}/{self.file.name}"
 
     @property
     def held_back(self) -> bool:
-        """Whether it is one of those that are not learnt from; by its name alone."""
+        """Whether it is for validation and not for training; depends on its name alone."""
         digest = hashlib.sha256(self.name.encode()).digest()
-        return self.kind in (LABELLED, NOBODY) and digest[0] * 256 + digest[1] < 65536 // _HELD_BACK
+        return self.kind in (LABELLED, WITHOUT_PEOPLE) and digest[0] * 256 + digest[1] < 65536 // _HELD_BACK
 
 
 def read_photographs(root: Path) -> list[Photograph]:
     """All photographs of a folder, in the order of their names.
 
     Raises:
-        QanetError: none at all, or a file of labels that is none.
+        QanetError: no photographs, or a missing or broken file of labels.
     """
     found = []
     for kind in KINDS:
@@ -83,7 +84,7 @@ def read_photographs(root: Path) -> list[Photograph]:
 
 
 def _labels(path: Path) -> tuple[dict[str, list[list[float]]], dict[str, str]]:
-    """Rows and scene of every picture of a file of labels, by its name."""
+    """File name -> rows, and file name -> scene, of a file of labels."""
     try:
         document = json.loads(path.read_text())
         names = {image["id"]: str(image["file_name"]) for image in document["images"]}
@@ -103,14 +104,14 @@ def _labels(path: Path) -> tuple[dict[str, list[list[float]]], dict[str, str]]:
 
 
 def _scene(origin: str) -> str:
-    """The letters of a picture's first name, images/clip-0042.jpg -> clip-; a name of digits is a scene of its own."""
+    """The scene of an original file name: its letters, images/clip-0042.jpg -> clip-; digits alone are a scene."""
     stem = origin.split(";")[0].rsplit("/", 1)[-1].split(".")[0].removesuffix("_jpg").removesuffix("_png")
     letters = "".join(c for c in stem if not c.isdigit())
     return letters or stem
 
 
 class Album:
-    """Photographs in memory, decoded once; a larger one is shrunk, its boxes with it."""
+    """Photographs in memory, decoded once; large ones are shrunk with their boxes."""
 
     def __init__(self, photographs: Sequence[Photograph], longest_px: int = _LONGEST_PX):
         self.photographs = list(photographs)
@@ -121,7 +122,7 @@ class Album:
         return len(self.photographs)
 
     def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], Rows]:
-        """Pixels (H, W, 3) uint8 BGR and boxes (M, 5); QanetError for a file that cannot be read."""
+        """Pixels (H, W, 3) uint8 BGR and rows (M, 5); QanetError for a file that cannot be read."""
         with self._lock:
             known = self._pixels.get(index)
         if known is None:
@@ -146,5 +147,5 @@ class Album:
 
 
 def whole(image: NDArray[np.uint8]) -> Rows:
-    """The row (1, 5) that leaves a whole picture out of the loss, but for the cells that answer for a box."""
+    """The row (1, 5) that ignores a whole photograph; cells that are assigned to a box still count."""
     return np.array([[0, 0, image.shape[1], image.shape[0], IGNORED]], np.float32)

@@ -1,9 +1,10 @@
-"""What larger detectors see in photographs that nobody labelled: what two agree on is learnt, the rest is left out.
+"""Labels from larger detectors, the teachers, for photographs without labels.
 
-Their looks come from a file (`python -m qanet.runtime.detectors.looks`): YOLOX at a picture and at its mirror image,
-NanoDet at it. Boxes of one person are fused, each weighted by its score (arXiv 1910.13302). A person whom two looks of
-enough score agree on is one to learn. What else they see is neither a person nor background: a student of one teacher
-learns its mistakes.
+The detections come from a file, written by `python -m qanet.benchmarks.lab.detector_looks`.
+
+A look is one detector on the photograph or on its mirror image: YOLOX on both, NanoDet on the photograph. Boxes of one
+person are fused, weighted by their scores (arXiv 1910.13302). A box on which two looks agree becomes a label. Other
+detections become ignored areas: a student of a single teacher learns its mistakes.
 """
 
 import json
@@ -14,27 +15,26 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.boxes import pairwise_iou
 from qanet.errors import QanetError
-from qanet.train.detection.photographs import LABELLED, UNLABELLED, Photograph, Rows
-from qanet.train.detection.targets import IGNORED
+from qanet.geometry import pairwise_iou
+from qanet.train.detection.photographs import IGNORED, LABELLED, UNLABELLED, Photograph, Rows
 
-DOUBTED_SCORE = 0.1  # mean over all looks from which a box that they do not agree on is left out of the loss
-AGREED_SCORE = 0.35  # of a look that counts as agreeing
-_ALIKE_IOU, _SAME_IOU = 0.55, 0.5  # of looks at one person; of a look and a label
-_SMALL_PX = 32.0  # height of people whom labels leave out more often than not
-_KNOWN_IOU = 0.4  # a teacher's box that overlaps a labelled one so is that person
-_NEXT = "python -m qanet.runtime.detectors.looks PEOPLE --detector ONNX --detector ONNX --output looks.json"
+DOUBTED_SCORE = 0.1  # mean score over all looks from which a box without agreement is ignored
+AGREED_SCORE = 0.35  # least score of a look that counts as agreeing
+_ALIKE_IOU, _SAME_IOU = 0.55, 0.5  # least IoU of two looks at one person; of a look and a label
+_SMALL_PX = 32.0  # height of people below which labels are mostly missing
+_KNOWN_IOU = 0.4  # IoU from which a teacher's box is the labelled person
+_NEXT = "python -m qanet.benchmarks.lab.detector_looks PEOPLE --detector ONNX --detector ONNX --output looks.json"
 
 Seen = NDArray[np.float32]  # (N, 6): x0 y0 x1 y1 score, number of the look
 
 
 def fuse(seen: Seen, looks: int) -> Rows:
-    """Rows (M, 5): people whom two looks agree on, with the mean of their scores, and what else was seen as IGNORED.
+    """Rows (M, 5): people on whom two looks agree, with their mean score, and other detections as IGNORED.
 
     Args:
         seen: rows x0 y0 x1 y1 score, and the number of the look.
-        looks: how many there were.
+        looks: number of looks.
     """
     boxes, scores, owner = seen[:, :4], seen[:, 4], seen[:, 5]
     free = np.ones(len(boxes), bool)
@@ -58,16 +58,18 @@ def fuse(seen: Seen, looks: int) -> Rows:
 
 
 def halfway(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What a person's score is to be whom teachers give that one: between theirs and the truth, 1.
+    """Target scores from scores of teachers: halfway to 1, the score of a true box.
 
-    A network that is to be sure of everybody, however hidden, is sure of what only looks like somebody, too.
+    With a target of 1 for every person, however hidden, the network becomes too sure of things that look like people.
     """
     return np.asarray((1 + np.clip(scores, 0, 1)) / 2, np.float32)
 
 
 def with_doubts(rows: Rows, seen: Rows) -> Rows:
-    """Labels (M, 5), `halfway` as sure as the teachers (N, 5) are of them, and beside them as ignored whom they may
-    have missed: those whom teachers agree on, and the small ones."""
+    """Labels (M, 5) with scores lowered by `halfway` to what the teachers (N, 5) give them.
+
+    Detections that the labels may have missed are added as IGNORED: those on which teachers agree, and small ones.
+    """
     overlaps = pairwise_iou(rows[:, :4], seen[:, :4])
     sure = np.where(overlaps >= _SAME_IOU, np.maximum(seen[:, 4], 0), np.float32(0)).max(1, initial=0)
     rows = rows.copy()
@@ -79,10 +81,10 @@ def with_doubts(rows: Rows, seen: Rows) -> Rows:
 
 
 def taught(photographs: Sequence[Photograph], file: Path) -> list[Photograph]:
-    """The photographs, the unlabelled ones with what the looks agree on, the labelled ones with their doubts.
+    """The photographs: unlabelled ones with the labels of `fuse`, labelled ones with the scores of `with_doubts`.
 
     Raises:
-        QanetError: not a file of looks, or one that does not know an unlabelled photograph.
+        QanetError: not a file of looks, or a file without one of the unlabelled photographs.
     """
     try:
         document = json.loads(file.read_text())
@@ -97,7 +99,7 @@ def taught(photographs: Sequence[Photograph], file: Path) -> list[Photograph]:
 
 def _taught(photograph: Photograph, seen: dict[str, Seen], looks: int) -> Photograph:
     if photograph.kind == UNLABELLED and photograph.name not in seen:
-        raise QanetError(f"nobody looked at {photograph.name}", next_command=_NEXT)
+        raise QanetError(f"no looks at {photograph.name}", next_command=_NEXT)
     if photograph.kind not in (LABELLED, UNLABELLED) or photograph.name not in seen:
         return photograph
     rows = fuse(seen[photograph.name], looks)

@@ -1,38 +1,68 @@
-"""The training run of the detector: the project's loop with the detector's batches, losses and scores."""
+"""Training of the person detector: the project's loop with the detector's batches, losses and validation."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from qanet.errors import QanetError
+from qanet.geometry import letterboxed, suppress
+from qanet.metrics.detection import DetectedImage, average_precision
 from qanet.train.data.loader import Batch, Loader
 from qanet.train.detection.data import DetectionData, DetectionLoader
 from qanet.train.detection.losses import detection_losses
-from qanet.train.detection.photographs import Album
-from qanet.train.detection.validate import score_detector
-from qanet.train.loop.distributed import World
-from qanet.train.loop.progress import append_log
-from qanet.train.loop.trainer import Trainer
-from qanet.train.networks.detector import cells_of
-from qanet.train.recipe import Recipe
-from qanet.train.weights.checkpoint import save_weights
+from qanet.train.detection.photographs import UNLABELLED, Album, read_photographs
+from qanet.train.detection.teachers import taught
+from qanet.train.distributed import World
+from qanet.train.networks.detector import DetectorNetwork, cells_of, scores_of
+from qanet.train.recipes import Recipe
+from qanet.train.trainer import Trainer
+from qanet.train.weights import save_weights
 
-LOG_FIELDS = ("epoch", "loss", "score", "box", "iou", "learning_rate", "val_ap50", "seconds", "data_wait_share")
+VALIDATED_EVERY = 3  # epochs
+_NMS_IOU = 0.5
+_MOST_CANDIDATES = 300  # boxes before suppression
 
 
-VALIDATED_EVERY = 3
+def open_photographs(folders: Sequence[Path], looks: Path | None, images: int) -> tuple[DetectionData, Album]:
+    """The training data, and the photographs held back for validation.
+
+    Args:
+        folders: of photographs of people, laid out as `photographs` says.
+        looks: detections of teachers in the unlabelled photographs.
+        images: training images per epoch.
+    Raises:
+        QanetError: a folder is missing, empty or broken; unlabelled photographs without looks.
+    """
+    photographs = [photograph for folder in folders for photograph in read_photographs(folder)]
+    if looks is not None:
+        photographs = taught(photographs, looks)
+    elif any(p.kind == UNLABELLED for p in photographs):
+        raise QanetError(
+            f"{folders[0]} has photographs without labels",
+            expected="--looks: a file of detections by teachers",
+            got="none",
+            next_command="see docs/training.md, The person detector",
+        )
+    data = DetectionData([p for p in photographs if not p.held_back], images)
+    return data, Album([p for p in photographs if p.held_back])
 
 
 class DetectorTrainer(Trainer):
-    """A run as `Trainer` makes it: resumable, averaged weights, `model.safetensors` at the end.
+    """A run as `Trainer` makes it: resumable, with averaged weights and `model.safetensors` at the end.
 
-    Besides it keeps the averaged weights of every epoch, `epochs/NNN.safetensors`, to choose among by `val`.
+    It also keeps the averaged weights of every epoch, `epochs/NNN.safetensors`, to choose the best by validation.
 
     Args:
-        val: photographs held back, for AP at IoU 0.5 after every VALIDATED_EVERY epochs and after the last.
+        data: draws training images.
+        val: photographs held back: AP at IoU 0.5 after every VALIDATED_EVERY epochs and after the last.
     """
+
+    log_fields = ("epoch", "loss", "score", "box", "iou", "learning_rate", "val_ap50", "seconds", "data_wait_share")
 
     def __init__(
         self,
@@ -41,12 +71,21 @@ class DetectorTrainer(Trainer):
         val: Album,
         folder: Path,
         device: torch.device,
+        *,
         workers: int = 2,
         initial_weights: Path | None = None,
         world: World | None = None,
     ):
-        self.val = val
-        super().__init__(recipe, data, None, folder, device, workers, initial_weights, world)  # type: ignore[arg-type]
+        super().__init__(
+            recipe,
+            data,  # type: ignore[arg-type]  # goes to _open_loader alone
+            None,
+            folder,
+            device,
+            workers=workers,
+            initial_weights=initial_weights,
+            world=world,
+        )
         self.val_data: Any = val if len(val) else None
 
     def _open_loader(self, data: Any, workers: int) -> Loader:
@@ -58,21 +97,40 @@ class DetectorTrainer(Trainer):
             raw = self.parallel(self.model.normalise(images).contiguous(memory_format=torch.channels_last))
         return detection_losses(raw, truths, *cells_of(images.shape[1:3], self.device))
 
-    def _validate(self) -> Any:
+    def _validate(self) -> dict[str, float]:
         if self.epoch % VALIDATED_EVERY and self.epoch < self.recipe.epochs:
-            return None
+            return {}
         network: Any = self.ema.model
-        return score_detector(network, self.val, self.recipe.input_hw, self.device)
+        return {"val_ap50": score_detector(network, self.val_data, self.recipe.input_hw, self.device)}
 
-    def _show(
-        self, losses: dict[str, float], scores: Any, seconds: float, wait: float, report: Callable[[str], None]
-    ) -> None:
+    def _keep_epoch(self, scores: dict[str, float]) -> None:
         save_weights(self.folder / "epochs" / f"{self.epoch:03d}.safetensors", self.ema.model, self.recipe)
-        rate = max(group["lr"] for group in self.optimizer.param_groups)
-        row = {"epoch": self.epoch, "seconds": seconds, "data_wait_share": wait, "learning_rate": rate, **losses}
-        if scores is not None:
-            row["val_ap50"] = scores
-        append_log(self.folder / "log.csv", row, LOG_FIELDS)
-        terms = " ".join(f"{k} {v:.3f}" for k, v in losses.items())
-        val = f"  val AP50 {scores:.4f}" if scores is not None else ""
-        report(f"epoch {self.epoch}/{self.recipe.epochs}  {terms}{val}  {seconds:.0f} s, {wait:.1%} waiting for data")
+
+
+def score_detector(network: DetectorNetwork, album: Album, hw: tuple[int, int], device: torch.device) -> float:
+    """AP at IoU 0.5 in 0..1 on photographs; detections in ignored boxes do not count."""
+    network.eval()
+    detected = []
+    for image, rows in (album[index] for index in range(len(album))):
+        boxes, scores = detect(network, image, hw, device)
+        wanted = rows[:, 4] > 0
+        detected.append(DetectedImage(boxes, scores, rows[wanted, :4], areas=rows[~wanted, :4]))
+    return average_precision(detected)
+
+
+@torch.inference_mode()
+def detect(
+    network: DetectorNetwork, image: NDArray[np.uint8], hw: tuple[int, int], device: torch.device
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Boxes (N, 4) xyxy in image pixels and scores (N,) in 0..1, after suppression, the best first."""
+    canvas, ratio = letterboxed(image, hw)
+    batch = network.normalise(torch.from_numpy(canvas)[None].to(device)).contiguous(memory_format=torch.channels_last)
+    with torch.autocast(device.type, torch.bfloat16):
+        raw = network(batch)
+    scores, order = scores_of(raw)[0].float().sort(descending=True)
+    best = order[:_MOST_CANDIDATES]
+    boxes = (raw.boxes[0, best] / ratio).cpu().numpy().astype(np.float32)
+    values = scores[:_MOST_CANDIDATES].cpu().numpy()
+    boxes = np.clip(boxes, 0, np.array([image.shape[1], image.shape[0]] * 2, np.float32))
+    kept = suppress(boxes, values, _NMS_IOU)
+    return boxes[kept], values[kept]

@@ -1,8 +1,38 @@
-"""The building blocks that ResNet and HRNet share; layer names are the ones their published weights use."""
+"""The base class of backbones, and the residual blocks that ResNet and HRNet share.
+
+Layer names are those of the published weights.
+"""
 
 from collections.abc import Iterable, Sequence
 
 from torch import Tensor, nn
+
+from qanet.errors import QanetError
+
+
+class Backbone(nn.Module):
+    """A backbone: normalised RGB (N, 3, H, W) -> features at strides 4, 8, 16 and 32 with `out_channels` channels."""
+
+    out_channels: tuple[int, int, int, int]
+
+    def stages(self) -> list[nn.Module]:
+        """The parts of the backbone in order, the stem first, which can be frozen from the front."""
+        raise AssertionError("every backbone lists its stages")
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(N, 3, H, W) -> four maps (N, out_channels[i], H / 2**(i + 2), W / 2**(i + 2))."""
+        raise AssertionError("every backbone has its own forward")
+
+    def load_pretrained(self) -> None:
+        """Load ImageNet weights into every tensor.
+
+        Raises:
+            QanetError: no package in a registry holds weights of this backbone.
+        """
+        raise QanetError(
+            f"no registry package holds ImageNet weights of {type(self).__name__}",
+            next_command="train with pretrained=false",
+        )
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
@@ -16,7 +46,7 @@ def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
 
 
 class Stem(nn.Module):
-    """A chain of convolutions, each with batch norm and ReLU: conv1, bn1, conv2, bn2, ..."""
+    """Convolutions, each with batch norm and ReLU: conv1, bn1, conv2, bn2, ..."""
 
     def __init__(self, steps: Sequence[tuple[int, int, int]]):
         """steps: (output channels, kernel, stride) of each convolution."""
@@ -38,7 +68,7 @@ class Stem(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and the input, added and then rectified."""
+    """Two 3x3 convolutions, added to the input; then ReLU."""
 
     expansion = 1
 
@@ -55,7 +85,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (it has the stride) and 1x1 convolution to four times the planes, added to the input and rectified."""
+    """1x1, 3x3 (with the stride) and 1x1 convolution to four times the planes, added to the input; then ReLU."""
 
     expansion = 4
 
@@ -81,10 +111,10 @@ def residual_layer(
     stride: int = 1,
     average_shortcut: bool = False,
 ) -> nn.Sequential:
-    """`repeats` blocks, the first with the stride and, where the shapes differ, a shortcut that is not the identity.
+    """`repeats` blocks. The first has the stride and, if shapes change, a projection as its shortcut.
 
     Args:
-        average_shortcut: ResNet-d: the shortcut averages stride x stride pixels, then its 1x1 convolution has stride 1.
+        average_shortcut: as in ResNet-d: the shortcut averages stride x stride pixels, then projects with stride 1.
     """
     out_channels = planes * block.expansion
     downsample: nn.Module | None = None
@@ -98,8 +128,10 @@ def residual_layer(
 
 
 def initialise(modules: Iterable[nn.Module]) -> None:
-    """Convolutions Kaiming-normal over fan-out; the last batch norm of a residual block starts at zero (method,
-    section Network), so that every block starts as the identity."""
+    """Initialise convolutions Kaiming-normal over fan-out, and the last batch norm of each residual block with zero.
+
+    So every block starts as the identity (method, section Network).
+    """
     for module in modules:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,10 +1,10 @@
 """The person detector: a Lite backbone, a light feature pyramid over strides 8, 16 and 32, and anchor-free heads.
 
-Every cell of the pyramid says whether it sits in a person, how far the person's four sides are, and what IoU that box
-will have with the true one. The score is the product of the first and the last: a detector that knows the quality of
-its boxes, as the method's parser knows the quality of its masks. Sources: FCOS (arXiv 1904.01355), the
-detector of the paper; IoU-aware scores (arXiv 1912.05992) in place of its centerness. The lateral sums go straight into
-the heads, without output convolutions: the heads' own 3x3 convolutions follow at once.
+Every cell of the pyramid predicts whether it lies in a person, the distances to the four sides of the person's box, and
+the IoU of that box with the true one. The score is the product of the probability and the IoU, so it measures the
+quality of the box as the method's parser measures that of its masks. Sources: FCOS (arXiv 1904.01355), the detector of
+the paper; IoU-aware scores (arXiv 1912.05992) in place of its centerness. The pyramid has no output convolutions: the
+heads begin with 3x3 convolutions of their own.
 """
 
 import math
@@ -18,16 +18,16 @@ from torch import Tensor, nn
 from qanet.labels import PERSON_BOX1
 from qanet.train.networks.lite import conv_bn
 from qanet.train.networks.parser import Network
-from qanet.train.recipe import Recipe
+from qanet.train.recipes import Recipe
 
 STRIDES = (8, 16, 32)
-_PRIOR = 0.01  # probability of a person that every cell starts with
-_START = (0.8, 1.8, 0.8, 1.8)  # strides to the left, top, right and bottom side that every cell starts with
-_FARTHEST = 5.0  # log of the greatest distance in strides: 148, more than any input has
+_PRIOR = 0.01  # initial probability of a person in every cell
+_START = (0.8, 1.8, 0.8, 1.8)  # initial distances to the left, top, right and bottom side, in strides
+_FARTHEST = 5.0  # log of the greatest distance in strides; 148 strides are more than any input has
 
 
 class Raw(NamedTuple):
-    """What the cells say: logits (N, A) of a person and of the box's IoU, boxes (N, A, 4) xyxy in network pixels."""
+    """Output of the A cells: logits (N, A) of a person and of the box's IoU, boxes (N, A, 4) xyxy in network pixels."""
 
     logits: Tensor
     iou_logits: Tensor
@@ -35,7 +35,7 @@ class Raw(NamedTuple):
 
 
 class Pyramid(nn.Module):
-    """Maps at strides 8, 16, 32 -> three of `width` channels: 1x1 laterals with BN, summed from the top down."""
+    """Maps at strides 8, 16, 32 -> three of `width` channels: 1x1 laterals with batch norm, summed top down."""
 
     def __init__(self, in_channels: Sequence[int], width: int):
         super().__init__()
@@ -49,7 +49,7 @@ class Pyramid(nn.Module):
 
 
 class Head(nn.Module):
-    """Two 3x3 convolutions and a 1x1 to six numbers a cell; a level each, so that batch norm sees one scale."""
+    """Two 3x3 convolutions and a 1x1 to six numbers per cell. Each level has its own, so batch norm sees one scale."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -67,7 +67,7 @@ class Head(nn.Module):
 
 
 class DetectorNetwork(Network):
-    """Normalised RGB images (N, 3, H, W) -> what every cell says, level by level, row by row."""
+    """Normalised RGB images (N, 3, H, W) -> the output of all cells, level by level, row by row."""
 
     def __init__(self, recipe: Recipe):
         super().__init__(recipe)
@@ -82,14 +82,14 @@ class DetectorNetwork(Network):
 
 
 def decode(logs: Tensor, input_hw: Sequence[int]) -> Tensor:
-    """Log distances (N, A, 4) in strides, from each cell's centre -> boxes (N, A, 4) xyxy in network pixels."""
+    """Log distances (N, A, 4) in strides from each cell's centre -> boxes (N, A, 4) xyxy in network pixels."""
     centres, strides = cells_of(input_hw, logs.device)
     distances = logs.clamp(max=_FARTHEST).exp() * strides[:, None]
     return torch.cat([centres - distances[..., :2], centres + distances[..., 2:]], -1)
 
 
 def cells_of(input_hw: Sequence[int], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Centres (A, 2) x, y and strides (A,) of all cells of an input (H, W), in the order of the network."""
+    """Centres (A, 2) x, y in pixels and strides (A,) of all cells of an input (H, W), in the order of the network."""
     centres, strides = [], []
     for stride in STRIDES:
         rows, columns = int(input_hw[0]) // stride, int(input_hw[1]) // stride
@@ -105,5 +105,5 @@ def scores_of(raw: Raw) -> Tensor:
 
 
 def is_detection_task(labels: str) -> bool:
-    """Whether a recipe of that label set learns to detect people."""
+    """Whether a recipe with that label set learns to detect people."""
     return labels == PERSON_BOX1.name

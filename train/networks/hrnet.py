@@ -1,7 +1,7 @@
-"""HRNet: branches at strides 4, 8, 16 and 32 side by side, exchanged after every group of blocks.
+"""HRNet: parallel branches at strides 4, 8, 16 and 32 that exchange features after every group of blocks.
 
 Source: HRNet (arXiv 1908.07919); method, section Network: W48 has 48, 96, 192 and 384 channels; W32 and W18 likewise.
-There are no ImageNet weights of it in a package registry.
+No package registry holds ImageNet weights of it.
 """
 
 from collections.abc import Sequence
@@ -9,13 +9,21 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qanet.train.networks.backbone import Backbone
-from qanet.train.networks.blocks import BasicBlock, Bottleneck, Stem, conv1x1, conv3x3, initialise, residual_layer
+from qanet.train.networks.blocks import (
+    Backbone,
+    BasicBlock,
+    Bottleneck,
+    Stem,
+    conv1x1,
+    conv3x3,
+    initialise,
+    residual_layer,
+)
 
 WIDTHS = {"w18": 18, "w32": 32, "w48": 48}  # channels at stride 4; they double with every halving of the size
 _STEM = ((64, 3, 2), (64, 3, 2))
-_BLOCKS = 4  # of a branch, and of the first layer
-_MODULES = {2: 1, 3: 4, 4: 3}  # branches -> modules of that stage
+_BLOCKS = 4  # per branch, and in the first layer
+_MODULES = {2: 1, 3: 4, 4: 3}  # branches of a stage -> its modules
 
 
 def _rectified(conv: nn.Conv2d) -> nn.Sequential:
@@ -23,7 +31,7 @@ def _rectified(conv: nn.Conv2d) -> nn.Sequential:
 
 
 class Exchange(nn.Module):
-    """Blocks on every branch, then every branch receives the sum of all, brought to its own size and channels."""
+    """Blocks on every branch; then each branch receives the sum of all, resized and projected to its own shape."""
 
     def __init__(self, widths: Sequence[int]):
         super().__init__()
@@ -42,7 +50,7 @@ class Exchange(nn.Module):
             total: Tensor | None = None
             for source, bring in enumerate(row):
                 term = bring(features[source])
-                if source > target:  # it comes from a smaller map
+                if source > target:  # from a smaller map
                     term = F.interpolate(term, scale_factor=2.0 ** (source - target), mode="nearest")
                 total = term if total is None else total + term
             assert total is not None
@@ -51,7 +59,8 @@ class Exchange(nn.Module):
 
 
 def _bring(widths: Sequence[int], source: int, target: int) -> nn.Module:
-    """Channels of `source` to those of `target`; a larger map is halved by convolutions, a smaller one grows later."""
+    """Project `source` to the channels of `target`; strided convolutions halve a larger map, a smaller map is upsampled
+    by the caller."""
     if source == target:
         return nn.Identity()
     if source > target:
@@ -62,7 +71,7 @@ def _bring(widths: Sequence[int], source: int, target: int) -> nn.Module:
 
 
 class HRNet(Backbone):
-    """Features at strides 4 to 32; stage 0 is the stem, 1 the first layer, 2, 3 and 4 those with so many branches."""
+    """An HRNet; stage 0 is the stem, stage 1 the first layer, stage k = 2, 3, 4 has k branches."""
 
     def __init__(self, variant: str) -> None:
         super().__init__()
@@ -99,6 +108,6 @@ def _stage(widths: Sequence[int]) -> nn.Sequential:
 
 
 def _new_branch(widths: Sequence[int]) -> nn.ModuleList:
-    """The branches that are there pass; one of half the size of the smallest is added."""
+    """Identity for the existing branches, and a new branch of half the size of the smallest."""
     added = nn.Sequential(_rectified(conv3x3(widths[-2], widths[-1], 2)))
     return nn.ModuleList([*(nn.Identity() for _ in widths[:-1]), added])

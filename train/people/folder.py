@@ -1,7 +1,7 @@
 """People of many photographs with one label map each: what silhouettes and teachers write, and training reads.
 
 Layout: <root>/people.json, <root>/labels/NAME.png. A label map is of its whole photograph, with the label set's own
-ids, partial ids (`qanet.train.people.partial`) and 255 for void. Photographs stay where they are.
+ids, partial ids (`qanet.train.data.people`) and 255 for void. Photographs stay where they are.
 """
 
 import json
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.datasets import AnnotatedImage, DataSet, Sample
-from qanet.datasets.decoding import decode_ids, decode_image, require_size
+from qanet.datasets.decoding import decode_ids, decode_photo, require_size
 from qanet.errors import QanetError
 from qanet.files import write_text
 from qanet.labels import IGNORE, LabelSet
@@ -49,7 +49,7 @@ def read_index(root: Path) -> list[Person]:
         raise QanetError(
             f"no index of people at {path}",
             got=repr(error),
-            next_command="python -m qanet.train.people.silhouettes --help",
+            next_command="python -m qanet.benchmarks.lab.silhouettes --help",
         ) from error
 
 
@@ -72,7 +72,7 @@ class PeopleFolder(DataSet):
 
     def __getitem__(self, index: int) -> Sample:
         person = self.people[index]
-        image = decode_image(Path(person.photo))
+        image = decode_photo(Path(person.photo))
         labels = self.labels(index)
         require_size(f"{person.name}: photograph and label", image.shape[:2], labels.shape)
         return Sample(person.name, image, labels, np.array(person.box_xyxy, np.float32))

@@ -1,4 +1,4 @@
-// What both forms of the pixel score share: a block's tile of image pixels, where it samples the crop, its statistics.
+// A block's tile of image pixels, where it samples the crop, and its statistics.
 #pragma once
 
 constexpr int TILE_X = 32;  // image pixels: a row of labels fills one 32-byte sector

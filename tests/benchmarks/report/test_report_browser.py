@@ -11,6 +11,8 @@ import pytest
 
 from qanet.benchmarks.report.page import write_report
 from qanet.benchmarks.report.pictures import Pictures, jpeg
+from qanet.calib.plot import page as search_page
+from qanet.calib.search import BlockCost, Found
 
 
 @pytest.mark.parametrize("width", [390, 1200])
@@ -37,6 +39,23 @@ def test_a_browser_shows_the_full_page_without_complaint_or_overflow(full_docume
     if browser is None:
         pytest.skip("no chromium to render the report in")
     write_report(tmp_path / "report.html", full_document)
+    done = _measure(browser, tmp_path, width)
+    measured = re.search(r"page (\d+) of (\d+), pictures (\d+), small (\d+)", done.stdout)
+    assert measured is not None, done.stderr[-2000:]
+    scroll_width, client_width, _, small = map(int, measured.groups())
+    assert client_width == width and scroll_width <= width and small == 0
+    assert "CONSOLE" not in done.stderr
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_a_browser_shows_the_page_of_a_precision_search_without_overflow(tmp_path, width):
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("no chromium to render the page in")
+    blocks = tuple(BlockCost(f"backbone.blocks.{i}.long", 0.5 * i - 1, 3.0, 2.0 + 0.5 * i, i > 2) for i in range(6))
+    accuracy = {"miou": 60.0, "ap_r": 40.0, "rank_correlation": 50.0}
+    found = Found("miou", 0.5, tuple(b.name for b in blocks if b.in_float), accuracy, accuracy, accuracy, blocks)
+    (tmp_path / "report.html").write_text(search_page(found, "a-rather-long-bundle-name-" * 3))
     done = _measure(browser, tmp_path, width)
     measured = re.search(r"page (\d+) of (\d+), pictures (\d+), small (\d+)", done.stdout)
     assert measured is not None, done.stderr[-2000:]

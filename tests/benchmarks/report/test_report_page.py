@@ -1,16 +1,17 @@
 """The page: what is shown of what was measured, what is missing, escapes; it loads nothing."""
 
 import html
+import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from benchmark_documents import VARIANTS, row_of, text_of
 
-from qanet.benchmarks.report.markup import Safe, tag
 from qanet.benchmarks.report.page import render
 from qanet.benchmarks.report.pictures import Pictures, jpeg
-from qanet.benchmarks.report.values import milliseconds
+from qanet.pages.numbers import milliseconds
 
 HOSTILE = "<script>alert('x')</script>\"&"
 
@@ -68,17 +69,12 @@ def test_everything_is_escaped(document):
     assert text_of(page).count(HOSTILE) >= 15
 
 
-def test_markup_escapes_unless_safe():
-    assert tag("p", "<b>", Safe("<i>"), None, class_='"') == '<p class="&quot;">&lt;b&gt;<i></p>'
-    assert tag("img", alt="a", width=None) == '<img alt="a">'
-
-
 def test_parse_summary_becomes_a_section(document):
     assert 'id="pipeline"' not in render(document, Pictures())
     stages = {"decode": {"p50": 1.5, "p90": 2.0, "p99": 3.0, "n": 12}}
     document["parse"] = {"frames": 12, "people": 24, "frames_per_second": 7.5, "precision": "int8", "stages_ms": stages}
     page = render(document, Pictures())
-    assert "12 frames, 2.00 people a frame, 7.5 frames/s end to end" in text_of(page)
+    assert "12 frames, 2.00 people per frame, 7.5 frames/s end to end" in text_of(page)
     assert row_of(page, "pipeline", "decode") == ["decode", "int8", "1.50", "2.00", "3.00", "12"]
 
 
@@ -126,3 +122,11 @@ def test_sections_that_were_not_asked_for_are_left_out(document):
     assert not [
         name for name in ("accuracy", "sweeps", "pieces", "profiles", "mlperf", "video") if f'id="{name}"' in page
     ]
+
+
+def test_every_number_of_a_results_json_is_shown_in_its_place():
+    """The numbers, and their order, were written down from the page before it had a template."""
+    folder = Path(__file__).parent / "data"
+    words = text_of(render(json.loads((folder / "results.json").read_text()), Pictures()))
+    expected = (folder / "numbers.txt").read_text().split()
+    assert len(expected) > 800 and re.findall(r"\d+(?:\.\d+)?", words) == expected

@@ -4,10 +4,12 @@ import json
 import os
 import shutil
 
+import numpy as np
 import pytest
 
-import qanet.bundle.folder
+import qanet.bundle.bundle
 from qanet.bundle import SCHEMA_VERSION, copy_bundle, create, open_bundle, safe_name, writable_copy
+from qanet.bundle.half_weights import with_float_weights, with_half_weights
 from qanet.errors import QanetError
 
 
@@ -134,7 +136,7 @@ def test_what_is_no_bundle_is_told_from_nothing(tmp_path, monkeypatch):
 
 
 def test_a_shipped_bundle_is_copied_before_it_is_built_into(tiny_bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr(qanet.bundle.folder, "SHIPPED", tiny_bundle.parent.resolve())
+    monkeypatch.setattr(qanet.bundle.bundle, "SHIPPED", tiny_bundle.parent.resolve())
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
@@ -151,7 +153,7 @@ def test_a_shipped_bundle_is_copied_before_it_is_built_into(tiny_bundle, tmp_pat
 
 def test_a_package_installed_as_links_is_not_built_into_either(tiny_bundle, tmp_path, monkeypatch):
     (tmp_path / "links").symlink_to(tiny_bundle.parent)
-    monkeypatch.setattr(qanet.bundle.folder, "SHIPPED", tmp_path / "links")
+    monkeypatch.setattr(qanet.bundle.bundle, "SHIPPED", tmp_path / "links")
     assert open_bundle("tiny").is_shipped
 
 
@@ -195,3 +197,46 @@ def test_an_engine_of_the_same_file_is_replaced(tiny_bundle):
 def test_a_new_bundle_is_named_after_its_folder(tmp_path):
     assert create(tmp_path / "lite.qanet").name == "lite"
     assert safe_name("sm_86 + RTX/4090") == "sm_86-RTX-4090"
+
+
+def test_half_weights_are_an_onnx_graph_of_half_the_size_and_come_back(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    weight = np.random.default_rng(0).normal(size=(16, 8, 3, 3)).astype(np.float32)
+    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["": 18]>
+        g (float[1,8,6,6] x) => (float[1,16,4,4] y) { y = Conv(x, weight, bias) }""")
+    bias = np.arange(16, dtype=np.float32) / 3
+    model.graph.initializer.extend(map(onnx.numpy_helper.from_array, (weight, bias), ("weight", "bias")))
+    plain = model.SerializeToString()
+    half = with_half_weights(plain)
+    assert len(half) < 0.6 * len(plain) and with_half_weights(plain) == half
+    back = onnx.load_model_from_string(with_float_weights(half))
+    values = {t.name: onnx.numpy_helper.to_array(t) for t in back.graph.initializer}
+    assert (values["weight"] == weight.astype(np.float16).astype(np.float32)).all() and (values["bias"] == bias).all()
+    assert [node.op_type for node in back.graph.node] == ["Conv"]
+    x = {"x": np.ones((1, 8, 6, 6), np.float32)}
+    outputs = [
+        runtime.InferenceSession(data, providers=["CPUExecutionProvider"]).run(None, x)[0]
+        for data in (half, back.SerializeToString())
+    ]
+    assert (outputs[0] == outputs[1]).all()
+    bundle = create(
+        tmp_path / "b.qanet",
+        labels="personbox1",
+        input_hw=[32, 32],
+        graphs={"fp32": "model.onnx"},
+        made={"weights": "fp16"},
+    )
+    bundle.add_file("model.onnx", half)
+    bundle.save()
+    assert open_bundle(bundle.path).graph("fp32") == with_float_weights(half)
+    assert open_bundle(bundle.path).read("model.onnx") == half
+
+
+def test_a_weight_beyond_fp16_is_named():
+    onnx = pytest.importorskip("onnx")
+    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["": 18]>
+        g (float[300] x) => (float[300] y) { y = Mul(x, huge) }""")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.full(300, 1e6, np.float32), "huge"))
+    with pytest.raises(QanetError, match="huge overflows FP16"):
+        with_half_weights(model.SerializeToString())

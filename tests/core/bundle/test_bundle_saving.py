@@ -11,7 +11,7 @@ import pytest
 from qanet.bundle import copy_bundle, create, open_bundle
 from qanet.bundle.manifest import merge
 from qanet.errors import QanetError
-from qanet.locking import locked
+from qanet.files import locked
 
 
 def snapshot(folder):
@@ -110,7 +110,7 @@ def test_processes_that_build_at_once_lose_nothing_and_readers_see_no_half(tiny_
 
 
 def test_a_save_waits_for_another_and_says_for_whom(tiny_bundle, monkeypatch):
-    monkeypatch.setattr("qanet.bundle.folder._SAVE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("qanet.bundle.storage._SAVE_TIMEOUT_S", 0.1)
     with (
         locked(tiny_bundle / ".manifest.lock", timeout_s=0, doing="testing"),
         pytest.raises(QanetError, match=f"saving .*tiny.qanet must wait for process {os.getpid()}"),

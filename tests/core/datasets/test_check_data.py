@@ -62,7 +62,7 @@ def write(name, content):
         (set_key(2, bbox=[90, 5, 10, 30]), "problems", "lies outside the image"),
         (set_key(2, bbox=[5, 5, 14, 30]), "remarks", "does not fit the pixels"),
         (set_key(2, parsing_id=0), "problems", "broken parsing_id"),
-        (set_key(2, iscrowd=1), "remarks", "nobody is annotated for the values [1]"),
+        (set_key(2, iscrowd=1), "remarks", "no person is annotated for the values [1]"),
         (write("Instance_ids/b.txt", b"1 1 1\n2 2 1\n7 3 1\n"), "remarks", "parts without pixels: [7]"),
         (write("Instance_ids/b.txt", b"1 1 1\n2 3 1\n"), "remarks", "150 pixels of parts have another class"),
         (write("Images/c.jpg", b"x"), "remarks", "1 images of"),
@@ -91,7 +91,7 @@ def test_photographs_are_checked_too(tmp_path):
     cv2.imwrite(str(root / "labels" / "p7.png"), np.zeros((120, 80), np.uint8))
     found = check_dataset(root, "ccp")
     assert [("p5" in line, "p6" in line) for line in found.problems] == [(True, False), (False, True)]
-    assert ["p7.png shows nobody" in line for line in found.remarks] == [True]
+    assert ["p7.png shows no person" in line for line in found.remarks] == [True]
     assert (found.images, found.people) == (3, 1)
 
 

@@ -76,7 +76,7 @@ def test_a_single_person_set_needs_no_human_ids(tmp_path):
 
 def test_two_people_without_human_ids_are_an_error(tmp_path):
     data = open_dataset(write_official(tmp_path / "LIP", "LIP", with_people=False, people=2), "lip")
-    with pytest.raises(QanetError, match=r"a.jpg has 2 people and nothing tells them apart"):
+    with pytest.raises(QanetError, match=r"a.jpg has 2 people and no map of their pixels"):
         data[0]
 
 

@@ -102,7 +102,7 @@ def test_boxes_of_photographs_go_by_their_names(tmp_path):
         ('{"a": 1}', r"no COCO results file .*got dict"),
         ("[3]", r"entry 0 is no detection .*got int"),
         (json.dumps([{"image_id": 1, "bbox": [0, 0, 1, 1]}]), r"entry 0 is no detection .*got \['bbox', 'image_id'\]"),
-        (json.dumps([box(), box(image_id=9)]), r"entry 1 is of an image that the data set has not .*got 9"),
+        (json.dumps([box(), box(image_id=9)]), r"entry 1 is of an image that is not in the data set .*got 9"),
         (json.dumps([box(bbox=(0, 0, 1))]), r"entry 0 has a broken box"),
         (json.dumps([box(bbox=(0, 0, 1, float("inf")))]), r"entry 0 has a broken box"),
         (json.dumps([box(score="high")]), r"entry 0 has a broken box"),

@@ -7,8 +7,8 @@ import pytest
 from metric_cases import person, random_images
 
 from qanet.metrics import PROTOCOLS, ParsingEvaluator, Prediction, Truth, evaluate_parsing
-from qanet.metrics.overlap import class_iou, crop_person, index_truth, pair_mean_iou
-from qanet.metrics.semantic import boundary_band
+from qanet.metrics.measures import boundary_band
+from qanet.metrics.people import class_iou, crop_person, index_truth, pair_mean_iou
 
 
 def naive_class_iou(truth, predicted, classes):

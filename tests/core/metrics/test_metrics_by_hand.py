@@ -5,8 +5,8 @@ import pytest
 from metric_cases import CATEGORY, HUMAN, LEFT, RIGHT, grid, person
 
 from qanet.metrics import PROTOCOLS, ParsingEvaluator, Truth, evaluate_parsing
-from qanet.metrics.overlap import class_iou, crop_person, index_truth
-from qanet.metrics.semantic import boundary_band, boundary_counts
+from qanet.metrics.measures import boundary_band, boundary_counts
+from qanet.metrics.people import class_iou, crop_person, index_truth
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from qanet.metrics import PROTOCOLS, Prediction, Truth, evaluate_parsing
-from qanet.metrics.overlap import crop_person
-from qanet.metrics.painting import ascending, paint_instances, paint_semantic, parsing_nms
+from qanet.metrics.people import crop_person, published_nms
+from qanet.metrics.regions import ascending, paint_instances, paint_semantic
 from qanet.quality import fuse_quality
 
 CASES = [
@@ -109,7 +109,7 @@ def test_maps_and_survivors_equal_the_published_code(golden, name):
         people = [crop_person(p, classes) for p in predictions]
         canvas = paint_semantic(people, arrays["pred_box_score"][mine], hw, options["paint_threshold"], official)
         np.testing.assert_array_equal(canvas, arrays["global_parsing"][image])
-        kept = parsing_nms(people, quality[mine], hw[0] * hw[1], options["nms_threshold"], official)
+        kept = published_nms(people, quality[mine], hw[0] * hw[1], options["nms_threshold"], official)
         assert sorted(kept) == np.flatnonzero(arrays["nms_kept"][mine]).tolist()
         kept = kept[quality[mine][kept] >= options["score_threshold"]]
         order = kept[ascending(quality[mine][kept], official)]

@@ -42,8 +42,12 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
     modules = [
         n.removesuffix(".py")
         for n in tracked
-        if n.endswith(".py") and n.split("/")[0] in ("qanet", "train", "export", "runtime", "calib", "benchmarks")
+        if n.endswith(".py")
+        and n.split("/")[0] in ("qanet", "train", "export", "runtime", "calib", "benchmarks")
+        and not n.startswith("benchmarks/lab/")
     ]
     expected = {m if m.startswith("qanet/") else f"qanet/{m}" for m in modules}
     assert {n.removesuffix(".py") for n in names if n.endswith(".py")} == expected
     assert {"qanet/py.typed", "qanet/models/ccp13-lite0.qanet/model.onnx"} <= set(names)
+    templates = {n if n.startswith("qanet/") else f"qanet/{n}" for n in tracked if n.endswith((".j2", ".css"))}
+    assert {n for n in names if n.endswith((".j2", ".css"))} == {n for n in templates if "/lab/" not in n} != set()

@@ -8,7 +8,7 @@ from tail_backends import assert_same, available, dense
 
 from qanet import quality
 from qanet.errors import QanetError
-from qanet.runtime.pixel_score import pixel_score as tail
+from qanet.runtime.kernels import choose_kernels
 
 BACKENDS = available()
 FUZZ = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -90,7 +90,7 @@ def calls(draw, max_classes=9):
 @given(arguments=calls())
 def test_every_back_end_is_the_reference(backend, arguments):
     expected = quality.pixel_score(**arguments)
-    got = tail(**arguments, backend=backend)
+    got = choose_kernels(backend).pixel_score(**arguments)
     logits = arguments["logits"].astype(np.float32)
     pasted = [dense(maps, box, arguments["image_size"]) for maps, box in zip(logits, arguments["boxes"])]
     assert_same(got, expected, pasted, arguments["threshold"])
@@ -116,7 +116,7 @@ def test_flips_too(backend, arguments, seed):
     flipped = np.random.default_rng(seed).normal(0, 2, shape).astype(np.float32)
     pairs = [(1, shape[1] - 1)]
     expected = quality.pixel_score(**arguments, flipped_logits=flipped, flip_pairs=pairs)
-    got = tail(**arguments, flipped_logits=flipped, flip_pairs=pairs, backend=backend)
+    got = choose_kernels(backend).pixel_score(**arguments, flipped_logits=flipped, flip_pairs=pairs)
     views = (arguments["logits"].astype(np.float32), quality.unflip(flipped, pairs))
     pasted = [
         sum(dense(view[index], box, arguments["image_size"]) for view in views) / 2
@@ -131,7 +131,9 @@ def test_few_and_many_classes(backend, num_classes):
     logits = np.random.default_rng(num_classes).normal(0, 3, (1, num_classes, 5, 3)).astype(np.float32)
     box, image_hw = [2.5, -1.25, 31.75, 47.0], (40, 36)
     expected = quality.pixel_score(logits, [box], image_hw)
-    assert_same(tail(logits, [box], image_hw, backend=backend), expected, [dense(logits[0], box, image_hw)], 0.2)
+    assert_same(
+        choose_kernels(backend).pixel_score(logits, [box], image_hw), expected, [dense(logits[0], box, image_hw)], 0.2
+    )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -140,7 +142,7 @@ def test_finite_numbers_of_any_size_give_a_label_and_no_warning(backend, size):
     logits = np.full((1, 3, 2, 2), -size, np.float32)
     logits[0, 2] = size
     with np.errstate(all="raise", under="ignore"):
-        scored = tail(logits, [[0, 0, 8, 8]], (8, 8), backend=backend)
+        scored = choose_kernels(backend).pixel_score(logits, [[0, 0, 8, 8]], (8, 8))
     assert (scored.full(0) == 2).all() and scored.pixel_scores[0] == 1
 
 
@@ -170,5 +172,5 @@ def test_every_back_end_refuses_what_the_reference_refuses_in_its_words(backend,
     with pytest.raises(QanetError) as expected:
         quality.pixel_score(**(GOOD | change))
     with pytest.raises(QanetError) as got:
-        tail(**(GOOD | change), backend=backend)
+        choose_kernels(backend).pixel_score(**(GOOD | change))
     assert got.value.line() == expected.value.line()

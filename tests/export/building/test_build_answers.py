@@ -10,11 +10,10 @@ from int8_bundle import make_int8_bundle
 from qanet.__main__ import main as qanet
 from qanet.bundle import NO_VNNI, open_bundle
 from qanet.calib.quantize import int8_of_this_cpu
-from qanet.export.building import command, timing
-from qanet.export.building import engine as building
+from qanet.export.building import options, timing
 from qanet.runtime.answers import ask as asking
 from qanet.runtime.answers.known import FILE, stored_answers
-from qanet.runtime.engines import openvino
+from qanet.runtime.backends import openvino
 
 INT8 = int8_of_this_cpu()
 
@@ -31,19 +30,19 @@ def build(bundle, *arguments, precision="fp32,int8"):
 def test_a_build_adds_the_answers_that_a_bundle_lacks_and_says_so(bundle, capsys):
     assert build(bundle) == 0
     said = capsys.readouterr().err
-    assert "int8 brought no known answers; they are made from its FP32 graph by ONNX Runtime" in said
+    assert "int8 has no known answers; they are made from its FP32 graph by ONNX Runtime" in said
     assert said.count("known answers: ") == 2
     known = stored_answers(open_bundle(bundle))
     assert known.crops.shape == (2, HEIGHT, WIDTH, 3) and set(known.outputs) == {"fp32", INT8}
     before = (bundle / FILE).read_bytes()
     assert build(bundle) == 0
-    assert "brought no known answers" not in capsys.readouterr().err and (bundle / FILE).read_bytes() == before
+    assert "has no known answers" not in capsys.readouterr().err and (bundle / FILE).read_bytes() == before
 
 
 @pytest.fixture
 def fp32_only(monkeypatch):
     """A CPU without 16-bit floating point."""
-    monkeypatch.setattr(building, "deliverable", lambda precision, outputs=None: "fp32")
+    monkeypatch.setattr(options, "deliverable", lambda precision, outputs=None: "fp32")
 
 
 def test_a_type_that_the_cpu_lacks_is_said_and_not_built(bundle, fp32_only, capsys):
@@ -67,7 +66,7 @@ def test_nothing_but_types_that_the_cpu_lacks_is_exit_code_2(bundle, fp32_only, 
 
 
 def test_int8_is_built_without_vnni_where_the_cpu_has_none(bundle, monkeypatch, capsys):
-    monkeypatch.setattr(command, "sums_saturate", lambda: True)
+    monkeypatch.setattr(options, "sums_saturate", lambda: True)
     assert build(bundle) == 0
     made = open_bundle(bundle)
     (entry,) = [e for e in made.engines if e["precision"] == "int8"]
@@ -81,7 +80,7 @@ def test_int8_is_built_without_vnni_where_the_cpu_has_none(bundle, monkeypatch, 
     )
     if INT8 == NO_VNNI:
         return  # what follows is for a CPU that has VNNI
-    monkeypatch.setattr(command, "sums_saturate", lambda: False)
+    monkeypatch.setattr(options, "sums_saturate", lambda: False)
     assert build(bundle) == 0  # brought to a CPU that has it: the other takes its place
     (entry,) = [e for e in open_bundle(bundle).engines if e["precision"] == "int8"]
     assert entry["weights"] == "8 bits" and len(list((bundle / "engines").iterdir())) == 2
@@ -98,7 +97,7 @@ def test_int8_that_answers_wrongly_is_built_again_without_vnni(bundle, monkeypat
         return outputs
 
     monkeypatch.setattr(openvino.OpenVinoEngine, "run", saturated)
-    monkeypatch.setattr(command, "sums_saturate", lambda: False)
+    monkeypatch.setattr(options, "sums_saturate", lambda: False)
     assert build(bundle) == 0
     assert "int8 of int8 answers wrongly on this CPU" in capsys.readouterr().err
     (entry,) = [e for e in open_bundle(bundle).engines if e["precision"] == "int8"]
@@ -157,14 +156,14 @@ def test_a_bundle_that_two_cpus_built_into_holds_what_both_need(bundle, monkeypa
     """Another CPU's INT8 engine stays, and is neither loaded nor timed here."""
     if INT8 == NO_VNNI:
         pytest.skip("the other graph answers wrongly on this CPU, so that it cannot be built here")
-    monkeypatch.setattr(command, "sums_saturate", lambda: True)  # build what this CPU would not
+    monkeypatch.setattr(options, "sums_saturate", lambda: True)  # build what this CPU would not
     assert build(bundle, precision="int8") == 0
     made = open_bundle(bundle)
     for entry in made.engines:
         entry["cpu"] = "Another CPU [FP32]"
     made.manifest["timings"] = []
     made.save()
-    monkeypatch.setattr(command, "sums_saturate", lambda: False)
+    monkeypatch.setattr(options, "sums_saturate", lambda: False)
     assert build(bundle, precision="int8") == 0
     made = open_bundle(bundle)
     assert {e["graph"] for e in made.engines} == {"int8", NO_VNNI}

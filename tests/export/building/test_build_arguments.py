@@ -3,14 +3,15 @@
 import pytest
 
 from qanet.errors import QanetError
-from qanet.export.building.arguments import build_parser, engine_options, precisions_of, runtimes_of
-from qanet.export.engines.tensorrt_options import SHARED_CACHE
+from qanet.export.backends.tensorrt_options import SHARED_CACHE
+from qanet.export.building.command import build_options, build_parser
+from qanet.export.building.options import BuildOptions
 
 SIZE = (384, 288)
 
 
 def options_of(*arguments):
-    return engine_options(build_parser().parse_args(["model.qanet", *arguments]), SIZE)
+    return build_options(build_parser().parse_args(["model.qanet", *arguments]), SIZE)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def options_of(*arguments):
     ],
 )
 def test_names_of_both_worlds(arguments, fields):
-    options = options_of(*arguments)
+    options = options_of(*arguments).tensorrt
     assert {name: getattr(options, name) for name in fields} == fields
 
 
@@ -87,11 +88,26 @@ def test_what_is_not_honoured_is_refused(arguments, message):
     ],
 )
 def test_precisions_and_their_sugar(arguments, precisions):
-    assert precisions_of(build_parser().parse_args(["m", *arguments]).precision) == precisions
+    assert options_of(*arguments).precisions == precisions
 
 
-def test_unknown_names():
-    with pytest.raises(QanetError, match="no precision given"):
-        precisions_of(" , ")
-    with pytest.raises(QanetError, match="unknown runtime 'onnx'"):
-        runtimes_of("onnx")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precisions": []}, "no precision given; choose from fp32, fp16, int8, bf16, fp8"),
+        ({"precisions": ["fp32", "int4"]}, "unknown precision 'int4'; choose from fp32, fp16, int8, bf16, fp8"),
+        ({"runtimes": ["onnx"]}, "unknown runtime 'onnx'; choose from openvino, tensorrt, tensorrt-rtx"),
+        ({"tail": "none"}, "unknown tail 'none'; choose from kernel, graph"),
+        ({"float_rest": "fp16"}, "unknown float rest 'fp16'; choose from auto, bf16, f32"),
+    ],
+)
+def test_unknown_names(options, message):
+    with pytest.raises(QanetError, match=message):
+        BuildOptions(**options)
+
+
+def test_the_default_of_the_command_line_is_that_of_the_library():
+    ours, theirs = options_of("--json"), BuildOptions()
+    assert tuple(ours.precisions) == tuple(theirs.precisions) and tuple(ours.runtimes) == tuple(theirs.runtimes)
+    for name in ("targets", "tail", "float_rest", "tensorrt", "low_memory", "verify", "images", "show_progress"):
+        assert getattr(ours, name) == getattr(theirs, name), name

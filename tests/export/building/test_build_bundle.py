@@ -11,15 +11,17 @@ from cpu_types import BF16, FP16, HAS_16_BITS, needs_16_bits
 from engine_graphs import needs_rtx
 from fake_tensorrt_builder import tensorrt_builder_module
 from int8_bundle import make_int8_bundle
+from rtx_header import plan_targets
 
 from qanet.__main__ import main as qanet
 from qanet.bundle import open_bundle
 from qanet.errors import QanetError
+from qanet.export.backends import openvino, tensorrt_library
+from qanet.export.building import bundle as building
 from qanet.export.building.command import main as build_main
+from qanet.export.building.options import BuildOptions
 from qanet.export.building.verify import mark_layers
-from qanet.export.engines import openvino, tensorrt_library, timing_cache
-from qanet.export.engines.rtx_plan import read_rtx_plan
-from qanet.locking import locked
+from qanet.files import locked
 
 
 def snapshot(folder):
@@ -38,7 +40,7 @@ def orin(monkeypatch):
         module = tensorrt_builder_module("10.3.0", **more)
         monkeypatch.setitem(sys.modules, "tensorrt", module)
         monkeypatch.setattr(tensorrt_library, "this_gpu", lambda: "sm_87")
-        monkeypatch.setattr(timing_cache, "gpu_name", lambda: "Orin")
+        monkeypatch.setattr(tensorrt_library, "gpu_name", lambda: "Orin")
         return module
 
     return install
@@ -56,15 +58,29 @@ def test_verified_engines_are_kept(tiny_bundle, capsys, precision, tail):
     assert entry["graph_sha256"] == open_bundle(tiny_bundle).manifest["files"][graph]["sha256"]
 
 
+def test_a_build_without_a_command_line(tiny_bundle, tmp_path, capsys):
+    lines = []
+    options = BuildOptions(precisions=["fp32"], runtimes=["openvino"], tail="graph")
+    before = snapshot(tiny_bundle)
+    report = building.build(open_bundle(tiny_bundle), options, output=tmp_path / "copy.qanet", report=lines.append)
+    report.check()
+    (engine,) = report.engines
+    assert report.bundle.path == tmp_path / "copy.qanet" and snapshot(tiny_bundle) == before
+    assert engine.entry in report.bundle.engines and engine.bytes == len(report.bundle.read(engine.entry["file"]))
+    assert engine.built.census.multiply_add_shares["fp32"] == 1 and "census" not in engine.to_json()
+    assert report.to_json()["not_built"] == {} and lines[-1].startswith("  known answers: ")
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+
+
 def wrong_weights(graph, precision, **options):
     """OpenVINO's build with the network's one convolution turned around."""
     import onnx
 
-    model = onnx.load(graph)
+    model = onnx.load_model_from_string(graph)
     weight = next(tensor for tensor in model.graph.initializer if tensor.name == "weight")
     weight.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(weight), "weight"))
-    onnx.save(model, graph)
-    return REAL_BUILD(graph, precision=precision, **options)
+    return REAL_BUILD(model.SerializeToString(), precision=precision, **options)
 
 
 REAL_BUILD = openvino.build
@@ -102,7 +118,7 @@ def test_save_engine_writes_the_same_plan(tiny_bundle, tmp_path):
     assert build(tiny_bundle, *arguments) == 2 and not plan.exists()  # three precisions, one file
     assert build(tiny_bundle, *arguments, "--fp16") == 0
     bundle = open_bundle(tiny_bundle)
-    assert plan.read_bytes() == bundle.read(bundle.engines[0]["file"]) and read_rtx_plan(plan).targets == ("sm_86",)
+    assert plan.read_bytes() == bundle.read(bundle.engines[0]["file"]) and plan_targets(plan.read_bytes()) == ("sm_86",)
 
 
 @needs_rtx
@@ -156,7 +172,7 @@ def test_a_build_that_waits_too_long_says_for_whom(tiny_bundle, capsys):
     ("faults", "message"),
     [
         (("no plan",), "tensorrt could not build tiny.fp32.onnx for sm_87: Error Code 2: OutOfMemory"),
-        (("no inspector",), "does not say what its engine is made of, so its precision is unknown"),
+        (("no inspector",), "reports no layers of its engine, so its precision is unknown"),
     ],
 )
 def test_a_builder_that_returns_nothing_leaves_the_bundle(tiny_bundle, orin, capsys, faults, message):
@@ -201,7 +217,7 @@ def test_what_cannot_be_honoured_is_said_before_a_graph_is_written(tiny_bundle, 
     for arguments, message in (
         (("--hardwareCompatibilityLevel=same_cc",), "has no hardware compatibility level same_cc"),
         (("--target", "sm_86"), "TensorRT builds on the GPU that will run the engine"),
-        (("--fp8", "--runtime", "openvino"), "unknown precision"),
+        (("--fp8", "--runtime", "openvino"), "OpenVINO has no precision 'fp8'"),
         (("--refit",), "has no engine without weights"),
     ):
         assert build(tiny_bundle, "--fp16", "--runtime", "tensorrt", *arguments) == 2
@@ -268,7 +284,7 @@ def test_a_tensorrt_engine_is_verified_by_the_runtimes_own_loader(
     tiny_bundle, tiny_graph, orin, capsys, monkeypatch, factor, code
 ):
     orin()
-    monkeypatch.setattr("qanet.export.engines.this_gpu.this_gpu", lambda: "sm_87")
+    monkeypatch.setattr("qanet.export.backends.tensorrt_library.this_gpu", lambda: "sm_87")
     opened = []
 
     def open_engine(bundle, device, precision, outputs):
@@ -293,7 +309,7 @@ def test_what_needs_a_gpu_to_be_verified_is_refused_before_it_is_built(tiny_bund
     def missing():
         raise QanetError("no NVIDIA driver on this machine")
 
-    monkeypatch.setattr("qanet.export.engines.this_gpu.this_gpu", missing)
+    monkeypatch.setattr("qanet.export.backends.tensorrt_library.this_gpu", missing)
     assert build(tiny_bundle, "--runtime", "tensorrt-rtx", "--fp16", "--verify") == 2
     assert "no NVIDIA driver on this machine" in capsys.readouterr().err
     assert open_bundle(tiny_bundle).engines == []

@@ -10,9 +10,9 @@ from cpu_types import BUILT_HERE
 
 from qanet.__main__ import main as qanet
 from qanet.bundle import open_bundle
-from qanet.train.networks.parser import build
+from qanet.train.networks import build
 from qanet.train.recipes import recipe
-from qanet.train.weights.checkpoint import save_weights
+from qanet.train.weights import save_weights
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_engines_for_gpus_are_built_without_one(bundle, capsys):
         (["build", "BUNDLE", "--precision", "int4"], "unknown precision 'int4'"),
         (["build", "BUNDLE", "--runtime", "tensorflow"], "unknown runtime"),
         (["build", "nobody"], "no bundle 'nobody'"),
-        (["calibrate", "BUNDLE", "--data", "nowhere"], "no input nowhere"),
+        (["calibrate", "BUNDLE", "--data", "nowhere"], "nowhere: no such file"),
         (["calibrate", "BUNDLE", "--data", "DATA", "--method", "magic"], "invalid choice"),
         (["export", "nothing.safetensors", "--output", "x"], "no checkpoint at"),
         (["export", "DATA/photos/0.png", "--output", "x"], "not a safetensors"),

@@ -9,9 +9,9 @@ from fake_tensorrt_builder import tensorrt_builder_module
 
 from qanet.__main__ import main as qanet
 from qanet.bundle import open_bundle
+from qanet.export.backends import child, tensorrt, tensorrt_library
 from qanet.export.building.command import main as build_main
-from qanet.export.engines import child, tensorrt, tensorrt_library, timing_cache
-from qanet.runtime.engines.tensorrt_choice import batches_of, choose_plans
+from qanet.runtime.backends.tensorrt.choice import batches_of, choose_plans
 
 KERNEL_TAIL = ("logits", "iou_scores")
 
@@ -34,8 +34,7 @@ def test_each_plan_is_verified_with_no_more_crops_than_it_takes(tiny_bundle, tin
 
     monkeypatch.setitem(sys.modules, "tensorrt", tensorrt_builder_module("10.3.0"))
     monkeypatch.setattr(tensorrt_library, "this_gpu", lambda: "sm_87")
-    monkeypatch.setattr("qanet.export.engines.this_gpu.this_gpu", lambda: "sm_87")
-    monkeypatch.setattr(timing_cache, "gpu_name", lambda: "Orin")
+    monkeypatch.setattr(tensorrt_library, "gpu_name", lambda: "Orin")
     monkeypatch.setattr(child, "build_apart", tensorrt.build)  # the made-up library is in no other process
     session = onnxruntime.InferenceSession(tiny_graph, providers=["CPUExecutionProvider"])
     verified = []

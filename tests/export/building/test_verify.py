@@ -6,7 +6,7 @@ from engine_graphs import make_graph, onnx
 
 from qanet.errors import QanetError
 from qanet.export.building.verify import drawn_crops, mark_layers, verify
-from qanet.runtime.answers.judge import TOLERANCES, compare, relative_rms
+from qanet.runtime.answers.verdicts import TOLERANCES, compare, relative_rms
 
 SIZE = (32, 24)
 OUTPUTS = ("logits", "iou_scores", "quality")

@@ -5,7 +5,7 @@ import pytest
 from golden_cases import PIXEL_SCORE_CASES, assert_golden, read_case
 
 from qanet.errors import QanetError
-from qanet.export.baseline.tail import pixel_score
+from qanet.export.baseline import pixel_score
 from qanet.quality import pixel_score as reference
 
 

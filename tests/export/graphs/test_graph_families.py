@@ -1,18 +1,16 @@
-"""The graphs of ResNet and HRNet (test_graph.py has Lite's): names, equality with the network, size, INT8's places."""
+"""The graphs of ResNet and HRNet: names, equality with the network, size, placement of INT8."""
 
 import onnx
 import pytest
-from tiny_networks import lively_network, register, tiny_recipe
+from exported_networks import SIZE, exported
+from tiny_networks import register
 
-from qanet.calib.graph import load_model
-from qanet.calib.placement import place
+from qanet.calib.placement import load_model, place
 from qanet.errors import QanetError
-from qanet.export.graphs.parity import check_parity
-from qanet.export.graphs.parsing import OUTPUTS, export_onnx
-from qanet.export.size import graph_size
-from qanet.train.networks.size import network_size
+from qanet.export.graphs.network import OUTPUTS, ParsingGraph, check_parity
+from qanet.export.graphs.source import graph_size
+from qanet.train.describe import network_size
 
-SIZE = (64, 96)
 # Names that each graph has.
 NAMES = {
     "tiny-basic": ("backbone.stem.conv1", "backbone.stem.conv1.relu.pool", "backbone.layer2.0.conv2.sum.relu"),
@@ -25,28 +23,14 @@ NAMES = {
 }
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """Family -> (recipe, network, path of its graph), each made once."""
-    made = {}
-    folder = tmp_path_factory.mktemp("families")
-
-    def export(family):
-        if family not in made:
-            recipe = tiny_recipe(family)
-            network = lively_network(recipe)
-            export_onnx(network, SIZE, folder / f"{family}.onnx")
-            made[family] = (recipe, network, folder / f"{family}.onnx")
-        return made[family]
-
-    with pytest.MonkeyPatch.context() as patch:
-        register(patch)
-        yield export
+@pytest.fixture(autouse=True)
+def tiny_backbones(monkeypatch):
+    register(monkeypatch)
 
 
 @pytest.mark.parametrize("family", NAMES)
-def test_the_graph_keeps_the_contract_and_is_named_after_the_modules(exported, family):
-    graph = onnx.load(exported(family)[2]).graph
+def test_the_graph_keeps_the_contract_and_is_named_after_the_modules(family):
+    graph = onnx.load_model_from_string(exported(family).graph).graph
     names = [node.name for node in graph.node]
     assert len(set(names)) == len(names)
     assert set(NAMES[family]) <= set(names)
@@ -59,16 +43,16 @@ def test_the_graph_keeps_the_contract_and_is_named_after_the_modules(exported, f
 
 
 @pytest.mark.parametrize("family", NAMES)
-def test_the_graph_equals_the_network(exported, family):
-    _, network, path = exported(family)
-    differences = check_parity(network, SIZE, path)
+def test_the_graph_equals_the_network(family):
+    _, network, graph = exported(family)
+    differences = check_parity(ParsingGraph(network), OUTPUTS, SIZE, graph)
     assert set(differences) == set(OUTPUTS)
 
 
 @pytest.mark.parametrize("family", NAMES)
-def test_graph_and_network_count_the_same_multiply_adds(exported, family):
-    recipe, network, path = exported(family)
-    size = graph_size(path.read_bytes())
+def test_graph_and_network_count_the_same_multiply_adds(family):
+    recipe, network, graph = exported(family)
+    size = graph_size(graph)
     assert size["multiply_adds"] == network_size(recipe, SIZE)["total"].multiply_adds
     norms = sum(m.num_features for m in network.modules() if type(m).__name__ == "BatchNorm2d")
     parameters = sum(p.numel() for p in network.parameters())
@@ -76,8 +60,8 @@ def test_graph_and_network_count_the_same_multiply_adds(exported, family):
 
 
 @pytest.mark.parametrize("family", NAMES)
-def test_int8_reaches_every_convolution_but_those_that_stay_float(exported, family):
-    model = load_model(exported(family)[2])
+def test_int8_reaches_every_convolution_but_those_that_stay_float(family):
+    model = load_model(exported(family).graph)
     placement = place(model)
     nodes = model.graph.node
     left = {n.name for i, n in enumerate(nodes) if n.op_type == "Conv" and i not in placement.convolutions}

@@ -4,11 +4,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from qanet.export.graphs.masks import MASK_OUTPUTS, MaskGraph, graph_of
-from qanet.export.graphs.parsing import OUTPUTS, ParsingGraph
+from qanet.export.graphs.network import INPUTS, MASK_OUTPUTS, OUTPUTS, MaskGraph, ParsingGraph, graph_of
 from qanet.quality import MASK_THRESHOLD, clamp_iou, fuse_quality, mask_score
-from qanet.train.networks.parser import build
-from qanet.train.recipe import Recipe
+from qanet.train.networks import build
+from qanet.train.recipes import Recipe
 
 SIZE = (64, 96)
 
@@ -57,6 +56,6 @@ def test_the_threshold_reaches_the_graph():
 def test_the_label_set_chooses_the_graph():
     small = {"data_format": "coco", "input_hw": (64, 64), "width": 16, "iou_hidden": 16}
     for labels, kind, outputs in (("person1", MaskGraph, MASK_OUTPUTS), ("ccp13", ParsingGraph, OUTPUTS)):
-        graph, names = graph_of(build(Recipe("r", labels=labels, **small)), labels)
-        assert type(graph) is kind and names == outputs
+        graph, inputs, names = graph_of(build(Recipe("r", labels=labels, **small)), labels)
+        assert type(graph) is kind and names == outputs and inputs == INPUTS
     assert set(MASK_OUTPUTS) < set(OUTPUTS) and MaskGraph(Fixed(None, None)).threshold == MASK_THRESHOLD

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from tail_backends import assert_same, available, dense
 from torch import nn
 
-from qanet.cpu_precision import openvino_core
-from qanet.export.baseline import tail as baseline
-from qanet.export.graphs.parsing import ParsingGraph
+from qanet.export import baseline
+from qanet.export.graphs.network import ParsingGraph
 from qanet.quality import PixelScores, pixel_score
-from qanet.runtime.pixel_score import pixel_score as tail
+from qanet.runtime.backends.openvino import openvino_core
+from qanet.runtime.kernels import choose_kernels
 
 PEOPLE, CROP = 3, (64, 48)
 CLASSES = (2, 20)
@@ -83,7 +83,7 @@ def answer(form, logits, boxes, onnx_tail):
             core.read_model(onnx_tail(logits.shape[1])), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
         )
         return whole_crop(*compiled({"logits": logits}).to_tuple())
-    return tail(logits, boxes, CROP, backend=form)
+    return choose_kernels(form).pixel_score(logits, boxes, CROP)
 
 
 FORMS = (*available(), "baseline", "graph in PyTorch", "graph in ONNX Runtime", "graph in OpenVINO")

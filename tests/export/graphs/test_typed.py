@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from rtx_small import RtxNetwork
 
-from qanet.cpu_precision import openvino_core
 from qanet.errors import QanetError
-from qanet.export.graphs.typed import BF16_OPSET, FP16_BOUND, beyond_fp16, largest_of_scales, to_bf16, to_fp16
+from qanet.export.graphs.typed import BF16_OPSET, FP16_BOUND, beyond_fp16, to_bf16, to_fp16
+from qanet.runtime.backends.openvino import openvino_core
 
 onnx = pytest.importorskip("onnx")
 CROPS = np.random.default_rng(2).integers(0, 256, (3, 16, 12, 3)).astype(np.uint8)
@@ -380,15 +380,3 @@ def test_tensorrt_rtx_builds_bf16(small):
     profile.set_shape("box_scores", (1,), (1,), (1,))
     config.add_optimization_profile(profile)
     assert builder.build_serialized_network(network, config) is not None
-
-
-def test_largest_values_of_a_scales_file():
-    text = b'{"tensors": {"a": {"amax": 1, "largest": 2.5}, "b": {"amax": 1}}, "largest": {"c": 70000}}'
-    assert largest_of_scales(text) == {"a": 2.5, "c": 70000}
-    assert largest_of_scales(b'{"tensors": {}}') == {}
-
-
-@pytest.mark.parametrize("text", [b"{", b"[]", b"{}", b'{"tensors": {"a": {"largest": "x"}}}', b'{"tensors": 3}'])
-def test_a_scales_file_that_is_none(text):
-    with pytest.raises(QanetError, match="scales.json cannot be read"):
-        largest_of_scales(text)

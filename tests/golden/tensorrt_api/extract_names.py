@@ -1,4 +1,4 @@
-"""Names in the bindings of four TensorRT releases -> names.json, for tests/export/engines/test_tensorrt_names.py.
+"""Names in the bindings of four TensorRT releases -> names.json, for tests/export/backends/test_tensorrt_names.py.
 
     python tests/golden/tensorrt_api/extract_names.py [--output names.json]
 

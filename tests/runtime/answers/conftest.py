@@ -3,9 +3,9 @@
 import pytest
 
 from qanet.bundle import open_bundle
-from qanet.runtime.answers.judge import TOLERANCES
 from qanet.runtime.answers.known import renew_answers
-from qanet.runtime.answers.reference import exact_outputs
+from qanet.runtime.answers.verdicts import TOLERANCES
+from qanet.runtime.backends.onnxruntime import exact_outputs
 
 
 @pytest.fixture

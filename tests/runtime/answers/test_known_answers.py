@@ -10,13 +10,13 @@ import pytest
 
 from qanet.bundle import open_bundle
 from qanet.errors import QanetError, QanetWarning
-from qanet.runtime.answers import judge
+from qanet.runtime.answers import verdicts as judge
 from qanet.runtime.answers.ask import answer, ask, made_answers, run_in_fp32
-from qanet.runtime.answers.judge import TOLERANCES, compare, label_agreement
 from qanet.runtime.answers.known import FILE, KnownAnswers, pictures, reduced, renew_answers, stored_answers
-from qanet.runtime.answers.reference import exact_outputs
-from qanet.runtime.engines import openvino
-from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS, Origin
+from qanet.runtime.answers.verdicts import TOLERANCES, compare, label_agreement
+from qanet.runtime.backends import openvino
+from qanet.runtime.backends.base import KERNEL_TAIL_OUTPUTS, Origin
+from qanet.runtime.backends.onnxruntime import exact_outputs
 
 
 def origin(graph="fp32", computes_in="fp32"):

@@ -14,13 +14,14 @@ from qanet.bundle import NO_VNNI, open_bundle
 from qanet.calib.quantize import requantised_without_vnni
 from qanet.errors import QanetError, QanetWarning
 from qanet.runtime.answers import verdicts
-from qanet.runtime.answers.judge import TOLERANCES
 from qanet.runtime.answers.known import KnownAnswers, pictures, reduced, renew_answers
-from qanet.runtime.answers.reference import exact_outputs
-from qanet.runtime.cuda import device_path, proof
-from qanet.runtime.engines import openvino, select
-from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS
-from qanet.runtime.engines.select import WrongAnswers, open_engine
+from qanet.runtime.answers.verdicts import TOLERANCES
+from qanet.runtime.backends import openvino, select
+from qanet.runtime.backends.base import KERNEL_TAIL_OUTPUTS
+from qanet.runtime.backends.onnxruntime import exact_outputs
+from qanet.runtime.backends.select import WrongAnswers, open_engine
+from qanet.runtime.cuda import device_path
+from qanet.runtime.cuda.device_path import kernels_verdict
 from qanet.runtime.parser import Parser
 
 onnx = pytest.importorskip("onnx")
@@ -122,7 +123,7 @@ def test_without_a_record_auto_takes_int8_only_where_the_cpu_has_dot_products(an
 
 @pytest.mark.parametrize("ms, expected", [((5.0, 4.0), "int8"), ((4.0, 5.0), "fp32"), ((5.0, 4.95), "fp32")])
 def test_auto_goes_by_what_build_measured(answering, monkeypatch, ms, expected):
-    from qanet.cpu_precision import cpu_signature, openvino_core
+    from qanet.runtime.backends.openvino import cpu_signature, openvino_core
 
     with_int8(answering)
     monkeypatch.setattr(select, "has_dot_products", lambda: expected != "int8")  # the record is asked first
@@ -181,7 +182,7 @@ def toy(folder, outputs=KERNEL_TAIL, make=make_bundle, **entry):
 
 
 @pytest.fixture
-def gpu(machine, monkeypatch):
+def device(machine, monkeypatch):
     monkeypatch.setattr(select, "has_cuda", lambda: True)
     return machine
 
@@ -194,14 +195,14 @@ def other_answers(made):
     return made
 
 
-def test_an_engine_on_a_gpu_answers_at_every_bucket_before_it_serves(gpu, tmp_path):
+def test_an_engine_on_a_gpu_answers_at_every_bucket_before_it_serves(device, tmp_path):
     with open_engine(toy(tmp_path), "cuda", "fp16", KERNEL_TAIL) as engine:
         assert engine.batch_sizes == (1, 2, 4, 8) and engine.origin.device.startswith("Made-up GPU sm_87")
     with pytest.raises(WrongAnswers, match="fp16 of toy answers wrongly on this GPU"):
         open_engine(other_answers(toy(tmp_path)), "cuda", "fp16", KERNEL_TAIL)
 
 
-def test_a_plan_of_a_larger_bucket_answers_when_it_is_opened(gpu, tmp_path, monkeypatch):
+def test_a_plan_of_a_larger_bucket_answers_when_it_is_opened(device, tmp_path, monkeypatch):
     made = toy(tmp_path, make=make_bundle_apart)
     with open_engine(made, "cuda", "fp16", KERNEL_TAIL) as engine:
         crops = np.zeros((4, HEIGHT, WIDTH, 3), np.uint8)
@@ -213,7 +214,7 @@ def test_a_plan_of_a_larger_bucket_answers_when_it_is_opened(gpu, tmp_path, monk
         assert asked == [(4,)]
 
 
-def test_auto_leaves_a_gpu_that_answers_wrongly_for_the_cpu(gpu, tmp_path, answering, monkeypatch):
+def test_auto_leaves_a_gpu_that_answers_wrongly_for_the_cpu(device, tmp_path, answering, monkeypatch):
     """Never silently: one line says which engine is not used, one that the CPU runs instead."""
     made = other_answers(toy(tmp_path))
     monkeypatch.setattr(select, "_on_cpu", lambda bundle, where, outputs: [select.Choice("cpu", "fp32", "fp32")])
@@ -230,31 +231,36 @@ def test_auto_leaves_a_gpu_that_answers_wrongly_for_the_cpu(gpu, tmp_path, answe
 
 def test_kernels_that_answer_wrongly_leave_the_tail_to_the_cpu(kernels, tmp_path, monkeypatch):
     made = toy(tmp_path)
-    monkeypatch.setattr(device_path, "kernels_verdict", proof.kernels_verdict)
+    monkeypatch.setattr(device_path, "kernels_verdict", kernels_verdict)
     with package_engine(made) as engine:
-        kernels.image_size = proof._IMAGE_HW
+        kernels.image_size = device_path._IMAGE_HW
         assert Parser(made, engine)._device_path is not None
-    monkeypatch.setattr(proof, "recall", lambda key: None)
+    monkeypatch.setattr(device_path, "recall", lambda key: None)
     monkeypatch.setitem(kernels.kernels, "crop_people", lambda *given: None)  # launched, and nothing is written
     with package_engine(made) as engine, pytest.warns(QanetWarning, match="the kernels answer wrongly on this GPU"):
         assert Parser(made, engine)._device_path is None
 
 
 def package_engine(made):
-    from qanet.runtime.engines.tensorrt import engine_from_bundle
+    from qanet.runtime.backends.tensorrt.engine import engine_from_bundle
 
     return engine_from_bundle(made, "fp16", KERNEL_TAIL)
 
 
-def test_auto_on_a_gpu_takes_fp16_and_int8_only_when_it_was_measured(gpu, tmp_path):
-    from qanet.runtime.cuda.context import open_gpu
+def test_auto_on_a_gpu_takes_fp16_and_int8_only_when_it_was_measured(device, tmp_path):
+    from qanet.runtime.cuda.device import open_device
 
     made = toy(tmp_path)
     (facts,) = made.engines
     made.add_engine("engines/toy.int8.plan", made.read("engines/toy.plan"), facts | {"precision": "int8"})
     with open_engine(made, "auto", "auto", KERNEL_TAIL) as engine:
         assert engine.precision == "fp16"
-    record = {"runtime": "tensorrt", "version": "10.3.0", "device": open_gpu().identity, "outputs": list(KERNEL_TAIL)}
+    record = {
+        "runtime": "tensorrt",
+        "version": "10.3.0",
+        "device": open_device().identity,
+        "outputs": list(KERNEL_TAIL),
+    }
     made.manifest["timings"] = [record | {"least_ms": {"fp16": 2.0, "int8": 1.0}}]
     with open_engine(made, "auto", "auto", KERNEL_TAIL) as engine:
         assert engine.precision == "int8"
@@ -262,7 +268,7 @@ def test_auto_on_a_gpu_takes_fp16_and_int8_only_when_it_was_measured(gpu, tmp_pa
         assert engine.outputs == KERNEL_TAIL
 
 
-def test_a_bundle_without_an_fp32_graph_cannot_be_asked_and_serves(gpu, tmp_path):
+def test_a_bundle_without_an_fp32_graph_cannot_be_asked_and_serves(device, tmp_path):
     made = make_bundle(tmp_path, outputs=ALL_OUTPUTS)
     with (
         pytest.warns(QanetWarning, match="neither known answers nor an FP32 graph"),

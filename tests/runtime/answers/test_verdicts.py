@@ -12,8 +12,8 @@ from qanet.runtime.answers import ask as asking
 from qanet.runtime.answers import verdicts
 from qanet.runtime.answers.ask import answer
 from qanet.runtime.answers.verdicts import Verdict, recall, remember, verdict_key
-from qanet.runtime.engines import openvino
-from qanet.runtime.engines.base import KERNEL_TAIL_OUTPUTS
+from qanet.runtime.backends import openvino
+from qanet.runtime.backends.base import KERNEL_TAIL_OUTPUTS
 
 VERDICT = Verdict(True, "fp32", {"logits": (1e-4, 2e-3), "iou_scores": (0.0, 2e-3)}, 0.99, 1e-4, 3.5)
 

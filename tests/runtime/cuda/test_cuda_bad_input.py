@@ -5,15 +5,14 @@ import pytest
 
 from qanet import quality
 from qanet.errors import QanetError
-from qanet.runtime import resample
+from qanet.runtime import native
 from qanet.runtime.cuda.crop import crop_people
-from qanet.runtime.native import library
-from qanet.runtime.pixel_score import pixel_score
+from qanet.runtime.kernels import choose_kernels
 
 SIZE = (40, 50)
 LOGITS = np.random.default_rng(3).normal(0, 3, (2, 5, 8, 7)).astype(np.float32)
 GOOD = {"logits": LOGITS, "boxes": [[2, 3, 30, 35], [20, 1, 48, 39]], "image_size": SIZE}
-built = pytest.mark.skipif(not library.available(), reason="the native library is not built: it needs a C++17 compiler")
+built = pytest.mark.skipif(not native.available(), reason="the native library is not built: it needs a C++17 compiler")
 BACKENDS = ["numpy", pytest.param("native", marks=built), "cuda"]
 
 
@@ -69,7 +68,7 @@ def test_what_does_not_fit_is_refused_in_the_words_of_the_reference(scoring, bac
     with pytest.raises(QanetError) as reference:
         quality.pixel_score(**(GOOD | change))
     with pytest.raises(QanetError) as caught:
-        pixel_score(**(GOOD | change), backend=backend)
+        choose_kernels(backend).pixel_score(**(GOOD | change))
     assert caught.value.line() == reference.value.line() and not scoring.launches
 
 
@@ -94,7 +93,7 @@ DEFINED = {
 @pytest.mark.parametrize("change", DEFINED.values(), ids=DEFINED)
 def test_what_is_odd_but_defined_gives_the_result_of_the_reference(backend, change):
     arguments = GOOD | change
-    got, expected = pixel_score(**arguments, backend=backend), quality.pixel_score(**arguments)
+    got, expected = choose_kernels(backend).pixel_score(**arguments), quality.pixel_score(**arguments)
     assert np.array_equal(got.rois, expected.rois) and got.part_scores.shape == expected.part_scores.shape
     for mine, theirs in zip(got.labels, expected.labels):
         assert mine.shape == theirs.shape and np.count_nonzero(mine != theirs) <= 0.002 * theirs.size
@@ -122,5 +121,5 @@ def test_crops_refuse_what_does_not_fit(scoring, image, boxes, words):
 
 def test_a_frame_that_is_not_contiguous_is_cropped_like_its_copy():
     image = np.random.default_rng(6).integers(0, 256, (80, 50, 3), np.uint8)[::2, ::-1]
-    expected = resample.crop_people(np.ascontiguousarray(image), np.array(GOOD["boxes"], np.float32), (16, 12))
+    expected = choose_kernels().crop_people(np.ascontiguousarray(image), np.array(GOOD["boxes"], np.float32), (16, 12))
     assert np.array_equal(crop_people(image, GOOD["boxes"], (16, 12)), expected)

@@ -6,15 +6,17 @@ from functools import partial
 import numpy as np
 import pytest
 from toy_engines import ALL_OUTPUTS, HEIGHT, KERNEL_TAIL, STATIC, WIDTH, make_bundle, network
+from toy_plans import make_bundle_apart, watch_runs
 
 from qanet import quality
 from qanet.errors import QanetError, QanetWarning
-from qanet.runtime import resample
+from qanet.runtime.backends.tensorrt.engine import engine_from_bundle
 from qanet.runtime.cuda.crop import queue_crops
-from qanet.runtime.cuda.device_path import DevicePath, open_device_path
-from qanet.runtime.cuda.tensor import fetch
+from qanet.runtime.cuda.device import Event
+from qanet.runtime.cuda.device_path import DeviceEngine, DevicePath, open_device_path
+from qanet.runtime.cuda.gpu_context import fetch
 from qanet.runtime.detectors.base import Detections
-from qanet.runtime.engines.tensorrt import engine_from_bundle
+from qanet.runtime.kernels import choose_kernels
 from qanet.runtime.parser import Parser
 
 SIZE = (30, 40)
@@ -41,12 +43,12 @@ def test_the_outputs_of_an_engine_stay_on_the_gpu(scoring, tmp_path, half):
     with engine_from_bundle(make_bundle(tmp_path, half=half), "fp16", KERNEL_TAIL) as engine:
         for count in (1, 3, 8):
             boxes = BOXES[:count]
-            before = scoring.calls["dtoh"], len(scoring.launches)
+            before = scoring.calls["dtoh"]
             fill = partial(queue_crops, image=IMAGE, boxes=boxes)
             with engine.run_on_device(count, SCORES[:count], fill) as outputs:
-                assert scoring.calls["dtoh"] == before[0] and len(scoring.launches) == before[1] + 1
-                got = {name: fetch(engine.lane, outputs[name]) for name in KERNEL_TAIL}
-            crops = resample.crop_people(IMAGE, boxes, (HEIGHT, WIDTH))
+                assert scoring.calls["dtoh"] == before  # nothing came to the host
+                got = {name: fetch(engine.gpu, outputs[name]) for name in KERNEL_TAIL}
+            crops = choose_kernels().crop_people(IMAGE, boxes, (HEIGHT, WIDTH))
             expected = network(crops, SCORES[:count])
             for name in KERNEL_TAIL:
                 assert outputs[name].dtype == (np.float16 if half else np.float32)
@@ -60,10 +62,10 @@ def test_other_inputs_go_up_and_the_padding_of_a_bucket_is_zero(scoring, tmp_pat
     with engine_from_bundle(made, "fp16", ALL_OUTPUTS) as engine:
         fill = partial(queue_crops, image=IMAGE, boxes=BOXES[:3])
         with engine.run_on_device(3, SCORES[:3], fill) as outputs:
-            found = fetch(engine.lane, outputs["quality"])
-            crops = engine._buckets._plans[0].session._tensors["crops"].first(4)
-            assert not fetch(engine.lane, crops)[3].any()
-        crops = resample.crop_people(IMAGE, BOXES[:3], (HEIGHT, WIDTH))
+            found = fetch(engine.gpu, outputs["quality"])
+            crops = engine._plans[0].session._tensors["crops"].first(4)
+            assert not fetch(engine.gpu, crops)[3].any()
+        crops = choose_kernels().crop_people(IMAGE, BOXES[:3], (HEIGHT, WIDTH))
         np.testing.assert_allclose(found, network(crops, SCORES[:3])["quality"], rtol=1e-6)
 
 
@@ -92,18 +94,13 @@ def test_the_path_gives_the_scores_of_the_reference(scoring, tmp_path):
         assert isinstance(path, DevicePath) and path.max_batch == STATIC[-1][1]
         for _ in range(3):
             scored, iou, times = path.run(IMAGE, BOXES[:5], SCORES[:5], 0.2)
-        allocated = scoring.calls["mem_alloc"] + scoring.calls["pagelocked_empty"]
-        path.run(IMAGE, BOXES[:2], SCORES[:2], 0.2)
-        assert allocated == scoring.calls["mem_alloc"] + scoring.calls["pagelocked_empty"]
         assert list(times) == ["crop", "engine", "tail"] and min(times.values()) > 0
-    expected = network(resample.crop_people(IMAGE, BOXES[:5], (HEIGHT, WIDTH)), SCORES[:5])
+    expected = network(choose_kernels().crop_people(IMAGE, BOXES[:5], (HEIGHT, WIDTH)), SCORES[:5])
     reference = quality.pixel_score(expected["logits"], BOXES[:5], SIZE)
     np.testing.assert_allclose(scored.pixel_scores, reference.pixel_scores, atol=1e-6)
     np.testing.assert_allclose(scored.part_scores, reference.part_scores, atol=1e-6)
     assert all(np.array_equal(a, b) for a, b in zip(scored.labels, reference.labels))
     np.testing.assert_allclose(iou, expected["iou_scores"], rtol=1e-6)
-    # Per run: the frame, boxes and parameters up; results and IoU scores down.
-    assert (scoring.calls["htod"], scoring.calls["dtoh"], scoring.calls["launch"]) == (4 * 3, 4 * 2, 4 * 3)
 
 
 def test_a_parser_takes_the_path_and_finds_the_people_it_finds_without(scoring, tmp_path):
@@ -133,3 +130,66 @@ def test_without_kernels_the_parser_stays_on_the_host_and_says_so(scoring, tmp_p
             parser = Parser(made, engine)
         assert parser._device_path is None and len(parser.parse(IMAGE, Detections(BOXES, SCORES))) > 0
     assert open_device_path(object()) is None
+
+
+@pytest.mark.filterwarnings("ignore:no CUDA graph:RuntimeWarning")
+def test_each_batch_takes_the_plan_of_its_size(scoring, tmp_path, monkeypatch):
+    runs = watch_runs(monkeypatch)
+    with engine_from_bundle(make_bundle_apart(tmp_path), "fp16", KERNEL_TAIL) as engine:
+        assert isinstance(engine, DeviceEngine)
+        path = open_device_path(engine)
+        for count, bucket in ((1, 1), (3, 4), (2, 2), (4, 4)):
+            scored, iou, _ = path.run(IMAGE, BOXES[:count], SCORES[:count], 0.2)
+            expected = network(choose_kernels().crop_people(IMAGE, BOXES[:count], (HEIGHT, WIDTH)), SCORES[:count])
+            np.testing.assert_allclose(iou, expected["iou_scores"], rtol=1e-6)
+            assert len(scored.labels) == count and runs.pop() == (bucket, bucket) and not runs
+        with pytest.raises(QanetError, match="1 to 4 crops, got 5"):
+            path.run(IMAGE, BOXES[:5], SCORES[:5], 0.2)
+
+
+@pytest.mark.filterwarnings("ignore:no CUDA graph:RuntimeWarning")
+def test_a_parser_splits_by_the_largest_bucket_and_finds_the_people_of_one_plan(scoring, tmp_path, monkeypatch):
+    made, whole = make_bundle_apart(tmp_path / "apart"), make_bundle(tmp_path / "whole")
+    found = Detections(BOXES, SCORES)
+    with engine_from_bundle(whole, "fp16", KERNEL_TAIL) as engine:
+        expected = Parser(made, engine).parse(IMAGE, found)
+    with engine_from_bundle(made, "fp16", KERNEL_TAIL) as engine:
+        runs = watch_runs(monkeypatch)
+        parser = Parser(made, engine)
+        assert parser.max_batch == 4
+        got = parser.parse(IMAGE, found)
+        assert runs == [(4, 4), (4, 4), (1, 1)] and engine.open_batches == (1, 4)
+        without = Parser(made, engine)
+        without._device_path = None  # by way of the host, 9 at once
+        on_host = without.parse(IMAGE, found)
+        assert runs[3:] == runs[:3]
+    assert len(got) == len(on_host) == len(expected) > 0
+    for one, other, third in zip(got, expected, on_host):
+        assert np.array_equal(one.labels, other.labels) and np.array_equal(one.labels, third.labels)
+        assert one.quality == pytest.approx(other.quality, abs=1e-6) == pytest.approx(third.quality, abs=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:no CUDA graph:RuntimeWarning")
+def test_a_plan_is_loaded_before_the_clock_of_a_frame_starts(scoring, tmp_path, monkeypatch):
+    with engine_from_bundle(make_bundle_apart(tmp_path), "fp16", KERNEL_TAIL) as engine:
+        path, open_at_marks, make = open_device_path(engine), [], Event.__init__
+
+        def marked(event, device, timing=False):
+            open_at_marks.extend([engine.open_batches] if timing else [])
+            make(event, device, timing)
+
+        monkeypatch.setattr(Event, "__init__", marked)
+        path.run(IMAGE, BOXES[:4], SCORES[:4], 0.2)
+        assert open_at_marks == [(1, 4)] * 4
+
+
+@pytest.mark.filterwarnings("ignore:no CUDA graph:RuntimeWarning")
+def test_a_plan_that_cannot_be_loaded_fails_its_frame_and_leaves_the_next(scoring, tmp_path):
+    made = make_bundle_apart(tmp_path, specs={4: {"fail": ["set_tensor_address"]}})
+    with engine_from_bundle(made, "fp16", KERNEL_TAIL) as engine:
+        path = open_device_path(engine)
+        for _ in range(2):
+            with pytest.raises(QanetError, match="does not take the address of crops"):
+                path.run(IMAGE, BOXES[:3], SCORES[:3], 0.2)
+            assert not scoring.pending and scoring.calls["push"] == scoring.calls["pop"]
+            path.run(IMAGE, BOXES[:2], SCORES[:2], 0.2)

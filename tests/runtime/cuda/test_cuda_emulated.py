@@ -9,13 +9,11 @@ from golden_cases import assert_golden, read_case
 
 from qanet import quality
 from qanet.errors import QanetError
-from qanet.runtime import resample
+from qanet.runtime import native
 from qanet.runtime.cuda.crop import crop_people
-from qanet.runtime.cuda.lane import shared_lane
-from qanet.runtime.cuda.paint import paint_people
+from qanet.runtime.cuda.gpu_context import Tensor, shared_context
 from qanet.runtime.cuda.tail import pixel_score, score_people
-from qanet.runtime.cuda.tensor import Tensor
-from qanet.runtime.native import library
+from qanet.runtime.kernels import choose_kernels
 
 _SCALARS = {"i": np.int32, "q": np.int64, "f": np.float32}
 
@@ -32,7 +30,7 @@ def programs(tmp_path_factory):
 @pytest.fixture
 def emulated(kernels, programs):
     """The machine, whose kernels are the project's own."""
-    files = {"pixel_score_finish": "pixel_score", "crop_people": "crop", "paint_people": "paint"}
+    files = {"pixel_score_finish": "pixel_score", "crop_people": "crop"}
     for name in kernels.kernels:
         program = programs[files.get(name, name.rpartition("_")[0])]
         kernels.kernels[name] = lambda machine, *arguments, name=name, program=program: run(
@@ -77,45 +75,27 @@ def test_golden_cases_through_the_kernels_source(emulated, golden, name, dtype):
             assert mine.shape == reference.shape and np.mean(mine != reference) < 1e-3 if reference.size else True
 
 
-def test_the_fast_form_takes_the_same_launch(emulated, golden):
-    arguments, _ = read_case(golden, "p01_single_inside")
-    found, expected = pixel_score(**arguments, mode="fast"), quality.pixel_score(**arguments)
-    assert np.mean(found.labels[0] != expected.labels[0]) < 0.01
-    np.testing.assert_allclose(found.pixel_scores, expected.pixel_scores, atol=0.01)
-    assert [record.name for record in emulated.launches] == ["pixel_score_fast_f32", "pixel_score_finish"]
-
-
-def test_crops_and_the_painted_frame_through_the_kernels_source(emulated):
+def test_crops_through_the_kernels_source(emulated):
     size, rng = (61, 83), np.random.default_rng(8)
     boxes = np.array([[3, 4, 40, 57], [-90, -90, -50, -50], [30, -5, 99, 50]], np.float32)
     image = rng.integers(0, 256, (*size, 3), np.uint8)
-    got, reference = crop_people(image, boxes, (37, 29)), resample.crop_people(image, boxes, (37, 29))
+    got, reference = crop_people(image, boxes, (37, 29)), choose_kernels().crop_people(image, boxes, (37, 29))
     off = np.abs(got.astype(int) - reference)
-    assert off.max() <= (1 if library.available() else 8) and off.mean() < 1  # OpenCV's weights are 1/32 of a pixel
-    logits = rng.normal(0, 3, (3, 7, 9, 8)).astype(np.float32)
-    lane = shared_lane()
-    with lane.active("testing"), Tensor(lane, "test.logits", logits.shape, np.float32) as tensor:
-        tensor.upload(logits)
-        with score_people(lane, tensor.first(3), boxes, size) as scored:
-            painted, found = paint_people(lane, scored, [2, 1, 0]), scored.download()
-    canvas = found.full(0)
-    np.copyto(canvas, found.full(2), where=found.full(2) > 0)
-    assert painted.any() and np.array_equal(painted, canvas)
+    assert off.max() <= (1 if native.available() else 8) and off.mean() < 1  # OpenCV's weights are 1/32 of a pixel
 
 
-@pytest.mark.parametrize("mode", ["exact", "fast"])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_logits_on_the_gpu_that_are_not_finite_are_seen_by_the_kernels_source(emulated, mode, dtype):
+def test_logits_on_the_gpu_that_are_not_finite_are_seen_by_the_kernels_source(emulated, dtype):
     size, boxes = (40, 30), [[0, 0, 28, 36], [-400, 0, -300, 90]]
     logits = np.random.default_rng(5).normal(0, 3, (2, 4, 9, 7)).astype(dtype)
-    lane = shared_lane()
-    with lane.active("testing"), Tensor(lane, "test.logits", logits.shape, logits.dtype) as tensor:
+    gpu = shared_context()
+    with gpu.active("testing"), Tensor(gpu, "test.logits", logits.shape, logits.dtype) as tensor:
         for person, value in ((0, -np.inf), (1, np.nan), (None, 0)):  # the second lies outside the image
             values = logits.copy()
             if person is not None:
                 values[person, 3, 8, 6] = value
             tensor.upload(values)
-            with score_people(lane, tensor.first(2), boxes, size, mode=mode) as scored:
+            with score_people(gpu, tensor.first(2), boxes, size) as scored:
                 if person is None:
                     assert scored.download().pixel_scores[0] > 0
                     continue

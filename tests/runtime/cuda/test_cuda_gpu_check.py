@@ -9,12 +9,23 @@ import pytest
 from toy_engines import KERNEL_TAIL, make_bundle
 
 from qanet.benchmarks.gpu_check import __main__ as command
-from qanet.benchmarks.gpu_check import engines, kernels, text, tools
-from qanet.benchmarks.gpu_check.gpu import find_gpu
-from qanet.benchmarks.gpu_check.steps import Answer, Refused, Step, answer_line, parse_answer, run_command, run_step
-from qanet.benchmarks.tail.cases import Case
+from qanet.benchmarks.gpu_check import __main__ as text
+from qanet.benchmarks.gpu_check import measure as engines
+from qanet.benchmarks.gpu_check import measure as kernels
+from qanet.benchmarks.gpu_check import steps as tools
+from qanet.benchmarks.gpu_check.steps import (
+    Answer,
+    Refused,
+    Step,
+    answer_line,
+    find_gpu,
+    parse_answer,
+    run_command,
+    run_step,
+)
+from qanet.benchmarks.score_cases import Case
 from qanet.errors import QanetError
-from qanet.runtime.engines.tensorrt import engine_from_bundle
+from qanet.runtime.backends.tensorrt.engine import engine_from_bundle
 from qanet.runtime.parser import Parser
 
 SIZE = (30, 40)
@@ -40,7 +51,7 @@ KERNELS = {
     "rows": [
         {
             "case": "c",
-            "kernel": "tail exact float32",
+            "kernel": "tail float32",
             "status": "ok",
             "reason": None,
             "cold_ms": {"p50": 0.2},
@@ -115,7 +126,7 @@ def test_a_whole_check_writes_what_it_found(on_a_gpu, tmp_path):
     assert all(("--target sm_90" in line) == ("tensorrt-rtx" in line) for line in builds) and len(builds) == 6
     for words in (
         "NVIDIA Made-up 9000, sm_90",
-        "tail exact float32",
+        "tail float32",
         "refused: crops differ by 9 grey levels",
         "300 GB/s",
         "99.50%",
@@ -194,7 +205,7 @@ def test_whatever_a_step_raises_becomes_its_message():
 def small(kernels, monkeypatch):
     """The made-up GPU, and a case that it does in no time."""
     kernels.image_size = SIZE
-    module = sys.modules["qanet.benchmarks.gpu_check.kernels"]
+    module = sys.modules["qanet.benchmarks.gpu_check.measure"]
     monkeypatch.setattr(module, "all_cases", lambda: [CASE])
     monkeypatch.setattr(module, "CROP_HW", (16, 12))
     monkeypatch.setattr(module, "_torch_ms", lambda case, repeats: 500.0)
@@ -204,11 +215,11 @@ def small(kernels, monkeypatch):
 def test_kernels_are_measured_against_their_floor_and_torch(small):
     result = kernels.measure(repeats=4, copy_mib=1)
     rows = {row["kernel"]: row for row in result["rows"]}
-    assert list(rows) == [f"tail {m} {k}" for m in ("exact", "fast") for k in ("float32", "float16")] + ["crop"]
+    assert list(rows) == ["tail float32", "tail float16", "crop"]
     assert {row["status"] for row in rows.values()} == {"ok"} and result["copy_bytes_per_second"] > 0
-    exact, half = rows["tail exact float32"], rows["tail exact float16"]
-    assert exact["floor_bytes"] - half["floor_bytes"] == 2 * 3 * 4 * 3 * 2  # the logits' other two bytes
-    assert exact["cold_ms"]["n"] == 4 and exact["speed_up"] == 500 / exact["cold_ms"]["p50"]
+    single, half = rows["tail float32"], rows["tail float16"]
+    assert single["floor_bytes"] - half["floor_bytes"] == 2 * 3 * 4 * 3 * 2  # the logits' other two bytes
+    assert single["cold_ms"]["n"] == 4 and single["speed_up"] == 500 / single["cold_ms"]["p50"]
     assert rows["crop"]["floor_bytes"] > 2 * 16 * 12 * 3 and "speed_up" not in rows["crop"]
     document = {
         "gpu": "g",
@@ -218,7 +229,7 @@ def test_kernels_are_measured_against_their_floor_and_torch(small):
             {"name": "kernels", "status": "ok", "seconds": 1, "message": "", "result": json.loads(json.dumps(result))}
         ],
     }
-    assert text.render(document).count("two people") == 5
+    assert text.render(document).count("two people") == 3
 
 
 def test_a_kernel_whose_answer_is_wrong_is_not_timed(small):
@@ -231,15 +242,15 @@ def test_a_kernel_whose_answer_is_wrong_is_not_timed(small):
 
     small.kernels["pixel_score_f32"] = wrong
     rows = {row["kernel"]: row for row in kernels.measure(repeats=3, copy_mib=1)["rows"]}
-    assert rows["tail exact float32"]["status"] == "refused" and "labels differ" in rows["tail exact float32"]["reason"]
-    assert "cold_ms" not in rows["tail exact float32"] and rows["tail exact float16"]["status"] == "ok"
+    assert rows["tail float32"]["status"] == "refused" and "labels differ" in rows["tail float32"]["reason"]
+    assert "cold_ms" not in rows["tail float32"] and rows["tail float16"]["status"] == "ok"
 
 
 def test_without_torch_on_the_gpu_the_rest_stands(small, monkeypatch):
     def missing(case, repeats):
         raise RuntimeError("PyTorch has no CUDA here")
 
-    monkeypatch.setattr(sys.modules["qanet.benchmarks.gpu_check.kernels"], "_torch_ms", missing)
+    monkeypatch.setattr(sys.modules["qanet.benchmarks.gpu_check.measure"], "_torch_ms", missing)
     rows = kernels.measure(repeats=3, copy_mib=1)["rows"]
     assert all(row["speed_up"] is None and "no CUDA here" in row["torch"] for row in rows if "tail" in row["kernel"])
 

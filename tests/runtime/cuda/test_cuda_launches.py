@@ -5,11 +5,9 @@ import pytest
 
 from qanet.errors import QanetError
 from qanet.geometry import subsamples
-from qanet.runtime.cuda import tail_plan as plan
+from qanet.runtime.cuda import tail as plan
 from qanet.runtime.cuda.crop import MAX_SAMPLES, crop_launch
-from qanet.runtime.cuda.kernel import Launch
-from qanet.runtime.cuda.paint import paint_launch
-from qanet.runtime.cuda.tensor import DeviceArray
+from qanet.runtime.cuda.gpu_context import DeviceArray, Launch
 
 # A crop of 64x64 pixels laid over as many of the image reaches half a pixel beyond its box: the next pixel's centre.
 BOXES = np.array([[10, 20, 74, 84], [-100, -100, -50, -50], [90, 0, 154, 64]], np.float32)
@@ -54,25 +52,15 @@ def test_blocks_that_travel_are_laid_out_by_hand():
     assert np.array_equal(block[120:].view(np.int32), classes)
 
 
-@pytest.mark.parametrize(
-    "mode, dtype, module, function, shared",
-    [
-        ("exact", "float32", "pixel_score", "pixel_score_f32", 40_960),
-        ("exact", "float16", "pixel_score", "pixel_score_f16", 40_960),
-        ("fast", "float32", "pixel_score_fast", "pixel_score_fast_f32", 0),
-        ("fast", "float16", "pixel_score_fast", "pixel_score_fast_f16", 0),
-    ],
-)
-def test_the_launch_of_the_pixel_score(mode, dtype, module, function, shared):
+@pytest.mark.parametrize("dtype, function", [("float32", "pixel_score_f32"), ("float16", "pixel_score_f16")])
+def test_the_launch_of_the_pixel_score(dtype, function):
     addresses = (1000, 0, 2000, 3000, 4000)  # logits, flipped, parameters, labels, workspace
-    launch = plan.score_launch(mode, np.dtype(dtype), (3, 20, 128, 96), 77, 0.25, *addresses)
-    pool = (10_240,) if mode == "exact" else ()
-    arguments = (1000, 0, 2120, 2024, 2072, 2000, 20, 128, 96, 0.25, 3000, 4000, 4960, *pool)
-    types = "PPPPPPiiifPPP" + "i" * len(pool)
-    assert launch == Launch(module, function, types, arguments, (77, 3, 1), (32, 8, 1), shared)
+    launch = plan.score_launch(np.dtype(dtype), (3, 20, 128, 96), 77, 0.25, *addresses)
+    arguments = (1000, 0, 2120, 2024, 2072, 2000, 20, 128, 96, 0.25, 3000, 4000, 4960, 10_240)
+    assert launch == Launch("pixel_score", function, "PPPPPPiiifPPPi", arguments, (77, 3, 1), (32, 8, 1), 40_960)
 
 
-def test_the_launches_that_finish_crop_and_paint():
+def test_the_launches_that_finish_and_crop():
     assert plan.finish_launch(3, 20, 4000, 8192) == Launch(
         "pixel_score", "pixel_score_finish", "PPiPPP", (4000, 4960, 20, 8192, 8204, 8432), (3, 1, 1), (256, 1, 1)
     )
@@ -82,19 +70,15 @@ def test_the_launches_that_finish_crop_and_paint():
         "crop", "crop_people", "PqiiPiiiPP", (100, 3840, 720, 1280, 300, 512, 384, 8, 200, 400), (12, 64, 5), (32, 8, 1)
     )
     assert crop_launch(image, 300, DeviceArray(200, (1, 9, 33, 3), np.dtype(np.uint8))).grid == (2, 2, 1)
-    assert paint_launch(1, 2, 3, 4, 5, (33, 32), 6) == Launch(
-        "paint", "paint_people", "PPPPiiiP", (1, 2, 3, 4, 5, 33, 32, 6), (2, 1, 1), (256, 1, 1)
-    )
     assert subsamples(np.array([[99.0, 0, 0], [0, 99.0, 0]])) == (MAX_SAMPLES, MAX_SAMPLES)
 
 
 @pytest.mark.parametrize(
     "call, words",
     [
-        (lambda: plan.score_launch("quick", np.dtype("f4"), (1, 2, 3, 4), 1, 0, 0, 0, 0, 0, 0), "unknown mode"),
-        (lambda: plan.score_launch("fast", np.dtype("f8"), (1, 2, 3, 4), 1, 0, 0, 0, 0, 0, 0), "expected float32 or"),
+        (lambda: plan.score_launch(np.dtype("f8"), (1, 2, 3, 4), 1, 0, 0, 0, 0, 0, 0), "expected float32 or"),
         (lambda: plan.finish_launch(0, 2, 0, 0), "cannot be launched at once"),
-        (lambda: plan.score_launch("fast", np.dtype("f4"), (70_000, 2, 3, 4), 1, 0, 0, 0, 0, 0, 0), "fewer people"),
+        (lambda: plan.score_launch(np.dtype("f4"), (70_000, 2, 3, 4), 1, 0, 0, 0, 0, 0, 0), "fewer people"),
         (lambda: plan.flip_classes(5, [(1, 5)]), "flip pair is out of range"),
         (lambda: plan.flip_classes(5, [(-1, 2)]), "flip pair is out of range"),
     ],

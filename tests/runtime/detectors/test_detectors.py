@@ -1,4 +1,4 @@
-"""Detectors: YOLOX known by its outputs, OpenCV's own, the whole image, and boxes from a file in all its forms."""
+"""Detectors: YOLOX known by its outputs, the whole image, and boxes from a file in all its forms."""
 
 import json
 
@@ -8,9 +8,8 @@ import pytest
 
 from qanet.errors import QanetError
 from qanet.geometry import check_boxes
-from qanet.runtime.detectors.fixed import BoxesFile, WholeImage
-from qanet.runtime.detectors.hog import HogDetector
-from qanet.runtime.detectors.onnx import OnnxDetector
+from qanet.runtime.detectors.base import BoxesFile, WholeImage
+from qanet.runtime.detectors.open import OnnxDetector
 
 IMAGE = np.zeros((120, 160, 3), np.uint8)
 
@@ -63,34 +62,8 @@ def test_a_file_that_is_no_model_is_refused(tmp_path, tiny_graph, capfd):
     with pytest.raises(QanetError, match="cut.onnx is not a readable ONNX model .got [A-Z]"):
         OnnxDetector(tmp_path / "cut.onnx")
     assert capfd.readouterr().err == ""
-    with pytest.raises(QanetError, match="no detector at .*; next: leave --detector out"):
+    with pytest.raises(QanetError, match="no detector at .*; next: leave --detector out to use the shipped detector"):
         OnnxDetector(tmp_path / "missing.onnx")
-
-
-def test_hog_finds_people_of_a_street(shared):
-    capture = cv2.VideoCapture(str(shared / "data" / "video" / "sports2d_demo.mp4"))
-    detector, counts = HogDetector(), []
-    for index in range(100):
-        ok, frame = capture.read()
-        assert ok
-        if index % 33 == 0:
-            found = detector.detect(frame)
-            check_boxes(found.boxes, frame.shape[:2])
-            assert ((found.scores > 0) & (found.scores <= 1)).all()
-            assert (found.boxes[:, 3] - found.boxes[:, 1] > 290).all()  # its window, in pixels of the whole frame
-            counts.append(len(found))
-    assert max(counts) >= 1
-
-
-@pytest.mark.parametrize("hw", [(1, 1), (127, 200), (200, 63), (20, 3000)])
-def test_hog_finds_nobody_where_its_window_does_not_fit(hw):
-    assert len(HogDetector().detect(np.zeros((*hw, 3), np.uint8))) == 0
-
-
-def test_an_opencv_without_hog_tells_what_to_do(monkeypatch):
-    monkeypatch.delattr(cv2, "HOGDescriptor")
-    with pytest.raises(QanetError, match="has no HOG people detector .expected OpenCV 4.; next: pip install"):
-        HogDetector()
 
 
 def test_the_whole_image_is_one_person():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from qanet.errors import QanetError
-from qanet.runtime.detectors.onnx import OnnxDetector
+from qanet.runtime.detectors.open import OnnxDetector
 
 HW = (64, 96)  # the network's input
 IMAGE = np.zeros((120, 160, 3), np.uint8)  # ratio 64/120 fits; 85 columns, 5 left of them where it is centred
@@ -135,7 +135,7 @@ FORMS = {
 @pytest.mark.parametrize(("outputs", "options", "family"), FORMS.values(), ids=FORMS)
 def test_a_known_form_gives_the_person_and_nobody_else(detector, outputs, options, family):
     opened = detector(outputs, **options)
-    assert type(opened.family).__name__ == family
+    assert type(opened.form).__name__ == family
     found = opened.detect(IMAGE)
     assert len(found) == 1 and found.scores[0] == pytest.approx(0.9)
     assert abs(found.boxes[0] - PERSON).max() < 0.75  # the letterbox rounds to whole network pixels
@@ -163,7 +163,7 @@ def test_an_image_goes_in_as_the_family_wants_it(detector):
     wanted = {"yolox": [255, 102, 51], "v8, v11": [0.2, 0.4, 1], "rt-detr, d-fine": [0.2, 0.4, 1]}
     for form, channels in wanted.items():
         outputs, options, _ = FORMS[form]
-        blob = detector(outputs, **options).family.feed(image)[0]
+        blob = detector(outputs, **options).form.feed(image)[0]
         assert blob.shape == (1, 3, *HW) and np.allclose(blob[0, :, 20, 40], channels)
 
 

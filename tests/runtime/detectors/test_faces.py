@@ -12,13 +12,23 @@ from qanet.bundle import create
 from qanet.errors import QanetError
 from qanet.labels import CCP13, CELEBAMASK19, CIHP20, PPP7
 from qanet.results import Person
-from qanet.runtime.cli import command
 from qanet.runtime.detectors.base import NOBODY, Detections
-from qanet.runtime.faces.detector import GUESS, FaceDetector, HeadDetector, open_head_detector
-from qanet.runtime.faces.framing import FACE_HEIGHT, FACE_TOP, FACE_WIDTH, frame_of_face, frame_of_head, guess_frames
-from qanet.runtime.faces.heads import frame_of_person, has_heads
+from qanet.runtime.faces import options
+from qanet.runtime.faces.detector import (
+    FACE_HEIGHT,
+    FACE_TOP,
+    FACE_WIDTH,
+    GUESS,
+    FaceDetector,
+    HeadDetector,
+    frame_of_face,
+    frame_of_head,
+    frame_of_person,
+    guess_frames,
+    has_heads,
+)
 from qanet.runtime.video import pipeline
-from qanet.runtime.video.sources.open import open_source
+from qanet.runtime.video.sources import open_source
 
 BLUE, GREEN, CYAN, RED, YELLOW = 1, 2, 3, 4, 6  # corners of the colour cube: bit 0 blue, bit 1 green, bit 2 red
 PERSON = {"hair": GREEN, "skin": RED, "upper-clothes": BLUE, "pants": YELLOW}
@@ -192,7 +202,7 @@ def test_an_empty_region_and_a_tiny_head_have_no_frame():
 
 
 def test_heads_of_people_in_the_image(bundles):
-    detector = open_head_detector(People([(10, 20), (180, 30)]), str(bundles["people"]), "cpu", 1)
+    detector = HeadDetector(People([(10, 20), (180, 30)]), qanet.load(bundles["people"], device="cpu", threads=1))
     found = detector.detect(draw([(10, 20), (180, 30)]))
     assert detector.name == "heads by people, people by people of the drawing"
     assert found.scores.tolist() == pytest.approx([0.9, 0.8])
@@ -200,11 +210,11 @@ def test_heads_of_people_in_the_image(bundles):
         assert (box[0] + box[2]) / 2 == pytest.approx(x + 60, abs=12)  # a cell of the network is 16 pixels
         assert box[1] == pytest.approx(y, abs=16) and 50 < box[2] - box[0] < 110
     assert len(HeadDetector(People([]), None).detect(draw([]))) == 0
-    assert len(open_head_detector(People([(30, 20)]), GUESS).detect(draw([(30, 20)]))) == 1
+    assert len(HeadDetector(People([(30, 20)]), None).detect(draw([(30, 20)]))) == 1
 
 
 def test_two_people_with_one_face_give_it_once(bundles):
-    detector = open_head_detector(People([(30, 20), (31, 20)]), str(bundles["people"]), "cpu", 1)
+    detector = HeadDetector(People([(30, 20), (31, 20)]), qanet.load(bundles["people"], device="cpu", threads=1))
     assert len(detector.detect(draw([(30, 20)]))) == 1
 
 
@@ -245,7 +255,10 @@ def clip(tmp_path):
 def test_faces_are_tracked_and_parsed_in_the_pipeline(bundles, clip):
     people = People([(32, 20)])
     parser = qanet.load(
-        bundles["faces"], device="cpu", threads=1, detector=open_head_detector(people, str(bundles["people"]), "cpu", 1)
+        bundles["faces"],
+        device="cpu",
+        threads=1,
+        detector=HeadDetector(people, qanet.load(bundles["people"], device="cpu", threads=1)),
     )
     seen = []
     pipeline.run(open_source(str(clip)), parser, [], on_frame=lambda frame, result: seen.append(result))
@@ -256,7 +269,7 @@ def test_faces_are_tracked_and_parsed_in_the_pipeline(bundles, clip):
 
 
 def test_the_command_parses_faces_by_the_labels_of_the_model(bundles, clip, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(command, "open_detector", lambda args, threshold=None: People([(32, 20)]))
+    monkeypatch.setattr(options, "open_detector", lambda *_, **__: People([(32, 20)]))
     results = tmp_path / "faces.jsonl"
     arguments = ["parse", str(clip), "--results", str(results), "--threads", "1", "--device", "cpu", "--json"]
     model, heads = str(bundles["faces"]), ["--head-model", str(bundles["people"])]
@@ -270,7 +283,7 @@ def test_the_command_parses_faces_by_the_labels_of_the_model(bundles, clip, tmp_
 def test_the_recipe_alone_names_the_model_beside_the_current_folder(bundles, clip, tmp_path, monkeypatch, capsys):
     (tmp_path / "celebamask19-by-hand.qanet").symlink_to(bundles["faces"])
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(command, "open_detector", lambda args, threshold=None: People([(32, 20)]))
+    monkeypatch.setattr(options, "open_detector", lambda *_, **__: People([(32, 20)]))
     run = ["parse", str(clip), "--recipe", "celebamask19-by-hand", "--head-model", GUESS, "--threads", "1", "--json"]
     assert main(run) == 0
     document = json.loads(capsys.readouterr().out)

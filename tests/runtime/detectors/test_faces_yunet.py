@@ -4,10 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from qanet.runtime.detectors.onnx import OnnxDetector
-from qanet.runtime.detectors.yunet import STRIDES
-from qanet.runtime.faces.detector import open_face_detector
-from qanet.runtime.faces.framing import frame_of_face
+from qanet.runtime.detectors.forms import STRIDES
+from qanet.runtime.detectors.open import OnnxDetector
+from qanet.runtime.faces.detector import FaceDetector, frame_of_face
 
 HW = (64, 96)
 
@@ -53,7 +52,7 @@ def test_faces_are_decoded_as_opencv_does(tmp_path, seed):
     reference = cv2.FaceDetectorYN.create(str(path), "", HW[::-1], 0.6, 1.0, 5000)  # an overlap of 1 drops nothing
     _, rows = reference.detect(image)
     detector = OnnxDetector(path, 0.6, threads=1)
-    detector.family.needs_nms = False
+    detector.form.needs_nms = False
     found = detector.detect(image)
     boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], 1).clip(0, [HW[1], HW[0]] * 2)
     order, mine = np.argsort(-rows[:, 14], kind="stable"), np.argsort(-found.scores, kind="stable")
@@ -67,8 +66,9 @@ def test_a_face_of_a_larger_image_is_framed_in_its_pixels(tmp_path):
     cell = 3 * (HW[1] // 16) + 2  # row 3 of 4, column 2 of 6, stride 16
     outputs["cls_16"][0, cell] = outputs["obj_16"][0, cell] = 0.81
     outputs["bbox_16"][0, cell] = [0.5, -0.5, np.log(1.5), np.log(2)]
-    detector = open_face_detector(save(tmp_path / "yunet.onnx", outputs), 0.5, threads=1)
+    detector = FaceDetector(OnnxDetector(save(tmp_path / "yunet.onnx", outputs), 0.5, threads=1))
     found = detector.detect(np.zeros((128, 192, 3), np.uint8))
     assert detector.name == "faces by yunet.onnx" and found.scores.tolist() == pytest.approx([0.81])
     assert np.allclose(found.boxes, [frame_of_face([56, 48, 104, 112])], atol=0.01)
-    assert len(open_face_detector(tmp_path / "yunet.onnx", 0.9, threads=1).detect(np.zeros((64, 96, 3), np.uint8))) == 0
+    strict = FaceDetector(OnnxDetector(tmp_path / "yunet.onnx", 0.9, threads=1))
+    assert len(strict.detect(np.zeros((64, 96, 3), np.uint8))) == 0

@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
+from qanet.benchmarks.lab.detector_labels import frame_range, label, main
 from qanet.bundle import open_bundle
 from qanet.errors import QanetError
-from qanet.letterbox import letterboxed
+from qanet.geometry import letterboxed
 from qanet.runtime.detectors.base import NOBODY, Detections
-from qanet.runtime.detectors.label import frame_range, label, main
-from qanet.runtime.detectors.person import DEFAULT, PersonDetector, detects, names_a_bundle
+from qanet.runtime.detectors.open import DEFAULT, PersonDetector, detects, names_a_bundle
 
 
 def test_what_ships_is_small_and_whole():

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from qanet.geometry import pairwise_iou, suppress
 from qanet.results import Person
-from qanet.runtime.detectors.base import clip_boxes, pairwise_iou, suppress
-from qanet.runtime.suppress import MIN_QUALITY, mean_iou, parsing_nms
+from qanet.runtime.detectors.base import clip_boxes
+from qanet.runtime.postprocess import MIN_QUALITY, mean_iou, parsing_nms
 
 
 def person(quality, labels, corner=(0, 0)):

@@ -12,61 +12,61 @@ import pytest
 
 from qanet import quality
 from qanet.errors import QanetError
-from qanet.runtime.native import library, tail
-from qanet.runtime.pixel_score import pixel_score
+from qanet.runtime import native
+from qanet.runtime.kernels import choose_kernels
 
 LOGITS = np.random.default_rng(0).normal(0, 2, (1, 4, 8, 6)).astype(np.float32)
 CALL = {"logits": LOGITS, "boxes": [[1, 2, 30, 40]], "image_size": (48, 32)}
-built = pytest.mark.skipif(not library.available(), reason="the native library is not built: it needs a C++17 compiler")
+built = pytest.mark.skipif(not native.available(), reason="the native library is not built: it needs a C++17 compiler")
 
 
 @pytest.fixture
 def without_library(monkeypatch, tmp_path):
-    monkeypatch.setattr(library, "PATH", tmp_path / "libqanet_native.so.1")
-    library.load.cache_clear()
+    monkeypatch.setattr(native, "PATH", tmp_path / "libqanet_native.so.1")
+    native.load.cache_clear()
     yield
-    library.load.cache_clear()
+    native.load.cache_clear()
 
 
 def test_without_the_library_auto_is_numpy(without_library, monkeypatch):
     called = []
     monkeypatch.setattr(quality, "pixel_score", lambda *arguments: called.append(arguments) or "numpy")
-    assert pixel_score(**CALL) == "numpy" and len(called) == 1
+    assert choose_kernels().pixel_score(**CALL) == "numpy" and len(called) == 1
 
 
 def test_without_the_library_native_says_what_to_do(without_library):
     with pytest.raises(QanetError, match=r"native back-end is not built .*libqanet_native.so.1 .*; next: install"):
-        pixel_score(**CALL, backend="native")
+        choose_kernels("native")
 
 
 def test_a_file_that_is_no_library_is_as_good_as_none(without_library):
-    library.PATH.write_bytes(b"not a library")
-    assert not library.available()
+    native.PATH.write_bytes(b"not a library")
+    assert not native.available()
 
 
 @built
 def test_with_the_library_auto_is_native(monkeypatch):
-    monkeypatch.setattr(tail, "pixel_score", lambda *arguments: "native")
-    assert pixel_score(**CALL) == "native" == pixel_score(**CALL, backend="native")
+    monkeypatch.setattr(native, "pixel_score", lambda *arguments: "native")
+    assert choose_kernels().pixel_score(**CALL) == "native" == choose_kernels("native").pixel_score(**CALL)
 
 
 def test_an_unknown_back_end_is_refused():
-    with pytest.raises(QanetError, match="unknown back-end .*auto or one of numpy, native, cuda, got opencl"):
-        pixel_score(**CALL, backend="opencl")
+    with pytest.raises(QanetError, match="unknown back-end .*one of numpy, native, cuda, got opencl"):
+        choose_kernels("opencl")
 
 
 def test_cuda_that_cannot_be_imported_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "qanet.runtime.cuda.tail", None)
-    monkeypatch.delattr("qanet.runtime.cuda.tail", raising=False)
-    with pytest.raises(QanetError, match="cuda back-end cannot be had .*; next: pip install 'qanet-edge"):
-        pixel_score(**CALL, backend="cuda")
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", None)
+    with pytest.raises(QanetError, match="PyCUDA or the NVIDIA driver is missing .*; next: pip install 'qanet-edge"):
+        choose_kernels("cuda")
 
 
 @pytest.mark.parametrize("backend", ["numpy", pytest.param("native", marks=built)])
 @pytest.mark.parametrize("pairs", [[(1, 4)], [(-1, 2)], [(1, 2, 3)], [(0.5, 1)], [3]])
 def test_flip_pairs_that_are_not_pairs_of_classes_are_refused(backend, pairs):
     with pytest.raises(QanetError, match="flip_pairs do not fit .*pairs of classes below 4"):
-        pixel_score(**CALL, backend=backend, flipped_logits=LOGITS, flip_pairs=pairs)
+        choose_kernels(backend).pixel_score(**CALL, flipped_logits=LOGITS, flip_pairs=pairs)
 
 
 @built
@@ -83,7 +83,7 @@ def test_other_threads_run_meanwhile():
     counter = threading.Thread(target=count)
     counter.start()
     before = counted[0]
-    tail.pixel_score(logits, [[0, 0, 6000, 6000]], (6000, 6000), threads=1)
+    native.pixel_score(logits, [[0, 0, 6000, 6000]], (6000, 6000), threads=1)
     during = counted[0] - before
     done.set()
     counter.join()
@@ -94,11 +94,11 @@ SANITIZED = """
 import sys
 import numpy as np
 from pathlib import Path
-from qanet.runtime.native import crop, library, tail
-library.PATH = Path(sys.argv[1])
-assert library.available()
+from qanet.runtime import native
+native.PATH = Path(sys.argv[1])
+assert native.available()
 rng = np.random.default_rng(0)
-for lanes in library.lanes():
+for lanes in native.lanes():
     for classes, h, w, size, box in [
         (2, 1, 1, (5, 7), [-1, -1, 9, 9]), (20, 8, 6, (130, 90), [3.5, 2.25, 80, 120]),
         (5, 32, 24, (40, 40), [8, 8, 14, 13]), (256, 3, 5, (70, 200), [-30, -20, 260, 90]),
@@ -108,16 +108,16 @@ for lanes in library.lanes():
         for kind in (np.float16, np.float32):
             logits = rng.normal(0, 2, (2, classes, h, w)).astype(kind)
             for flipped in (None, logits[:, :, ::-1]):
-                tail.pixel_score(logits, [box, box], size, 0.0, flipped, threads=2, vector_lanes=lanes)
-    tail.exp(np.linspace(-90, 0, 999).astype(np.float32), lanes)
+                native.pixel_score(logits, [box, box], size, 0.0, flipped, threads=2, vector_lanes=lanes)
+    native.exp(np.linspace(-90, 0, 999).astype(np.float32), lanes)
     for size in ((1, 1), (3, 2), (9, 300), (200, 31)):
         image = rng.integers(0, 256, (*size, 3), np.uint8)
         boxes = np.array([[0, 0, size[1], size[0]], [-5, -7, 4, 3], [-1e6, -1e6, 1e6, 1e6], [0.5, 0.5, 0.75, 0.6],
                           [900, 900, 950, 999], [-50, 1, 400, 1.5], [size[1] - 1, 0, size[1] + 1, 99]], np.float32)
         for hw in ((1, 1), (8, 6), (300, 500)):
-            crop.crop_people(image, boxes, hw, threads=3, vector_lanes=lanes)
+            native.crop_people(image, boxes, hw, threads=3, vector_lanes=lanes)
 try:
-    tail.pixel_score(np.full((1, 2, 3, 3), np.nan, np.float32), [[0, 0, 9, 9]], (9, 9))
+    native.pixel_score(np.full((1, 2, 3, 3), np.nan, np.float32), [[0, 0, 9, 9]], (9, 9))
 except Exception as error:
     print(error)
 """
@@ -132,7 +132,7 @@ def test_the_sources_are_clean_under_address_and_undefined_behaviour_sanitizers(
     if not Path(runtime.stdout.strip()).is_file():
         pytest.skip("this g++ has no address sanitizer")
     built_here = tmp_path / "libqanet_native.so.1"
-    cpp = Path(library.__file__).parent / "cpp"
+    cpp = Path(native.__file__).parent / "cpp"
     flags = [
         "-std=c++17",
         "-O1",

@@ -12,7 +12,7 @@ from tail_backends import assert_same, dense
 
 from qanet import geometry, quality
 from qanet.errors import QanetError
-from qanet.runtime.native import crop, library, tail
+from qanet.runtime import native
 
 pytestmark = pytest.mark.slow
 
@@ -32,12 +32,12 @@ def program(tmp_path_factory):
 def neon(program, monkeypatch):
     """`native` over the foreign program."""
     foreign = ForeignLibrary(*program)
-    monkeypatch.setattr(library, "load", lambda: foreign)
+    monkeypatch.setattr(native, "load", lambda: foreign)
     return foreign
 
 
 def test_the_program_is_for_aarch64_and_its_vectors_are_neon(neon, program):
-    assert library.lanes() == (4,)
+    assert native.lanes() == (4,)
     assert program[1].read_bytes()[18:20] == b"\xb7\x00"  # e_machine of an ELF file: 183
     dump = shutil.which("aarch64-linux-gnu-objdump")
     listing = subprocess.run([dump, "-d", "-C", str(program[1])], capture_output=True, text=True, check=True).stdout
@@ -47,7 +47,7 @@ def test_the_program_is_for_aarch64_and_its_vectors_are_neon(neon, program):
 @pytest.mark.parametrize("name", PIXEL_SCORE_CASES)
 def test_golden_cases(neon, golden, name):
     arguments, case = read_case(golden, name)
-    assert_golden(tail.pixel_score(**arguments), case)
+    assert_golden(native.pixel_score(**arguments), case)
     assert neon.calls == 1
 
 
@@ -66,23 +66,25 @@ def test_golden_cases(neon, golden, name):
 def test_odd_shapes(neon, shape, image_hw, box, scale, half):
     logits = np.random.default_rng(3).normal(0, scale, (1, *shape)).astype(np.float16 if half else np.float32)
     expected = quality.pixel_score(logits, [box], image_hw)
-    assert_same(tail.pixel_score(logits, [box], image_hw), expected, [dense(logits[0], box, image_hw)], 0.2)
+    assert_same(native.pixel_score(logits, [box], image_hw), expected, [dense(logits[0], box, image_hw)], 0.2)
 
 
 def test_exp_is_as_exact_as_elsewhere(neon):
     x = -np.geomspace(1e-8, 80, 50_000).astype(np.float32)
-    assert abs(tail.exp(x) / np.exp(x.astype(np.float64)) - 1).max() < 1.5e-7
+    assert abs(native.exp(x) / np.exp(x.astype(np.float64)) - 1).max() < 1.5e-7
 
 
 def test_logits_that_are_not_finite_are_refused(neon):
     logits = np.zeros((1, 3, 8, 6), np.float16)
     logits[0, 2, 7, 5] = np.inf
     with pytest.raises(QanetError, match="logits are not finite .*got 1 nan or infinite"):
-        tail.pixel_score(logits, [[0, 0, 24, 32]], (32, 24))
+        native.pixel_score(logits, [[0, 0, 24, 32]], (32, 24))
 
 
 @pytest.mark.parametrize("box", [[3.5, 2.25, 44, 50], [-20, -9, 300, 400], [10.2, 11.3, 16, 18], [90, 90, 99, 99]])
 def test_crops(neon, box):
     image = np.random.default_rng(5).integers(0, 256, (60, 47, 3), np.uint8)
-    got, expected = (f(image, np.array([box], np.float32), (40, 31)) for f in (crop.crop_people, geometry.crop_people))
+    got, expected = (
+        f(image, np.array([box], np.float32), (40, 31)) for f in (native.crop_people, geometry.crop_people)
+    )
     assert np.abs(got.astype(int) - expected).max() <= 9  # OpenCV's coordinates are whole 1/32 pixels

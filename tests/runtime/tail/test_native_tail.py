@@ -11,12 +11,12 @@ from tail_backends import assert_same, dense
 
 from qanet import quality
 from qanet.errors import QanetError
-from qanet.runtime.native import library, tail
+from qanet.runtime import native
 
-if not library.available():
+if not native.available():
     pytest.skip("the native library is not built: it needs a C++17 compiler", allow_module_level=True)
 
-LANES = library.lanes()
+LANES = native.lanes()
 
 
 def random_logits(seed, *shape):
@@ -37,7 +37,7 @@ def assert_close(got, expected, differing=0.0):
 @pytest.mark.parametrize("name", PIXEL_SCORE_CASES)
 def test_golden_cases(golden, name, lanes):
     arguments, case = read_case(golden, name)
-    assert_golden(tail.pixel_score(**arguments, vector_lanes=lanes), case)
+    assert_golden(native.pixel_score(**arguments, vector_lanes=lanes), case)
 
 
 @settings(max_examples=300, deadline=None)
@@ -58,7 +58,7 @@ def test_any_shape(seed, num_classes, map_hw, image_hw, corner, size, threshold,
     logits = logits.astype(np.float16) if half else logits
     box = [*corner, corner[0] + size[0], corner[1] + size[1]]
     expected = quality.pixel_score(logits, [box], image_hw, threshold)
-    got = tail.pixel_score(logits, [box], image_hw, threshold, vector_lanes=lanes, threads=threads)
+    got = native.pixel_score(logits, [box], image_hw, threshold, vector_lanes=lanes, threads=threads)
     assert_same(got, expected, [dense(logits[0], box, image_hw)], threshold)
 
 
@@ -73,14 +73,14 @@ def test_classes_and_scales(lanes, num_classes, box):
         sum(dense(view[0], box, (140, 160)) for view in (logits, quality.unflip(flipped, views["flip_pairs"]))) / 2
     ]
     expected = quality.pixel_score(logits, [box], (140, 160), **views)
-    assert_same(tail.pixel_score(logits, [box], (140, 160), **views, vector_lanes=lanes), expected, pasted, 0.2)
+    assert_same(native.pixel_score(logits, [box], (140, 160), **views, vector_lanes=lanes), expected, pasted, 0.2)
 
 
 def test_a_region_of_many_tiles_is_the_same_for_any_number_of_threads():
     logits, flipped = random_logits(0, 3, 20, 40, 30), random_logits(1, 3, 20, 40, 30)
     boxes = [[-20.5, 10, 900, 700], [300, 200, 420, 900], [1000.25, 1, 1030, 64]]
     scored = [
-        tail.pixel_score(logits, boxes, (800, 1100), flipped_logits=flipped, flip_pairs=[(1, 2)], threads=threads)
+        native.pixel_score(logits, boxes, (800, 1100), flipped_logits=flipped, flip_pairs=[(1, 2)], threads=threads)
         for threads in (1, 2, 3, 8)
     ]
     expected = quality.pixel_score(logits, boxes, (800, 1100), flipped_logits=flipped, flip_pairs=[(1, 2)])
@@ -94,8 +94,8 @@ def test_a_region_of_many_tiles_is_the_same_for_any_number_of_threads():
 def test_tiles_do_not_show():
     """A column of the image on its own gives the labels that it has in the whole."""
     logits = random_logits(3, 1, 6, 8, 8)
-    whole = tail.pixel_score(logits, [[0, 0, 640, 640]], (640, 6000)).full(0)[:, :640]
-    columns = [tail.pixel_score(logits, [[-x, 0, 640 - x, 640]], (640, 8)).full(0) for x in range(0, 640, 8)]
+    whole = native.pixel_score(logits, [[0, 0, 640, 640]], (640, 6000)).full(0)[:, :640]
+    columns = [native.pixel_score(logits, [[-x, 0, 640 - x, 640]], (640, 8)).full(0) for x in range(0, 640, 8)]
     assert np.array_equal(whole, np.concatenate(columns, 1))
 
 
@@ -111,8 +111,8 @@ def test_logits_are_read_where_they_lie(layout, kind):
         "odd bytes": lambda: np.frombuffer(b"x" + logits.tobytes(), np.uint8)[1:].view(kind).reshape(logits.shape),
     }[layout]()
     boxes = [[3, 4, 40, 60], [-5, 10, 20, 44]]
-    expected = tail.pixel_score(np.ascontiguousarray(other, np.float32), boxes, (64, 48))
-    got = tail.pixel_score(other, boxes, (64, 48))
+    expected = native.pixel_score(np.ascontiguousarray(other, np.float32), boxes, (64, 48))
+    got = native.pixel_score(other, boxes, (64, 48))
     assert all(np.array_equal(a, b) for a, b in zip(expected.labels, got.labels))
     assert np.array_equal(expected.part_scores, got.part_scores)
 
@@ -121,7 +121,7 @@ def test_every_finite_half_is_read_exactly():
     halves = np.arange(65536, dtype=np.uint16).view(np.float16)
     halves = np.resize(halves[np.isfinite(halves)], 63488).reshape(1, 2, 124, 256)
     box = [[0, 0, 1024, 496]]
-    single, half = (tail.pixel_score(halves.astype(kind), box, (496, 1024)) for kind in (np.float32, np.float16))
+    single, half = (native.pixel_score(halves.astype(kind), box, (496, 1024)) for kind in (np.float32, np.float16))
     assert np.array_equal(single.labels[0], half.labels[0]) and single.pixel_scores == half.pixel_scores
 
 
@@ -129,7 +129,7 @@ def test_every_finite_half_is_read_exactly():
 def test_huge_logits_do_not_overflow(lanes):
     logits = np.full((1, 3, 8, 6), -3e38, np.float32)
     logits[0, 2] = 3e38
-    scored = tail.pixel_score(logits, [[0, 0, 24, 32]], (32, 24), vector_lanes=lanes)
+    scored = native.pixel_score(logits, [[0, 0, 24, 32]], (32, 24), vector_lanes=lanes)
     assert (scored.full(0) == 2).all() and scored.part_scores[0].tolist() == [0, 1]
 
 
@@ -137,7 +137,7 @@ def test_huge_logits_do_not_overflow(lanes):
 def test_the_first_class_wins_a_tie(lanes):
     logits = np.zeros((1, 7, 8, 6), np.float32)
     logits[0, [3, 5]] = 4  # equal, and greater than the others
-    assert (tail.pixel_score(logits, [[0, 0, 50, 70]], (70, 50), vector_lanes=lanes).full(0) == 3).all()
+    assert (native.pixel_score(logits, [[0, 0, 50, 70]], (70, 50), vector_lanes=lanes).full(0) == 3).all()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -150,7 +150,7 @@ def test_logits_that_are_not_finite_are_refused_in_the_words_of_the_reference(va
     arguments[view] = arguments[view].copy()
     arguments[view][0, 1, 5, :2] = value
     with pytest.raises(QanetError, match=f"^{view} are not finite.*got 2 nan or infinite") as mine:
-        tail.pixel_score(**arguments)
+        native.pixel_score(**arguments)
     with pytest.raises(QanetError) as theirs:
         quality.pixel_score(**arguments)
     assert mine.value.line() == theirs.value.line()
@@ -160,15 +160,15 @@ def test_logits_that_are_not_finite_are_refused_in_the_words_of_the_reference(va
 def test_exp_is_exact_to_1_5e_7(lanes):
     x = -np.geomspace(1e-8, 80, 500_000).astype(np.float32)
     exact = np.exp(x.astype(np.float64))
-    assert abs(tail.exp(x, lanes) / exact - 1).max() < 1.5e-7
-    edges = tail.exp(np.array([0, -0.0, -88, -3e38, -np.inf], np.float32), lanes)
+    assert abs(native.exp(x, lanes) / exact - 1).max() < 1.5e-7
+    edges = native.exp(np.array([0, -0.0, -88, -3e38, -np.inf], np.float32), lanes)
     assert edges[:2].tolist() == [1, 1]
     assert (edges[2:] >= 0).all() and (edges[2:] < 2e-35).all()  # below -80 it stays at e^-80
 
 
 def test_lanes_that_are_not_there_are_refused():
     with pytest.raises(QanetError, match="vector_lanes does not fit this machine .*got 7"):
-        tail.pixel_score(random_logits(0, 1, 3, 4, 4), [[0, 0, 9, 9]], (9, 9), vector_lanes=7)
+        native.pixel_score(random_logits(0, 1, 3, 4, 4), [[0, 0, 9, 9]], (9, 9), vector_lanes=7)
 
 
 def test_memory_is_of_a_few_rows():
@@ -176,7 +176,7 @@ def test_memory_is_of_a_few_rows():
     logits = random_logits(0, 2, 20, 32, 24)
     boxes = [[0, 0, 2000, 1500], [100, 100, 1900, 1400]]
     tracemalloc.start()
-    scored = tail.pixel_score(logits, boxes, (1500, 2000))
+    scored = native.pixel_score(logits, boxes, (1500, 2000))
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak_bytes < sum(region.nbytes for region in scored.labels) + 1e5
@@ -185,7 +185,7 @@ def test_memory_is_of_a_few_rows():
 def test_arguments_are_not_changed():
     logits, flipped = random_logits(3, 1, 3, 8, 6), random_logits(4, 1, 3, 8, 6)
     before = logits.copy(), flipped.copy()
-    tail.pixel_score(logits, [[0, 0, 10, 20]], (32, 24), flipped_logits=flipped)
+    native.pixel_score(logits, [[0, 0, 10, 20]], (32, 24), flipped_logits=flipped)
     assert np.array_equal(logits, before[0]) and np.array_equal(flipped, before[1])
 
 
@@ -220,7 +220,7 @@ def test_classes_that_cannot_win_are_left_out_and_nothing_shows(
     logits = parts_of(seed, num_classes, *map_hw, spread)
     box = [*corner, corner[0] + size[0], corner[1] + size[1]]
     expected = quality.pixel_score(logits, [box], image_hw, threshold)
-    got = tail.pixel_score(logits, [box], image_hw, threshold, vector_lanes=lanes, threads=1)
+    got = native.pixel_score(logits, [box], image_hw, threshold, vector_lanes=lanes, threads=1)
     assert_same(got, expected, [dense(logits[0], box, image_hw)], threshold)
 
 
@@ -237,7 +237,7 @@ def test_steps_between_map_cells_of_any_height(lanes, step, axis):
     logits[0, 2] += np.float32(0.5)
     box, image_hw = [-3, 2, 60, 47], (52, 61)
     expected = quality.pixel_score(logits, [box], image_hw)
-    got = tail.pixel_score(logits, [box], image_hw, vector_lanes=lanes)
+    got = native.pixel_score(logits, [box], image_hw, vector_lanes=lanes)
     with np.errstate(over="ignore"):
         assert_same(got, expected, [dense(logits[0], box, image_hw)], 0.2)
 
@@ -248,7 +248,7 @@ def test_one_class_alone_over_a_region_larger_than_its_counters(lanes, num_class
     """Whole vectors are added to lanes of 32 bits, which are emptied in time."""
     logits = np.full((1, num_classes, 2, 2), -30, np.float32)
     logits[0, 1] = 30
-    scored = tail.pixel_score(logits, [[-500, -500, 2500, 4500]], (4000, 1200), vector_lanes=lanes, threads=2)
+    scored = native.pixel_score(logits, [[-500, -500, 2500, 4500]], (4000, 1200), vector_lanes=lanes, threads=2)
     assert (scored.labels[0] == 1).all() and scored.labels[0].shape == (4000, 1200)
     assert scored.pixel_scores.tolist() == [1] and scored.part_scores[0].tolist() == [1] + [0] * (num_classes - 2)
 
@@ -264,7 +264,7 @@ def test_a_class_between_two_others_is_left_out_only_below_their_mean(lanes, abo
     logits[0, 1] = above_mean
     box, image_hw = [2.5, -1, 131, 140], (144, 136)
     expected = quality.pixel_score(logits, [box], image_hw)
-    got = tail.pixel_score(logits, [box], image_hw, vector_lanes=lanes)
+    got = native.pixel_score(logits, [box], image_hw, vector_lanes=lanes)
     assert_same(got, expected, [dense(logits[0], box, image_hw)], 0.2)
     assert (1 in expected.labels[0]) == (above_mean > 0.5)  # 0.375 at the crop's pixels next to the border
 
@@ -277,6 +277,6 @@ def test_one_candidate_that_is_not_certain_everywhere(lanes, threshold):
     logits[0, 2] = np.linspace(0.05, 8, 20)[:, None] + np.linspace(0, 0.3, 20)
     box, image_hw = [-7, 3, 150, 158], (160, 141)
     expected = quality.pixel_score(logits, [box], image_hw, threshold)
-    got = tail.pixel_score(logits, [box], image_hw, threshold, vector_lanes=lanes)
+    got = native.pixel_score(logits, [box], image_hw, threshold, vector_lanes=lanes)
     assert_same(got, expected, [dense(logits[0], box, image_hw)], threshold)
     assert np.array_equal(got.labels[0], expected.labels[0])

@@ -11,13 +11,11 @@ import numpy as np
 import pytest
 
 from qanet.errors import QanetError
-from qanet.runtime.video.decoders import choice, gstreamer
-from qanet.runtime.video.decoders.choice import choose
-from qanet.runtime.video.decoders.gstreamer import GStreamer
-from qanet.runtime.video.decoders.nvidia import Nvidia
-from qanet.runtime.video.decoders.software import Software
-from qanet.runtime.video.sources import addresses
-from qanet.runtime.video.sources.open import open_source
+from qanet.runtime.video import decoders as choice
+from qanet.runtime.video import hardware, live
+from qanet.runtime.video.decoders import Software, choose
+from qanet.runtime.video.hardware import GStreamer, Nvidia
+from qanet.runtime.video.sources import open_source
 
 PICTURES = [np.full((6, 8, 3), (10 * n, 100, 200), np.uint8) for n in range(5)]
 
@@ -105,7 +103,7 @@ def test_the_faster_of_those_with_the_same_pictures_is_taken(known, best, left_o
 def test_a_decoder_that_is_asked_for_is_taken_or_an_error():
     known = [Decoder("software"), Decoder("nvidia", lack="no GPU")]
     assert choose(Path("clip"), "software", known).decoder is known[0]
-    with pytest.raises(QanetError, match="no nvidia decoder here .*got no GPU"):
+    with pytest.raises(QanetError, match="this machine has no nvidia decoder .got no GPU"):
         choose(Path("clip"), "nvidia", known)
     with pytest.raises(QanetError, match="unknown decoder .expected auto, software, nvidia, got vulkan"):
         choose(Path("clip"), "vulkan", known)
@@ -143,8 +141,8 @@ def pipelines(monkeypatch):
         return made
 
     monkeypatch.setattr(cv2, "VideoCapture", capture)
-    monkeypatch.setattr(gstreamer, "has_gstreamer", lambda: True)
-    monkeypatch.setattr(gstreamer, "_JETSON", Path("no such file"))
+    monkeypatch.setattr(hardware, "has_gstreamer", lambda: True)
+    monkeypatch.setattr(hardware, "_JETSON", Path("no such file"))
     return asked
 
 
@@ -155,13 +153,13 @@ def test_gstreamer_reads_a_file_by_whatever_decoder_is_installed(pipelines, tmp_
     assert backend == cv2.CAP_GSTREAMER and '/a \\"b\\".mp4" ! decodebin ! videoflip method=automatic' in text
     assert text.endswith("videoconvert ! video/x-raw,format=BGR ! appsink sync=false max-buffers=4")
     assert GStreamer().open(tmp_path / "missing.mp4") is None
-    monkeypatch.setattr(gstreamer, "_JETSON", tmp_path)
-    assert "nvvidconv ! video/x-raw,format=BGRx ! videoflip" in gstreamer.to_bgr()
+    monkeypatch.setattr(hardware, "_JETSON", tmp_path)
+    assert "nvvidconv ! video/x-raw,format=BGRx ! videoflip" in hardware.to_bgr()
 
 
 def test_this_opencv_says_whether_it_has_gstreamer():
     has = "GStreamer:                   YES" in cv2.getBuildInformation()
-    assert gstreamer.has_gstreamer() == has and (GStreamer().lack() is None) == has
+    assert hardware.has_gstreamer() == has and (GStreamer().lack() is None) == has
 
 
 def test_csi_cameras_are_opened_by_their_pipeline(pipelines):
@@ -187,7 +185,7 @@ def test_csi_cameras_are_opened_by_their_pipeline(pipelines):
     ],
 )
 def test_what_gstreamer_is_needed_for_is_told(uri, decoder, words, monkeypatch):
-    monkeypatch.setattr(gstreamer, "has_gstreamer", lambda: False)
+    monkeypatch.setattr(hardware, "has_gstreamer", lambda: False)
     with pytest.raises(QanetError, match=words):
         open_source(uri, decoder)
 
@@ -215,7 +213,7 @@ def test_v4l2_cameras_are_asked_for_a_size_and_a_rate(monkeypatch):
             asked.append((prop, value))
 
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
-    addresses.open_live("v4l2:///dev/video3", size=(800, 600), rate=15.0)
+    live.open_live("v4l2:///dev/video3", size=(800, 600), rate=15.0)
     width, height, rate = cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FPS
     assert asked == [("/dev/video3", cv2.CAP_V4L2), (width, 800), (height, 600), (rate, 15.0)]
 

@@ -12,17 +12,15 @@ import pytest
 
 from qanet.errors import QanetError
 from qanet.runtime.batches import batches
-from qanet.runtime.detectors.base import Detections
-from qanet.runtime.detectors.fixed import WholeImage
+from qanet.runtime.detectors.base import Detections, WholeImage
 from qanet.runtime.parser import Parser
-from qanet.runtime.video.frames import FrameWork
+from qanet.runtime.video import live
+from qanet.runtime.video.encode import VideoFileSink
+from qanet.runtime.video.frame import Frame
+from qanet.runtime.video.live import LiveSource
 from qanet.runtime.video.pipeline import run, run_streams
-from qanet.runtime.video.sinks.lines import JsonLines
-from qanet.runtime.video.sinks.video import VideoFileSink
-from qanet.runtime.video.sources import live as live_sources
-from qanet.runtime.video.sources.base import Frame
-from qanet.runtime.video.sources.live import LiveSource
-from qanet.runtime.video.stream import Stream
+from qanet.runtime.video.sinks import JsonLines
+from qanet.runtime.video.stream import FrameWork, Stream
 
 
 def our_threads():
@@ -303,7 +301,7 @@ class Camera:
 
 def test_a_live_stream_cut_off_ten_times_does_not_hold_the_other_up(parser, monkeypatch):
     """Each time the one comes back only once three more frames of the other were parsed."""
-    monkeypatch.setattr(live_sources, "_BROKEN_WAIT_S", 0.001)
+    monkeypatch.setattr(live, "_BROKEN_WAIT_S", 0.001)
     parser.detector = WholeImage()
     steady_camera, times, held_up = Camera(60, 100), [], []
 
@@ -386,10 +384,10 @@ def test_the_document_of_a_command_with_streams(make_clip, shared_tiny_bundle, t
     assert main([str(a) for a in (*arguments, "--json")]) == 0
     document = json.loads(capfd.readouterr().out)
     assert [part["name"] for part in document["streams"]] == ["clip", "clip-2"] and document["frames"] == 10
-    assert sorted(os.listdir(out)) == ["clip-2.jsonl", "clip-2.webm", "clip.jsonl", "clip.webm"]
+    assert sorted(os.listdir(out)) == ["clip-2.jsonl", "clip-2.mp4", "clip.jsonl", "clip.mp4"]
     assert (out / "clip.jsonl").read_text() == (out / "clip-2.jsonl").read_text()
     assert len(os.listdir(tmp_path / "labels" / "clip-2")) == 5
     assert main([str(a) for a in (*arguments, "--quiet")]) == 0
     text = capfd.readouterr().out
-    assert text.startswith("10 frames of 2 streams, 1.00 people a frame") and "frames/s" in text
-    assert f"wrote {out}/clip-2.webm" in text
+    assert text.startswith("10 frames of 2 streams, 1.00 people per frame") and "frames/s" in text
+    assert f"wrote {out}/clip-2.mp4" in text

@@ -19,13 +19,12 @@ def score(
     threshold: float = 0.2,
     flipped: NDArray | None = None,
     flip_classes: Sequence[int] = (),
-    pool_floats: int | None = POOL_FLOATS,
-    finish: Emulated | None = None,
+    pool_floats: int = POOL_FLOATS,
     spare_tiles: int = 0,
     flags_out: NDArray[np.uint32] | None = None,
     **how,
 ) -> PixelScores:
-    """Pixel scores by an emulated kernel file; `pool_floats` None for the fast form, whose finish is another file's.
+    """Pixel scores by an emulated kernel file.
 
     Args:
         logits, flipped: (N, C, h, w) float32 or float16.
@@ -61,21 +60,14 @@ def score(
     )
     suffix = "f16" if logits.dtype == np.float16 else "f32"
     grid, block = (tiles, count, 1), (32, 8, 1)
-    if pool_floats is None:
-        launch = Launch(f"pixel_score_fast_{suffix}", grid, block, arguments)
-    else:
-        launch = Launch(f"pixel_score_{suffix}", grid, block, (*arguments, np.int32(pool_floats)), 4 * pool_floats)
+    launch = Launch(f"pixel_score_{suffix}", grid, block, (*arguments, np.int32(pool_floats)), 4 * pool_floats)
     done = Launch(
         "pixel_score_finish",
         (count, 1, 1),
         (256, 1, 1),
         (sums, not_finite, np.int32(classes), pixel_scores, part_scores, flags),
     )
-    if finish is None:
-        kernels.run(launch, done, **how)
-    else:
-        kernels.run(launch, **how)
-        finish.run(done, **how)
+    kernels.run(launch, done, **how)
     assert not sums.any() and not not_finite.any(), "the workspace is not ready for the next frame"
     if flags_out is not None:
         flags_out[:] = flags

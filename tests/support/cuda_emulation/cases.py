@@ -41,19 +41,6 @@ SHAPES = {
     "all_classes_shrunk": (256, (40, 30), (20, 40), [[1, 1, 38, 19]]),
 }
 
-# Greatest share of a person's labels that differ, greatest difference of a person's score: a little above what was
-# measured. Smooth logits differ along borders; noise from cell to cell (p12) and infinite slopes (p08) much more.
-FAST = {
-    "p01_single_inside": (0.005, 0.001),
-    "p02_crowd_360x640": (0.005, 0.001),
-    "p03_tiny_huge": (0.003, 0.001),
-    "p07_uniform": (0.0, 0.002),
-    "p09_flip_cihp": (0.006, 0.001),
-    "p10_720p_59": (0.004, 0.001),
-    "p12_float32_noise": (0.06, 0.03),
-    "p13_outside": (0.003, 0.001),
-}
-
 # Image (H, W), crop (h, w), boxes: equal scale, enlarged, shrunk by up to and beyond 8, over the edges, far outside.
 CROPS = {
     "one_pixel": ((1, 1), (1, 1), [[0, 0, 1, 1]]),

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from qanet.train.detection.losses import detection_losses, overlaps
-from qanet.train.detection.targets import IGNORED, assign
-from qanet.train.networks.build import build
+from qanet.train.describe import network_size
+from qanet.train.detection.losses import assign, detection_losses, overlaps
+from qanet.train.detection.photographs import IGNORED
+from qanet.train.networks import build
 from qanet.train.networks.detector import STRIDES, DetectorNetwork, cells_of, decode, scores_of
 from qanet.train.networks.parser import ParsingNetwork
-from qanet.train.networks.size import network_size
-from qanet.train.recipe import Recipe
-from qanet.train.recipes import recipe
+from qanet.train.recipes import Recipe, recipe
 
 TINY = Recipe("person-tiny", "personbox1", "detection", (64, 96), backbone="lite0-slim", width=16, pretrained=False)
 

@@ -8,8 +8,7 @@ import pytest
 from person_cases import write_people
 
 from qanet.errors import QanetError
-from qanet.train.detection.photographs import KINDS, Album, Photograph, read_photographs
-from qanet.train.detection.targets import IGNORED
+from qanet.train.detection.photographs import IGNORED, KINDS, Album, Photograph, read_photographs
 
 
 def test_every_kind_says_what_it_knows(tmp_path):

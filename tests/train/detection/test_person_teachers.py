@@ -7,8 +7,7 @@ import pytest
 from person_cases import write_people
 
 from qanet.errors import QanetError
-from qanet.train.detection.photographs import UNLABELLED, read_photographs
-from qanet.train.detection.targets import IGNORED
+from qanet.train.detection.photographs import IGNORED, UNLABELLED, read_photographs
 from qanet.train.detection.teachers import fuse, taught, with_doubts
 
 A, B, FAR, HIDDEN = [10, 10, 50, 110], [12, 10, 52, 110], [200, 10, 240, 110], [500, 10, 540, 110]
@@ -69,7 +68,7 @@ def test_files_that_are_no_looks_are_named(tmp_path):
     for text, message in (
         ("{", "is not a file of looks"),
         ('{"seen": {}}', "is not a file of looks"),
-        ('{"looks": 3, "seen": {}}', "nobody looked at unlabelled/drawn"),
+        ('{"looks": 3, "seen": {}}', "no looks at unlabelled/drawn"),
     ):
         file.write_text(text)
         with pytest.raises(QanetError, match=message):

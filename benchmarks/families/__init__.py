@@ -1,1 +1,0 @@
-"""The table of families: several networks at every precision, the network alone and whole frames with both tails."""

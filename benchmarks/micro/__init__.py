@@ -1,1 +1,0 @@
-"""The pieces of the parser by themselves, each beside the floor that this machine allows."""

@@ -1,1 +1,0 @@
-"""What was measured as a document, as files and as text."""

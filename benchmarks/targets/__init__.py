@@ -1,1 +1,0 @@
-"""What is compared, what it works on, whether it may be timed, and the calls that are timed."""

@@ -1,1 +1,0 @@
-"""`qanet val`: accuracy on a data set."""

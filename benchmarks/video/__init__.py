@@ -1,1 +1,0 @@
-"""A video through the whole pipeline, results only: rate, where the processor time goes, memory, first result."""

@@ -1,1 +1,0 @@
-"""The method as PyTorch computes it straightforwardly: what ours is compared with."""

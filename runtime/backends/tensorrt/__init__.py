@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT-RTX: `choice` of the plans, a deserialised `plan`, its `session` with memory, the `engine`."""

@@ -1,0 +1,109 @@
+"""After the network: parsing NMS, and crop-sized label maps pasted into the image.
+
+Of two detections of one person the one of lower quality is dropped if their parsings agree. Source: method, Metrics
+(parsing NMS: drop if the mean IoU of the classes is 0.6 or more). Dropping a person without labelled pixels is this
+project's addition: the parsing network is a second opinion on a false box of the detector.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qanet.geometry import box_to_image
+from qanet.results import Person
+
+MIN_QUALITY = 0.01
+MEAN_IOU_THRESHOLD = 0.6
+MIN_LABELLED_SHARE = 0.01  # of the region: fewer labelled pixels are noise
+_EXACT_PX = 2**24  # OpenCV counts in float32
+
+
+def parsing_nms(people: list[Person], num_classes: int, threshold: float = MEAN_IOU_THRESHOLD) -> list[Person]:
+    """People of quality MIN_QUALITY or more with labelled pixels, best first, without duplicates."""
+    kept: list[tuple[Person, NDArray[np.int64]]] = []
+    for person in sorted(people, key=lambda p: -p.quality):
+        if not person.quality >= MIN_QUALITY:  # nor NaN
+            continue
+        total = _counts(person.labels, num_classes)
+        if total.sum() < max(1, MIN_LABELLED_SHARE * person.labels.size):
+            continue
+        if not any(_agree(person, total, other, theirs, threshold) for other, theirs in kept):
+            kept.append((person, total))
+    return [person for person, _ in kept]
+
+
+def mean_iou(a: Person, b: Person, num_classes: int) -> float:
+    """Mean IoU over the foreground classes present in either, over the union of the regions; 0 when none is."""
+    return _mean_iou(a, _counts(a.labels, num_classes), b, _counts(b.labels, num_classes))
+
+
+def _agree(a: Person, total_a: NDArray[np.int64], b: Person, total_b: NDArray[np.int64], threshold: float) -> bool:
+    """Whether the mean IoU is at least the threshold; pixels are compared only if the counts cannot decide."""
+    x0, y0, x1, y1 = _overlap(a, b)
+    if x1 <= x0 or y1 <= y0:
+        return threshold <= 0.0
+    most = np.minimum(np.minimum(total_a, total_b), (x1 - x0) * (y1 - y0))
+    if _mean(most, total_a + total_b - most) < threshold:
+        return False
+    return _mean_iou(a, total_a, b, total_b) >= threshold
+
+
+def _mean_iou(a: Person, total_a: NDArray[np.int64], b: Person, total_b: NDArray[np.int64]) -> float:
+    x0, y0, x1, y1 = _overlap(a, b)
+    if x1 <= x0 or y1 <= y0:
+        return 0.0
+    shared_a = _window(a, x0, y0, x1, y1)
+    shared_b = _window(b, x0, y0, x1, y1)
+    both = _counts(shared_a, len(total_a) + 1, shared_a == shared_b)
+    return _mean(both, total_a + total_b - both)
+
+
+def _mean(both: NDArray[np.int64], union: NDArray[np.int64]) -> float:
+    present = union > 0
+    return float((both[present] / union[present]).mean()) if present.any() else 0.0
+
+
+def _overlap(a: Person, b: Person) -> tuple[int, int, int, int]:
+    """xyxy of the intersection of the regions."""
+    x0, y0 = max(a.roi[0], b.roi[0]), max(a.roi[1], b.roi[1])
+    return x0, y0, min(a.roi[2], b.roi[2]), min(a.roi[3], b.roi[3])
+
+
+def _counts(labels: NDArray[np.uint8], num_classes: int, where: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+    """(C - 1,) int64 pixels of each foreground class, only where `where` is True if given."""
+    import cv2
+
+    if labels.size >= _EXACT_PX:
+        chosen = labels.ravel() if where is None else labels[where]
+        return np.bincount(chosen, minlength=num_classes)[1:]
+    mask = None if where is None else where.view(np.uint8)
+    counts = cv2.calcHist([labels], [0], mask, [num_classes], [0, num_classes])
+    return counts[1:, 0].astype(np.int64)
+
+
+def _window(person: Person, x0: int, y0: int, x1: int, y1: int) -> NDArray[np.uint8]:
+    left, top = person.roi[:2]
+    return person.labels[y0 - top : y1 - top, x0 - left : x1 - left]
+
+
+def paste_labels(
+    labels: NDArray[np.uint8], box: NDArray[np.float32], image_hw: tuple[int, int]
+) -> tuple[NDArray[np.uint8], tuple[int, int, int, int]]:
+    """Paste a label map of a crop into the image: the nearest crop pixel for every image pixel inside the box.
+
+    Args:
+        labels: (h, w) uint8 class ids of the crop.
+        box: (4,) xyxy pixels of the grown box.
+        image_hw: (H, W) pixels.
+    Returns:
+        The labels at image resolution, and their region, xyxy.
+    """
+    affine = box_to_image(box, labels.shape)  # crop -> image
+    steps, origin = np.diag(affine[:, :2]), affine[:, 2]
+    limit = np.array([image_hw[1], image_hw[0]])
+    low = np.clip(np.ceil(origin - 0.5), 0, limit).astype(int)
+    high = np.clip(np.ceil(box[2:] - 0.5), low, limit).astype(int)
+    columns, rows = (
+        np.clip(((np.arange(low[k], high[k]) + 0.5 - origin[k]) / steps[k]).astype(int), 0, labels.shape[1 - k] - 1)
+        for k in (0, 1)
+    )
+    return labels[rows[:, None], columns[None]], (int(low[0]), int(low[1]), int(high[0]), int(high[1]))

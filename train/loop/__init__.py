@@ -1,1 +1,0 @@
-"""A training run: losses, steps, averaged weights, validation, progress, several processes."""

@@ -1,0 +1,163 @@
+"""Train a recipe from Python: `train`, the function behind `qanet train`.
+
+    from qanet.train.run import train
+
+    result = train("ccp13-lite0", "CCP", "runs/first", epochs=10, batch_size=8)
+    print(result.weights, result.scores)
+
+Importing this file does not import torch.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qanet.coco.people import open_train_and_val
+from qanet.datasets import DataSet, open_dataset, splits_of
+from qanet.errors import QanetError
+from qanet.labels import PERSON1, PERSON_BOX1
+from qanet.train.data.people import Mixture, PeopleFolder
+from qanet.train.data.scenery import Scenery
+from qanet.train.recipes import Recipe
+from qanet.train.recipes import recipe as recipe_of
+
+if TYPE_CHECKING:
+    from qanet.train.trainer import Trainer, TrainResult
+
+IMAGES_PER_EPOCH = 1024  # of a detection recipe
+
+
+def train(
+    recipe: str | Recipe,
+    data: str | Path,
+    output: str | Path | None = None,
+    *,
+    format: str | None = None,
+    initial_weights: str | Path | None = None,
+    people: Sequence[tuple[str | Path, float]] = (),
+    scenery: Sequence[str | Path] = (),
+    looks: str | Path | None = None,
+    more: Sequence[str | Path] = (),
+    images: int = IMAGES_PER_EPOCH,
+    device: str = "auto",
+    workers: int = 2,
+    deterministic: bool = False,
+    report: Callable[[str], None] = print,
+    **settings: object,
+) -> "TrainResult":
+    """Train a recipe on a data set; a run that was interrupted continues where it stopped.
+
+    In a process that torchrun started it trains together with the others, and only the first reports and writes files.
+
+    Args:
+        recipe: name of a recipe, such as "ccp13-lite0" (`qanet.train.recipes.RECIPES`), or a Recipe.
+        data: folder of the data set; for a detection recipe a folder of photographs of people.
+        output: folder of the run; default runs/RECIPE.
+        format: layout of the data; default: the recipe's.
+        initial_weights: a .safetensors checkpoint to start from, in place of ImageNet weights.
+        people: more people for a parsing recipe: (folder, share of the people drawn).
+        scenery: folders of photographs without people, for the augmentation of a parsing recipe.
+        looks: for a detection recipe: detections of teachers in the unlabelled photographs.
+        more: for a detection recipe: further folders of photographs.
+        images: for a detection recipe: training images per epoch.
+        device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
+        workers: threads that load and augment.
+        deterministic: repeatable GPU kernels where PyTorch has them.
+        report: takes a line per epoch.
+        settings: keys of the recipe with other values, such as epochs=10 or input_hw=(256, 192).
+    Returns:
+        The checkpoint, and the scores of the last validation.
+    Raises:
+        QanetError: an unknown recipe or setting, data that is missing or broken, a device that is missing, a run in
+            `output` with another recipe, or a loss that is not finite.
+    """
+    chosen = recipe_of(recipe, settings) if isinstance(recipe, str) else recipe.override(settings)
+    folder = Path(output or f"runs/{chosen.name}")
+    start = Path(initial_weights) if initial_weights is not None else None
+    detection = chosen.labels == PERSON_BOX1.name
+    if not detection:
+        train_data, val_data = _open_data(chosen, Path(data), format or chosen.data_format)
+        if people:
+            folders = [PeopleFolder(Path(root), train_data.label_set) for root, _ in people]
+            train_data = Mixture(train_data, folders, [share for _, share in people])
+        surroundings = Scenery([Path(root) for root in scenery])
+
+    from qanet.train.distributed import join_world, leave_world
+    from qanet.train.trainer import Trainer
+
+    world, place = join_world(device)
+    say = report if world.is_main else _silent
+
+    def run() -> "TrainResult":  # the trainer ends with this function, before the process group: see leave_world
+        if detection:
+            from qanet.train.detection.trainer import DetectorTrainer, open_photographs
+
+            roots = [Path(root) for root in (data, *more)]
+            drawn, held_back = open_photographs(roots, Path(looks) if looks else None, images)
+            trainer: Trainer = DetectorTrainer(
+                chosen, drawn, held_back, folder, place, workers=workers, initial_weights=start, world=world
+            )
+        else:
+            trainer = Trainer(
+                chosen,
+                train_data,
+                val_data,
+                folder,
+                place,
+                workers=workers,
+                initial_weights=start,
+                world=world,
+                scenery=surroundings,
+            )
+        if trainer.epoch:
+            say(f"resuming {folder} after epoch {trainer.epoch} of {chosen.epochs}")
+        say(_summary(trainer, "images per epoch" if detection else "people"))
+        return trainer.run(say)
+
+    try:
+        with _library_settings(deterministic):
+            return run()
+    finally:
+        leave_world()
+
+
+def _open_data(chosen: Recipe, root: Path, format: str) -> tuple[DataSet, DataSet | None]:
+    """The training and, where the data has it, the validation split."""
+    if (format == "coco") != (chosen.labels == PERSON1.name):
+        raise QanetError(f"recipe {chosen.name} does not learn from {format}", expected=chosen.data_format, got=format)
+    if format == "coco":
+        return open_train_and_val(root)
+    data = open_dataset(root, format, chosen.labels, "train")
+    has_val = "val" in splits_of(root, format)
+    return data, open_dataset(root, format, chosen.labels, "val") if has_val else None
+
+
+@contextmanager
+def _library_settings(deterministic: bool) -> Iterator[None]:
+    """OpenCV on one thread (the loader's threads are the parallelism) and PyTorch's choice of kernels; undone after."""
+    import cv2
+    import torch
+
+    threads, benchmark = cv2.getNumThreads(), torch.backends.cudnn.benchmark
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    cv2.setNumThreads(1)
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
+        torch.backends.cudnn.benchmark = benchmark
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+def _summary(trainer: "Trainer", unit: str) -> str:
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    processes = f", {trainer.world.size} processes" if trainer.world.size > 1 else ""
+    size = f"{parameters / 1e6:.2f} M parameters, {len(trainer.loader.data)} {unit}"
+    return f"{trainer.recipe.name}: {size}, on {trainer.device}{processes}"
+
+
+def _silent(_: str) -> None:
+    """Report nothing: for all processes but the first."""

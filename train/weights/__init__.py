@@ -1,1 +1,0 @@
-"""Checkpoints: ours, the authors', and where a run starts."""
