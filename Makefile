@@ -7,23 +7,31 @@ INSTALL := $(PIP) install -q -c constraints.txt
 VIDEO ?=
 EXPORT ?=
 CALIBRATE ?=
+JOBS ?= 2 # processes of the tests
 
-.PHONY: demo test arm check format train gpu-check clean distclean
+.PHONY: demo test quick arm check docs format train gpu-check clean distclean
 
 demo: $(VENV)/.runtime ## parse a real clip with three precisions; look at demo/report.html
 	$(if $(EXPORT),$(MAKE) $(VENV)/.all)
 	$(BIN)/python demo/run.py $(if $(VIDEO),--video $(VIDEO)) $(if $(EXPORT),--export) $(if $(CALIBRATE),--calibrate)
 
 test: $(VENV)/.all check ## everything that runs on this machine; prints what was skipped and why
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS)
+
+quick: $(VENV)/.all ## the heart of it, in about a minute
+	$(BIN)/python -m pytest -n $(JOBS) -m "not slow" tests/core tests/runtime/test_parser.py tests/runtime/tail tests/runtime/track
 
 arm: $(VENV)/.all ## programs for ARM into the user's cache, for the tests that run there by QEMU (a Debian; 430 MB)
 	$(BIN)/python tests/support/arm_root.py
 
-check: $(VENV)/.all build/links/qanet ## lint, format, types
+check: $(VENV)/.all build/links/qanet ## lint, format, types, links of the docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p qanet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir build/site
+
+docs: $(VENV)/.all build/links/qanet ## the guides and the reference as a site, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --site-dir build/site
 
 format: $(VENV)/.all
 	$(BIN)/ruff check --fix .
@@ -49,12 +57,13 @@ $(VENV)/.runtime: $(VENV)/bin/python constraints.txt pyproject.toml setup.py $(N
 
 $(VENV)/.all: $(VENV)/.runtime
 	$(INSTALL) torch==2.13.0
-	$(INSTALL) -e '.[train,export,calib,test,dev]'
+	$(INSTALL) -e '.[train,export,calib,test,dev,docs]'
 	touch $@
 
 # mypy cannot follow the editable install's mapping of folders; links show it the tree as installed.
-build/links/qanet: $(VENV)/.all
+build/links/qanet: $(VENV)/.all $(wildcard qanet/*)
 	mkdir -p $@
+	find $@ -type l -delete
 	for entry in qanet/*; do ln -sfn ../../../$$entry $@/; done
 	for stage in train export runtime calib benchmarks; do ln -sfn ../../../$$stage $@/$$stage; done
 	touch $@

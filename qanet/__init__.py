@@ -15,12 +15,18 @@ from qanet._version import __version__
 from qanet.errors import QanetError
 
 if TYPE_CHECKING:
+    from qanet.model import Model
     from qanet.results import People, Person
     from qanet.runtime.detectors.base import Detector
     from qanet.runtime.parser import Parser
 
-__all__ = ["Parser", "People", "Person", "QanetError", "__version__", "load"]
-_HOMES = {"Parser": "qanet.runtime.parser", "People": "qanet.results", "Person": "qanet.results"}
+__all__ = ["Model", "Parser", "People", "Person", "QanetError", "__version__", "load"]
+_HOMES = {
+    "Model": "qanet.model",
+    "Parser": "qanet.runtime.parser",
+    "People": "qanet.results",
+    "Person": "qanet.results",
+}
 
 
 def load(

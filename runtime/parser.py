@@ -1,8 +1,8 @@
 """Image in, people out: detector, crop, network, tail, quality, suppression."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +22,9 @@ from qanet.runtime.kernels import choose_kernels
 from qanet.runtime.postprocess import parsing_nms, paste_labels
 from qanet.runtime.timing import StageTimes
 from qanet.runtime.tta import PLAIN, Augmentation, check_augmentation, look, score_people
+
+if TYPE_CHECKING:
+    from qanet.runtime.video.frame import Frame
 
 TAILS = ("kernel", "graph")
 MAX_BATCH = 16
@@ -159,6 +162,42 @@ class Parser:
             return self.parse(frame, self.detect(frame))
         where = check_boxes(boxes, frame.shape[:2])
         return self.parse(frame, Detections(where, _check_scores(box_scores, len(where))))
+
+    def video(
+        self,
+        source: str | Path,
+        *,
+        track: bool = True,
+        smooth: bool = False,
+        detect_every: int | None = None,
+        output: str | Path | None = None,
+        results: str | Path | None = None,
+    ) -> Iterator[tuple["Frame", People]]:
+        """Parse a video, a camera, a stream or a folder frame by frame.
+
+        Leaving the loop closes everything that was opened, and the output files keep what was parsed.
+
+        Args:
+            source: a file, a folder of images, "/dev/video0", "rtsp://...", "-": see `qanet parse --help`.
+            track: number the people and follow them from frame to frame.
+            smooth: hold labels that flicker where nothing moves; videos and live sources only.
+            detect_every: frames between two runs of the detector; None adapts them. Without `track` it runs on each.
+            output: overlay video or folder to write as well.
+            results: JSON lines to write as well.
+        Yields:
+            The frame (index, name, image, time_s) and its people.
+        Raises:
+            QanetError: no such source, one that cannot be decoded, or an output that cannot be written.
+        """
+        from qanet.runtime.video.outputs import open_sinks
+        from qanet.runtime.video.pipeline import iterate
+        from qanet.runtime.video.sources import open_source
+
+        opened = open_source(str(source))
+        sinks = open_sinks(
+            None if output is None else str(output), None if results is None else str(results), opened.kind, opened.fps
+        )
+        return iterate(opened, self, sinks, detect_every if track else 1, track, smooth)
 
     @property
     def max_batch(self) -> int:

@@ -9,25 +9,28 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from qanet.errors import QanetError
 from qanet.results import People
-from qanet.runtime.parser import Parser
 from qanet.runtime.video.frame import Frame, Source
 from qanet.runtime.video.sinks import Sink
 from qanet.runtime.video.stream import MAX_PEOPLE, FrameWork, Stream
 from qanet.runtime.video.summary import KEPT_SAMPLES, Summary, forget_old
+
+if TYPE_CHECKING:
+    from qanet.runtime.parser import Parser
 
 _POLL_S = 0.1  # longest wait before Ctrl-C is checked
 
 
 def run(
     source: Source,
-    parser: Parser,
+    parser: "Parser",
     sinks: list[Sink],
     detect_every: int | None = 1,
     carry: bool = True,
@@ -50,35 +53,86 @@ def run(
 
 
 def run_streams(
-    streams: list[Stream], parser: Parser, on_frame: Callable[[Stream, Frame, People], None] | None = None
+    streams: list[Stream], parser: "Parser", on_frame: Callable[[Stream, Frame, People], None] | None = None
 ) -> Summary:
-    """Parse several sources to the end of the last one or until Ctrl-C; results up to then are kept.
+    """Parse several sources to the end of the last, or until Ctrl-C; what was parsed by then is kept.
 
     Returns:
-        The totals; its `streams` has a summary per stream if there are several. A stream that fails with a
-        `QanetError` while others go on stores it in `error` and leaves no files.
+        The counts of the only stream; of several streams the sum, and each one's own in `streams`. A stream that ends
+        with a `QanetError` while others continue has it in its `error`, and leaves no files.
     Raises:
-        QanetError: of the only stream, or of the first stream if all failed.
+        QanetError: of the only stream, or of the first one where each had one.
+    """
+    with remembered_interrupt() as ctrl_c:
+        frames = parse_streams(streams, parser, ctrl_c)
+        try:
+            while True:
+                parsed = next(frames)
+                if on_frame is not None:
+                    try:
+                        on_frame(*parsed)
+                    except BaseException as error:  # ends the run like an error of its own
+                        frames.throw(error)
+        except StopIteration as end:
+            summary: Summary = end.value
+            return summary
+
+
+def parse_streams(
+    streams: list[Stream], parser: "Parser", stop: threading.Event
+) -> Generator[tuple[Stream, Frame, People], None, Summary]:
+    """Each parsed frame of several streams, in the order of parsing; closes the streams at its end.
+
+    Args:
+        stop: set elsewhere, such as in a signal handler, to end the run between two frames.
     """
     changed, start = threading.Condition(), time.monotonic()
     interrupted, error = False, None
     with ExitStack() as stack:
-        ctrl_c = stack.enter_context(remembered_interrupt())
         stack.enter_context(_one_thread_a_call())
         detector = ThreadPoolExecutor(1, thread_name_prefix="qanet-detect")
         stack.callback(detector.shutdown, wait=True, cancel_futures=True)
         try:
             for stream in streams:
                 stream.start(changed, detector.submit)
-            while ready := _wait(streams, changed, ctrl_c):
-                _parse(ready, parser, on_frame, alone=len(streams) == 1)
+            while ready := _wait(streams, changed, stop):
+                yield from _parse(ready, parser, alone=len(streams) == 1)
                 _forget(streams, parser)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, GeneratorExit):
             interrupted = True
         except BaseException as broken:
             error = broken
         _close(streams, error)
     return _summary(streams, parser, time.monotonic() - start, interrupted)
+
+
+def iterate(
+    source: Source,
+    parser: "Parser",
+    sinks: list[Sink],
+    detect_every: int | None = 1,
+    carry: bool = True,
+    smooth: bool = False,
+    max_people: int = MAX_PEOPLE,
+) -> Iterator[tuple[Frame, People]]:
+    """The frames of `run`, one at a time in the caller's loop; leaving the loop closes the source and the sinks.
+
+    Ctrl-C while this code runs ends it between two frames and raises KeyboardInterrupt in the caller's loop.
+    """
+    work = FrameWork(parser, source.kind, detect_every, carry, smooth, max_people)
+    stop = threading.Event()
+    frames = parse_streams([Stream(source, work, sinks)], parser, stop)
+    try:
+        while True:
+            with remembered_interrupt() as ctrl_c:
+                parsed = next(frames, None)
+            if ctrl_c.is_set():
+                raise KeyboardInterrupt
+            if parsed is None:
+                return
+            yield parsed[1:]
+    finally:
+        frames.close()
 
 
 @contextmanager
@@ -119,9 +173,7 @@ def _has_ended(stream: Stream, alone: bool) -> bool:
         return True
 
 
-def _parse(
-    ready: list[Stream], parser: Parser, on_frame: Callable[[Stream, Frame, People], None] | None, alone: bool
-) -> None:
+def _parse(ready: list[Stream], parser: "Parser", alone: bool) -> Iterator[tuple[Stream, Frame, People]]:
     """Parse one frame of each of the first streams that fit into a batch; the others wait for the next batch."""
     together: list[Stream] = []
     parts, room = [], parser.max_batch
@@ -146,8 +198,7 @@ def _parse(
                 raise
             stream.fail(error)
             continue
-        if on_frame is not None:
-            on_frame(stream, frame, result)
+        yield stream, frame, result
 
 
 def _close(streams: list[Stream], error: BaseException | None) -> None:
@@ -166,14 +217,14 @@ def _close(streams: list[Stream], error: BaseException | None) -> None:
         raise failed[0]
 
 
-def _forget(streams: list[Stream], parser: Parser) -> None:
+def _forget(streams: list[Stream], parser: "Parser") -> None:
     """Keep only the latest times, so that the memory of a long run is bounded."""
     if any(stream.summary.frames % KEPT_SAMPLES == 0 for stream in streams):
         for times in (parser.times, *(stream.times for stream in streams)):
             forget_old(times.samples_ms)
 
 
-def _summary(streams: list[Stream], parser: Parser, seconds: float, interrupted: bool) -> Summary:
+def _summary(streams: list[Stream], parser: "Parser", seconds: float, interrupted: bool) -> Summary:
     """The summary of the only stream, or the totals of all."""
     for stream in streams:
         stream.summary.interrupted = interrupted

@@ -6,12 +6,12 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from qanet.results import People
 from qanet.runtime.detectors.base import Detections
-from qanet.runtime.parser import Parser
 from qanet.runtime.timing import StageTimes
 from qanet.runtime.track.carry import CarriedPeople
 from qanet.runtime.track.smooth import LabelSmoother
@@ -20,6 +20,9 @@ from qanet.runtime.video.frame import Frame, Source
 from qanet.runtime.video.queues import Feeder, Writer
 from qanet.runtime.video.sinks import Sink
 from qanet.runtime.video.summary import Summary
+
+if TYPE_CHECKING:
+    from qanet.runtime.parser import Parser
 
 Submit = Callable[[Callable[[Frame], Detections], Frame], "Future[Detections]"]
 
@@ -30,7 +33,9 @@ class FrameWork:
     Call `propose`, then `finish`, for every frame in order.
     """
 
-    def __init__(self, parser: Parser, kind: str, detect_every: int | None, carry: bool, smooth: bool, max_people: int):
+    def __init__(
+        self, parser: "Parser", kind: str, detect_every: int | None, carry: bool, smooth: bool, max_people: int
+    ):
         moving = kind in MOVING
         self._parser, self.times = parser, parser.times
         self._people = CarriedPeople(carry) if moving and (carry or smooth) else None
