@@ -8,7 +8,6 @@ photographs.
 """
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.bundle import PRECISIONS, open_bundle
+from qanet.coco.annotations import read_people_boxes
 from qanet.commandline import CommandParser, emit, run_module
 from qanet.errors import QanetError
 from qanet.images import read_image
@@ -45,24 +45,10 @@ def read_truth(folder: Path) -> dict[Path, tuple[NDArray[np.float32], NDArray[np
     Raises:
         QanetError: no persons.json, or one that cannot be read.
     """
-    path = folder / "persons.json"
-    try:
-        document = json.loads(path.read_text())
-        names = {image["id"]: folder / "images" / str(image["file_name"]) for image in document["images"]}
-        rows: dict[Path, tuple[list[list[float]], list[list[float]]]] = {name: ([], []) for name in names.values()}
-        for entry in document["annotations"]:
-            x, y, width, height = (float(v) for v in entry["bbox"])
-            rows[names[entry["image_id"]]][bool(entry.get("iscrowd"))].append([x, y, x + width, y + height])
-    except OSError as error:
-        raise QanetError(f"no persons.json in {folder}", got=error.strerror) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise QanetError(
-            f"{path} is not a file of labels", expected="COCO images and annotations", got=error
-        ) from error
-    if not rows:
-        raise QanetError(f"{path} has no images", expected="one or more", got=0)
-    people, crowds = ({n: np.array(r[k], np.float32).reshape(-1, 4) for n, r in rows.items()} for k in (0, 1))
-    return {name: (people[name], crowds[name]) for name in rows}
+    return {
+        folder / "images" / photo.file_name: (photo.boxes[~photo.crowds], photo.boxes[photo.crowds])
+        for photo in read_people_boxes(folder / "persons.json")
+    }
 
 
 def judge(folder: Path, detectors: Sequence[tuple[str, Detector]]) -> list[Judged]:
@@ -104,7 +90,8 @@ def report(judged: Sequence[Judged], iou: float, threshold: float) -> list[dict[
     return rows
 
 
-def _open(name: str, precision: str, threads: int | None) -> Detector:
+def open_for_ranking(name: str, precision: str, threads: int | None) -> Detector:
+    """A bundle or an ONNX file as a detector on the CPU that gives boxes of LEAST_SCORE and more."""
     if names_a_bundle(name):
         return PersonDetector(name, LEAST_SCORE, "cpu", precision, threads)
     return OnnxDetector(Path(name), LEAST_SCORE, threads)
@@ -125,7 +112,7 @@ def main(argv: Sequence[str]) -> int:
     args = _arguments().parse_args(argv)
     if not 0 < args.iou <= 1:
         raise QanetError("bad --iou", expected="over 0, at most 1", got=args.iou)
-    detectors = [(name, _open(name, args.precision, args.threads)) for name in args.detectors]
+    detectors = [(name, open_for_ranking(name, args.precision, args.threads)) for name in args.detectors]
     rows = report(judge(args.data, detectors), args.iou, SCORE_THRESHOLD)
     emit(args.json, {"data": args.data.name, "detectors": rows}, "\n".join(map(_line, rows)))
     if args.save:

@@ -10,7 +10,6 @@ area that the loss leaves out.
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
+from qanet.coco.annotations import read_people_boxes
 from qanet.errors import QanetError
 from qanet.images import IMAGE_SUFFIXES, read_image
 
@@ -85,22 +85,9 @@ def read_photographs(root: Path) -> list[Photograph]:
 
 def _labels(path: Path) -> tuple[dict[str, list[list[float]]], dict[str, str]]:
     """File name -> rows, and file name -> scene, of a file of labels."""
-    try:
-        document = json.loads(path.read_text())
-        names = {image["id"]: str(image["file_name"]) for image in document["images"]}
-        scenes = {str(image["file_name"]): _scene(str(image.get("source", ""))) for image in document["images"]}
-        rows: dict[str, list[list[float]]] = {name: [] for name in names.values()}
-        for entry in document["annotations"]:
-            x, y, width, height = (float(v) for v in entry["bbox"])
-            score = IGNORED if entry.get("iscrowd") else float(entry.get("score", 1.0))
-            rows[names[entry["image_id"]]].append([x, y, x + width, y + height, score])
-    except OSError as error:
-        raise QanetError(f"no {path.name} in {path.parent}", got=error.strerror) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise QanetError(
-            f"{path} is not a file of labels", expected="COCO images and annotations", got=error
-        ) from error
-    return rows, scenes
+    photos = read_people_boxes(path)
+    rows = {p.file_name: np.column_stack([p.boxes, np.where(p.crowds, IGNORED, p.scores)]).tolist() for p in photos}
+    return rows, {p.file_name: _scene(p.source) for p in photos}
 
 
 def _scene(origin: str) -> str:
