@@ -37,6 +37,7 @@ class Model:
         path = Path(name_or_path)
         self.path = path
         self._bundle: Bundle | None = None
+        self._parser: Parser | None = None
         if path.suffix in _CHECKPOINTS:
             if not path.is_file():
                 raise QanetError(f"no checkpoint {path}", expected="a file of `qanet train`", got="nothing there")
@@ -44,8 +45,7 @@ class Model:
             self._use(open_bundle(name_or_path))
 
     def _use(self, bundle: Bundle) -> None:
-        self._bundle, self.path = bundle, bundle.path
-        self._parser: Parser | None = None
+        self._bundle, self.path, self._parser = bundle, bundle.path, None
 
     def __repr__(self) -> str:
         if self._bundle is None:
@@ -187,7 +187,7 @@ class Model:
         """A parser of this model; options as for `qanet.load`."""
         from qanet.runtime.parser import load
 
-        return load(self.path, **options)
+        return load(self.bundle.path, **options)
 
     def parse(self, image: Any, **options: Any) -> "People | list[People]":
         """Parse an image or a list of images; the parser is opened once and kept.
