@@ -3,8 +3,8 @@
     python -m qanet.benchmarks.lab.detector_on_films yolox_nano.onnx person-lite0 --films FOLDER --sheet sheets
 
 FOLDER holds the films, which are not part of the project. The truth is tests/data/people_in_films.json: boxes around
-the visible part of each person. `ignore` marks small or undecided people; a detection half inside such a box counts neither
-way. `--sheet DIR` draws the truth on every frame, to check it by eye.
+the visible part of each person. `ignore` marks small or undecided people; a detection half inside such a box counts
+neither way. `--sheet DIR` draws the truth on every frame, to check it by eye.
 """
 
 import hashlib
