@@ -15,7 +15,6 @@ from qanet.labels import CELEBAMASK19, PERSON1, PERSON_BOX1
 from qanet.quality import PixelScores, clamp_iou, fuse_quality
 from qanet.results import People, Person
 from qanet.runtime.backends.base import GRAPH_TAIL_OUTPUTS, KERNEL_TAIL_OUTPUTS, Engine, Outputs
-from qanet.runtime.batches import batches
 from qanet.runtime.cuda.device_path import DevicePath, open_device_path
 from qanet.runtime.detectors.base import Detections, Detector
 from qanet.runtime.kernels import choose_kernels
@@ -101,6 +100,10 @@ class Parser:
         self.detector = detector
         self.times = StageTimes()
         self.kernels = choose_kernels()
+        # Looked up once: the manifest's entries are parsed anew at each access.
+        self._labels, self._input_hw = bundle.labels, bundle.input_hw
+        self._threshold, self._qam_weights = bundle.threshold, bundle.qam_weights
+        self._is_plain = augmentation.is_plain
         self._tail: Callable[..., list[Person]] = self._kernel_tail if tail == "kernel" else self._graph_tail
         self._device_path = open_device_path(engine) if tail == "kernel" and augmentation.is_plain else None
 
@@ -211,7 +214,7 @@ class Parser:
             from qanet.runtime.detectors.open import PersonDetector
 
             self.detector = PersonDetector()
-            if self.bundle.labels == CELEBAMASK19:
+            if self._labels == CELEBAMASK19:
                 from qanet.runtime.faces.detector import HEAD_MODEL, HeadDetector
 
                 self.detector = HeadDetector(self.detector, load(HEAD_MODEL))
@@ -226,8 +229,8 @@ class Parser:
         """`parse` for several BGR images of any sizes, whose people share the network's batches."""
         found = self._every_box(frames)
         with self.times.stage("suppress"):
-            kept = [parsing_nms(people, self.bundle.labels.num_classes) for people in found]
-        return [People(image, self.bundle.labels, people) for (image, _), people in zip(frames, kept)]
+            kept = [parsing_nms(people, self._labels.num_classes) for people in found]
+        return [People(image, self._labels, people) for (image, _), people in zip(frames, kept)]
 
     def every_box(self, image: NDArray[np.uint8], found: Detections) -> list[Person]:
         """A person per box, in the order of the boxes, duplicates kept: for evaluations, which rank by themselves."""
@@ -237,7 +240,7 @@ class Parser:
         people: list[list[Person]] = [[] for _ in frames]
         for batch in batches([len(found) for _, found in frames], self.max_batch):
             parts = [(frames[number][0], frames[number][1].take(where)) for number, where in batch]
-            grown = [crop_boxes(found.boxes, self.bundle.input_hw) for _, found in parts]
+            grown = [crop_boxes(found.boxes, self._input_hw) for _, found in parts]
             for (number, _), (_, found), parsed in zip(batch, parts, self._run(parts, grown)):
                 if found.track_ids is not None:
                     for person, track_id in zip(parsed, found.track_ids):
@@ -249,7 +252,7 @@ class Parser:
         self, parts: list[tuple[NDArray[np.uint8], Detections]], grown: list[NDArray[np.float32]]
     ) -> list[list[Person]]:
         """One batch of the network, on the GPU as a whole where that is open."""
-        if not self.augmentation.is_plain:
+        if not self._is_plain:
             return [self._augmented(image, found) for image, found in parts]
         if self._device_path is not None:
             return self._on_device(self._device_path, parts, grown)
@@ -260,9 +263,7 @@ class Parser:
     ) -> list[list[Person]]:
         """Crops and tail on the CPU; one call of the engine."""
         with self.times.stage("crop"):
-            crops = [
-                self.kernels.crop_people(image, boxes, self.bundle.input_hw) for (image, _), boxes in zip(parts, grown)
-            ]
+            crops = [self.kernels.crop_people(image, boxes, self._input_hw) for (image, _), boxes in zip(parts, grown)]
             batch = crops[0] if len(crops) == 1 else np.concatenate(crops)
         with self.times.stage("engine"):
             outputs = self.engine.run(batch, np.concatenate([found.scores for _, found in parts]))
@@ -279,7 +280,7 @@ class Parser:
         self, outputs: Outputs, found: Detections, grown: NDArray[np.float32], image_hw: tuple[int, int]
     ) -> list[Person]:
         """Labels and scores at image resolution, from the logits."""
-        scored = self.kernels.pixel_score(outputs["logits"], grown, image_hw, self.bundle.threshold)
+        scored = self.kernels.pixel_score(outputs["logits"], grown, image_hw, self._threshold)
         return self._people(found, scored, outputs["iou_scores"])
 
     def _augmented(self, image: NDArray[np.uint8], found: Detections) -> list[Person]:
@@ -296,7 +297,7 @@ class Parser:
         """Crop, network and kernel tail on the GPU; the times are of its clock."""
         box_scores = np.concatenate([found.scores for _, found in parts])
         frames = [(image, boxes) for (image, _), boxes in zip(parts, grown)]
-        scored, iou, times = path.run_together(frames, box_scores, self.bundle.threshold)
+        scored, iou, times = path.run_together(frames, box_scores, self._threshold)
         for stage, elapsed_ms in times.items():
             self.times.add(stage, elapsed_ms)
         ends = np.cumsum([len(found) for _, found in parts])[:-1]
@@ -308,7 +309,7 @@ class Parser:
         """Pixel scores fused with the detector's and the network's."""
         iou = clamp_iou(iou_scores)
         box = np.clip(found.scores, 0, 1)
-        weights = self.bundle.qam_weights
+        weights = self._qam_weights
         quality = fuse_quality(box, iou, scored.pixel_scores, weights)
         part_quality = fuse_quality(box[:, None], iou[:, None], scored.part_scores, weights)
         return [
@@ -347,6 +348,29 @@ class Parser:
                 )
             )
         return people
+
+
+def batches(counts: Sequence[int], size: int) -> list[list[tuple[int, slice]]]:
+    """Distribute people over batches of up to `size`, in order.
+
+    Args:
+        counts: number of people per image.
+    Returns:
+        For each batch the (image number, slice of its people) pairs.
+    """
+    made: list[list[tuple[int, slice]]] = []
+    room = 0
+    for number, count in enumerate(counts):
+        start = 0
+        while start < count:
+            if room == 0:
+                made.append([])
+                room = size
+            stop = min(count, start + room)
+            made[-1].append((number, slice(start, stop)))
+            room -= stop - start
+            start = stop
+    return made
 
 
 def _check_scores(box_scores: ArrayLike | None, count: int) -> NDArray[np.float32]:

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from qanet.errors import QanetError
-from qanet.runtime.batches import batches
 from qanet.runtime.detectors.base import Detections, WholeImage
-from qanet.runtime.parser import Parser
+from qanet.runtime.parser import Parser, batches
 from qanet.runtime.video import live
 from qanet.runtime.video.encode import VideoFileSink
 from qanet.runtime.video.frame import Frame
