@@ -1,7 +1,10 @@
-"""People as other libraries take them: COCO results, supervision.Detections, pandas.DataFrame."""
+"""People as other libraries take them: COCO results, supervision.Detections, pandas.DataFrame.
+
+`people` is a `qanet.results.People`, which imports this file and is not imported here.
+"""
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,11 +12,8 @@ from numpy.typing import NDArray
 from qanet import rle
 from qanet.errors import QanetError
 
-if TYPE_CHECKING:
-    from qanet.results import People
 
-
-def coco_entries(people: "People", image_id: int, parts: bool) -> list[dict[str, Any]]:
+def coco_entries(people: Any, image_id: int, parts: bool) -> list[dict[str, Any]]:
     """See `People.to_coco`."""
     entries = []
     for number, person in enumerate(people):
@@ -45,7 +45,7 @@ def _box_of(mask: NDArray[np.bool_]) -> list[float]:
     return [float(columns[0]), float(rows[0]), float(np.ptp(columns)) + 1, float(np.ptp(rows)) + 1]
 
 
-def supervision_detections(people: "People") -> Any:
+def supervision_detections(people: Any) -> Any:
     """See `People.to_supervision`."""
     supervision = _optional("supervision")
     tracked = any(p.track_id is not None for p in people)
@@ -60,7 +60,7 @@ def supervision_detections(people: "People") -> Any:
     )
 
 
-def dataframe(people: "People") -> Any:
+def dataframe(people: Any) -> Any:
     """See `People.to_dataframe`."""
     pandas = _optional("pandas")
     columns: dict[str, Any] = dict(zip(("x0", "y0", "x1", "y1"), people.boxes.T))
