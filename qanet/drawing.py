@@ -40,7 +40,7 @@ def draw_people(
     legend: bool,
     max_width: int = 0,
 ) -> NDArray[np.uint8]:
-    """A picture of the people (best first) over a copy of the image; arguments as `ParsingResult.draw`."""
+    """A picture of the people (best first) over a copy of the image; arguments as `People.draw`."""
     canvas, shrink = image.copy(), 1.0
     if 0 < max_width < canvas.shape[1]:
         # Shrunk before anything is drawn: the text stays readable and the blending is cheaper.

@@ -1,4 +1,4 @@
-"""Bundle and pixels in, ParsingResult out. Nothing here imports torch."""
+"""A bundle and pixels in, people out. Nothing here imports torch."""
 
 from typing import Any
 

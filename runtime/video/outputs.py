@@ -131,7 +131,7 @@ class OnPeople(People):
     def draw(
         self, alpha: float = 0.55, boxes: bool = True, legend: bool = True, max_width: int = 0
     ) -> NDArray[np.uint8]:
-        """See `ParsingResult.draw`."""
+        """See `People.draw`."""
         return super().draw(alpha, boxes=False, legend=False, max_width=max_width)
 
 
