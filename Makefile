@@ -16,10 +16,10 @@ demo: $(VENV)/.runtime ## parse a real clip with three precisions; look at demo/
 	$(BIN)/python demo/run.py $(if $(VIDEO),--video $(VIDEO)) $(if $(EXPORT),--export) $(if $(CALIBRATE),--calibrate)
 
 test: $(VENV)/.all check ## everything that runs on this machine; prints what was skipped and why
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 quick: $(VENV)/.all ## the heart of it, in about a minute
-	$(BIN)/python -m pytest -n $(JOBS) -m "not slow" tests/core tests/runtime/test_parser.py tests/runtime/tail tests/runtime/track
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" tests/core tests/runtime/test_parser.py tests/runtime/tail tests/runtime/track
 
 arm: $(VENV)/.all ## programs for ARM into the user's cache, for the tests that run there by QEMU (a Debian; 430 MB)
 	$(BIN)/python tests/support/arm_root.py
