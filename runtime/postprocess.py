@@ -77,7 +77,7 @@ def _counts(labels: NDArray[np.uint8], num_classes: int, where: NDArray[np.bool_
         return np.bincount(chosen, minlength=num_classes)[1:]
     mask = None if where is None else where.view(np.uint8)
     counts = cv2.calcHist([labels], [0], mask, [num_classes], [0, num_classes])
-    return counts[1:, 0].astype(np.int64)
+    return np.ravel(counts)[1:].astype(np.int64)  # OpenCV 4 gives a column, OpenCV 5 a row
 
 
 def _window(person: Person, x0: int, y0: int, x1: int, y1: int) -> NDArray[np.uint8]:
