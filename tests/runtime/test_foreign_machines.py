@@ -93,12 +93,14 @@ def test_fp32_is_right(answers, exact, machine, runtime):
 @on_every_machine
 def test_int8_saturates_where_there_is_no_vnni(answers, exact, machine, runtime):
     error = relative_rms(exact["int8"], answers(machine, runtime).outputs["int8"])
-    assert error > 0.1 if (machine, runtime) in SATURATE else error < 0.05, error  # 0.17 to 0.19, or 0.02
+    assert error > 0.3 if (machine, runtime) in SATURATE else error < 0.1, error  # 0.57 to 0.59; 0.02, in FP16 0.05
 
 
 @on_every_machine
 def test_what_is_made_for_cpus_without_vnni_is_right_everywhere(answers, exact, machine, runtime):
-    assert relative_rms(exact["int8-no-vnni"], answers(machine, runtime).outputs["int8-no-vnni"]) < 0.05  # 0.02
+    assert (
+        relative_rms(exact["int8-no-vnni"], answers(machine, runtime).outputs["int8-no-vnni"]) < 0.1
+    )  # 0.02, in FP16 0.05
 
 
 @on_every_machine
@@ -119,9 +121,9 @@ def test_neighbours_that_sum_to_128_are_the_most_that_cannot_saturate(answers, e
         (ARM, {"acl_i8:i8"}),
         (ARM_DOT_PRODUCTS, {"acl_i8:i8"}),
         (FEWER_AVX2, {"jit_avx2_I8:u8", "jit_avx2_1x1_I8:u8"}),
-        (FEWER_AVX2_VNNI, {"brgconv_avx2_I8:u8", "brgconv_avx2_1x1_I8:u8", "brgconv_avx2_dw_I8:u8"}),
-        (FEWER_AVX512, {"brgconv_avx512_I8:u8", "brgconv_avx512_1x1_I8:u8", "jit_avx512_I8:u8"}),
-        (FEWER_AVX512_VNNI, {"brgconv_avx512_I8:u8", "brgconv_avx512_1x1_I8:u8", "brgconv_avx512_dw_I8:u8"}),
+        (FEWER_AVX2_VNNI, {"brgconv_avx2_1x1_I8:u8", "brgconv_avx2_dw_I8:u8"}),
+        (FEWER_AVX512, {"brgconv_avx512_1x1_I8:u8", "jit_avx512_I8:u8"}),
+        (FEWER_AVX512_VNNI, {"brgconv_avx512_1x1_I8:u8", "brgconv_avx512_dw_I8:u8"}),
     ],
     ids=lambda value: "" if isinstance(value, set) else str(value),  # a set's order changes from process to process
 )

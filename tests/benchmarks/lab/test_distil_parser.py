@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from exported_networks import exports_kept
 
 from qanet.benchmarks.lab import distil_parser
 from qanet.errors import QanetError
@@ -17,17 +18,23 @@ SETTINGS = {"input_hw": "64x64", "pretrained": "false"}
 RUN = ["batch_size=6", "epoch_people=24", "frozen_stages=0", "learning_rate=2e-3", "warmup_share=0", "amp=off"]
 
 
-@pytest.fixture
-def checkpoint(tmp_path):
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
     settings = recipe("ccp13-lite0", SETTINGS)
-    save_weights(tmp_path / "start.safetensors", build(settings), settings)
-    return tmp_path / "start.safetensors"
+    path = tmp_path_factory.mktemp("distil") / "start.safetensors"
+    save_weights(path, build(settings), settings)
+    return path
+
+
+@pytest.fixture(scope="module")
+def teacher(checkpoint):
+    with exports_kept():
+        return export_checkpoint(checkpoint, checkpoint.with_name("teacher")).path
 
 
 @pytest.fixture
-def arguments(checkpoint, small_ccp, silhouettes, tmp_path):
-    teacher = export_checkpoint(checkpoint, tmp_path / "teacher").path
+def arguments(checkpoint, teacher, small_ccp, silhouettes, tmp_path):
     return [
         *("ccp13-lite0", "--data", str(small_ccp), "--teacher", str(teacher), "--people", str(silhouettes), "0.5"),
         *("--initial-weights", str(checkpoint), "--output", str(tmp_path / "run")),
