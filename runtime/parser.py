@@ -219,7 +219,7 @@ class Parser:
 
                 self.detector = HeadDetector(self.detector, load(HEAD_MODEL))
         with self.times.stage("detect"):
-            return self.detector.detect(image, frame)
+            return self.detector.detect(image, frame).usable()
 
     def parse(self, image: NDArray[np.uint8], found: Detections) -> People:
         """The people at given boxes of a BGR image, best first, without duplicates."""

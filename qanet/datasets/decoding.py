@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.errors import QanetError
-from qanet.images import is_truncated
+from qanet.picture_files import is_truncated
 from qanet.labels import IGNORE
 
 _PNG = b"\x89PNG\r\n\x1a\n"
