@@ -270,6 +270,8 @@ def _pixels(data: bytes, kind: str | None, name: str) -> tuple[NDArray[np.uint8]
                 array = _opencv(data, colour=True, any_depth=not plain, stored=kind == "avif")
                 if array is None and kind in ("tiff", "pnm"):  # one channel of floats
                     array = _opencv(data, colour=False)
+                if kind == "pnm" and re.match(rb"P7\s(?:[^\n]*\n)*?MAXVAL\s+1\s", data[:4096]):
+                    array = None  # OpenCV takes its bytes for bits
                 if array is None and kind == "pnm" and data[1:2] in b"123":
                     array = _opencv(data + b"\n", colour=True, any_depth=True)
     except cv2.error as error:
@@ -315,7 +317,8 @@ def _of_range(array: NDArray[Any], data: bytes) -> NDArray[Any]:
     else:  # comments may stand between the numbers
         found = re.match(rb"P[2356](?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+(\d+)", data[:4096])
     white = int(found[1]) if found else 0
-    if not 0 < white < 65535 or white == 255 or array.dtype.kind != "u":
+    scaled = data[1:2] in b"23" and array.dtype == np.uint8  # OpenCV does it for numbers in text, and for no others
+    if not 0 < white < 65535 or white == 255 or array.dtype.kind != "u" or scaled:
         return array
     return (np.minimum(array.astype(np.uint32), white) * 255 // white).astype(np.uint8)
 

@@ -108,7 +108,7 @@ def count_pictures(data: bytes, kind: str | None) -> int:
 def is_truncated(data: bytes) -> bool:
     """Whether a JPEG or PNG lacks its end: decoders fill the rest with grey, or print to stderr."""
     if data.startswith(b"\x89PNG"):
-        return b"IEND" not in data
+        return IEND[4:] not in data
     if not data.startswith(b"\xff\xd8"):
         return False
     start = 2  # skip the segments before the picture: a thumbnail among them has an end marker of its own

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.errors import QanetError
-from qanet.picture_files import is_truncated
 from qanet.labels import IGNORE
+from qanet.picture_files import is_truncated
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _GREY, _PALETTE = 0, 3  # colour types
