@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qanet.bundle import Bundle, open_bundle
 from qanet.errors import QanetError
-from qanet.geometry import check_boxes, crop_boxes
+from qanet.geometry import check_boxes, check_label_bytes, crop_boxes
 from qanet.images import open_image
 from qanet.labels import CELEBAMASK19, PERSON1, PERSON_BOX1
 from qanet.quality import PixelScores, clamp_iou, fuse_quality
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 TAILS = ("kernel", "graph")
 MAX_BATCH = 16
-_MAX_LABELS_BYTES = 2 << 30  # of the people of one image: 1,000 people of 2 megapixels each
 
 
 def load(
@@ -239,7 +238,7 @@ class Parser:
 
     def _every_box(self, frames: Sequence[tuple[NDArray[np.uint8], Detections]]) -> list[list[Person]]:
         for image, found in frames:
-            _check_labels_bytes(crop_boxes(found.boxes, self._input_hw), image.shape[:2])
+            check_label_bytes(crop_boxes(found.boxes, self._input_hw), image.shape[:2])
         people: list[list[Person]] = [[] for _ in frames]
         for batch in batches([len(found) for _, found in frames], self.max_batch):
             parts = [(frames[number][0], frames[number][1].take(where)) for number, where in batch]
@@ -389,19 +388,6 @@ def _check_scores(box_scores: ArrayLike | None, count: int) -> NDArray[np.float3
     if not np.isfinite(scores).all():
         raise QanetError("a box score is not finite", expected="numbers in [0, 1]", got=scores.tolist())
     return scores
-
-
-def _check_labels_bytes(grown: NDArray[np.float32], image_hw: tuple[int, ...]) -> None:
-    """QanetError for boxes whose label maps, a byte per image pixel below each crop, would fill the memory."""
-    corners = np.clip(grown.reshape(-1, 2, 2), 0, np.array(image_hw[::-1], np.float32)).astype(np.float64)
-    total = float((corners[:, 1] - corners[:, 0]).prod(1).sum())
-    if total > _MAX_LABELS_BYTES:
-        raise QanetError(
-            f"the label maps of {len(grown)} boxes are too large",
-            expected=f"up to {_MAX_LABELS_BYTES / 2**30:g} GB in one image",
-            got=f"{total / 2**30:.1f} GB",
-            next_command="give fewer boxes at a time, or a smaller image",
-        )
 
 
 def _roi(values: Any) -> tuple[int, int, int, int]:

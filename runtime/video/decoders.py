@@ -209,10 +209,10 @@ class AvCapture:
             return self._time_s * 1000
         if prop != cv2.CAP_PROP_FRAME_COUNT:
             return 0.0
-        by_time = math.ceil(self._duration_s() * rate - 0.01)
-        if self._stream.frames and by_time:  # an edit list shows fewer frames than the file counts
-            return float(min(self._stream.frames, by_time))
-        return float(self._stream.frames or by_time)
+        by_time, count = self._duration_s() * rate, self._stream.frames
+        if count and by_time:  # an edit list shows fewer frames than the file counts, and no part of a frame
+            return float(min(count, math.floor(by_time + 0.01)))
+        return float(count or math.ceil(by_time - 0.01))
 
     def _duration_s(self) -> float:
         """Of the video stream, where the file tells it; of the whole file otherwise."""
