@@ -210,7 +210,8 @@ class AvCapture:
         if prop != cv2.CAP_PROP_FRAME_COUNT:
             return 0.0
         by_time, count = self._duration_s() * rate, self._stream.frames
-        if count and by_time:  # an edit list shows fewer frames than the file counts, and no part of a frame
+        if count and by_time and "mp4" in self._container.format.name:
+            # an edit list shows fewer frames than the file counts, and no part of a frame
             return float(min(count, math.floor(by_time + 0.01)))
         return float(count or math.ceil(by_time - 0.01))
 
