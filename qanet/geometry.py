@@ -91,7 +91,14 @@ def crop_boxes(boxes: ArrayLike, crop_hw: tuple[int, int], scale: float = CROP_S
 
 
 def check_label_bytes(grown: NDArray[np.float32], image_hw: tuple[int, ...]) -> None:
-    """QanetError for boxes whose label maps, a byte per image pixel below each crop, would fill the memory."""
+    """QanetError for boxes whose label maps, a byte per image pixel below each crop, would fill the memory.
+
+    Args:
+        grown: (N, 4) xyxy pixels, of `crop_boxes`.
+        image_hw: (H, W) pixels.
+
+    >>> check_label_bytes(np.array([[0, 0, 640, 480]], np.float32), (480, 640))
+    """
     corners = np.clip(grown.reshape(-1, 2, 2), 0, np.array(image_hw[::-1], np.float32)).astype(np.float64)
     total = float((corners[:, 1] - corners[:, 0]).prod(1).sum())
     if total > _MAX_LABEL_BYTES:
