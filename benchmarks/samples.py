@@ -82,7 +82,7 @@ def collect(source: Source, detector: Detector, crop_hw: tuple[int, int], limit:
     for frame in _spread(source, limit, gathered.decode_ms):
         key = frame.name if not frame.name.isdigit() else frame.index
         begin = time.perf_counter()
-        found = detector.detect(frame.image, key)
+        found = detector.detect(frame.image, key).usable()
         gathered.detect_ms.append((time.perf_counter() - begin) * 1e3)
         gathered.frames += 1
         if len(found):

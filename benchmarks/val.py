@@ -193,7 +193,13 @@ def val_text(report: ValReport, classes: Sequence[str]) -> str:
     """The report for the terminal: settings, metrics, classes."""
     metrics = report.metrics
     shown = (*SHOWN, *_FORMAT_SHOWN.get(report.format, ()))
-    rows: list[tuple[object, ...]] = [(name, _percent(metrics.get(key), "undefined")) for key, name in shown]
+    absent = f"{metrics['classes_absent']:.0f} of {len(classes)} classes absent from the data"
+    if metrics["classes_absent"]:
+        absent += ", counted as 0" if metrics["protocol"] == "official" else ", counted where predicted"
+    rows: list[tuple[object, ...]] = [
+        (f"{name} ({absent})" if key == "miou" else name, _percent(metrics.get(key), "undefined"))
+        for key, name in shown
+    ]
     parts = [None, *(line[_HALF] for line in metrics["ap_r_per_class"])]  # the background has no regions
     by_class: list[tuple[object, ...]] = [
         (

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from qanet.errors import QanetError
+from qanet.errors import QanetError, printable
 
 
 class BadValue(argparse.ArgumentTypeError):
@@ -161,12 +161,12 @@ def run_module(main: Callable[[Sequence[str]], int]) -> NoReturn:
 
 def emit(as_json: bool, document: Any, text: str) -> None:
     """Print the document or the text; nan and infinity, which JSON does not have, become null."""
-    print(json.dumps(_plain(document), indent=2, allow_nan=False) if as_json else text)
+    print(json.dumps(_plain(document), indent=2, allow_nan=False) if as_json else printable(text))
 
 
 def note(text: str) -> None:
     """A line for a person, on stderr, so that stdout stays parseable."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def table(rows: Sequence[Sequence[object]], header: Sequence[str]) -> str:
@@ -198,4 +198,4 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return value if isinstance(value, (str, int, float, type(None))) else str(value)
+    return value if isinstance(value, (int, float, type(None))) else printable(str(value))

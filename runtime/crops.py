@@ -89,7 +89,7 @@ def _of_frames(
     for frame in source:
         if frame.index % step:
             continue
-        found = detector.detect(frame.image, frame.index)
+        found = detector.detect(frame.image, frame.index).usable()
         if len(found):
             crops = kernels.crop_people(frame.image, crop_boxes(found.boxes, crop_hw), crop_hw)[: limit - given]
             given += len(crops)

@@ -133,10 +133,9 @@ def mask_images(
     for image in images:
         if image["id"] not in boxes:
             continue
-        pixels = decode_photo(folder / file_name(image))
-        require_size(
-            f"{folder / file_name(image)} and its annotation", (image["height"], image["width"]), pixels.shape[:2]
-        )
+        hw = (image["height"], image["width"])
+        pixels = decode_photo(folder / file_name(image), hw)
+        require_size(f"{folder / file_name(image)} and its annotation", hw, pixels.shape[:2])
         for person in parser(pixels, *boxes[image["id"]]):
             yield result_of(person, image["id"], category)
 

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qanet.bundle import Bundle, open_bundle
 from qanet.errors import QanetError
-from qanet.geometry import check_boxes, crop_boxes
+from qanet.geometry import check_boxes, check_label_bytes, crop_boxes
 from qanet.images import open_image
 from qanet.labels import CELEBAMASK19, PERSON1, PERSON_BOX1
 from qanet.quality import PixelScores, clamp_iou, fuse_quality
@@ -219,7 +219,7 @@ class Parser:
 
                 self.detector = HeadDetector(self.detector, load(HEAD_MODEL))
         with self.times.stage("detect"):
-            return self.detector.detect(image, frame)
+            return self.detector.detect(image, frame).usable()
 
     def parse(self, image: NDArray[np.uint8], found: Detections) -> People:
         """The people at given boxes of a BGR image, best first, without duplicates."""
@@ -237,6 +237,8 @@ class Parser:
         return self._every_box([(image, found)])[0]
 
     def _every_box(self, frames: Sequence[tuple[NDArray[np.uint8], Detections]]) -> list[list[Person]]:
+        for image, found in frames:
+            check_label_bytes(crop_boxes(found.boxes, self._input_hw), image.shape[:2])
         people: list[list[Person]] = [[] for _ in frames]
         for batch in batches([len(found) for _, found in frames], self.max_batch):
             parts = [(frames[number][0], frames[number][1].take(where)) for number, where in batch]

@@ -102,8 +102,10 @@ def check_dataset(
 
 def _look_at_photo(data: PhotoFolder, index: int) -> Findings:
     found = Findings(data.label_set.num_classes, images=1)
-    image = found.attempt(decode_photo, data.photo_path(data.names[index]))
-    labels = found.attempt(data.labels, index, None if image is None else image.shape[:2])
+    raw = found.attempt(data.raw_labels, index)
+    image = found.attempt(decode_photo, data.photo_path(data.names[index]), None if raw is None else raw.shape)
+    hw = None if image is None else image.shape[:2]
+    labels = None if raw is None else found.attempt(data.labels, index, hw)
     if labels is not None:
         found.count(labels)
         found.people = int(labels.any())
@@ -115,7 +117,7 @@ def _look_at_photo(data: PhotoFolder, index: int) -> Findings:
 def _look_at_scene(data: OfficialFolder, index: int) -> Findings:
     record = data.records[index]
     found = Findings(data.label_set.num_classes, images=1, people=len(record.people))
-    image = found.attempt(lambda: decode_photo(data.folder / IMAGES / record.file_name))
+    image = found.attempt(lambda: decode_photo(data.folder / IMAGES / record.file_name, record.hw))
     maps = found.attempt(lambda: data.maps(index))
     parts = found.attempt(lambda: data.parts(index))
     if image is not None and record.hw not in (None, image.shape[:2]):

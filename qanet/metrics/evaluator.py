@@ -3,7 +3,8 @@
 Definitions: method, section Metrics; the published code (soeaver/QANet) under the official protocol. The report's keys:
 
     protocol, num_classes, weights; images, images_without_prediction, persons, predictions: what was evaluated
-    miou, pixel_accuracy, mean_accuracy, iou (C,), accuracy (C,): the semantic map, background included
+    miou, pixel_accuracy, mean_accuracy, iou (C,), accuracy (C,): the semantic map, background included; classes_absent
+        from its ground truth
     mean_recall, mean_f_measure, f_measure (C,): the same map; recall over the classes of the ground truth only
     image_f_measure: mean over the images of the F-measure over the classes that the image's annotation shows
     boundary_miou, boundary_iou (C,): the same map within 2 % of the diagonal around its contours

@@ -51,7 +51,7 @@ class FrameWork:
     def detect(self, frame: Frame) -> Detections:
         """The detections of a frame; may run in another thread."""
         self.detections += 1
-        return self._parser.detect(frame.image, frame.name if not frame.name.isdigit() else frame.index)
+        return self._parser.detect(frame.image, frame.index if frame.name == str(frame.index) else frame.name)
 
     def propose(self, frame: Frame, found: Detections | None) -> Detections:
         """The boxes to parse in a frame; `found` is None if the detector did not run on it."""
