@@ -1,7 +1,6 @@
 """`qanet benchmark`: latency and accuracy with a report; two results compared; or the pipeline over a whole clip."""
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -56,11 +55,7 @@ def main(argv: Sequence[str]) -> int:
     results = benchmark([open_bundle(name) for name in args.models], options, note)
     for warning in results.warnings:
         note(f"warning: {warning}")
-    if args.json:
-        print(json.dumps(results.to_json(), indent=1, allow_nan=False))
-    else:
-        print(text(results, options.output))
-        print(summary_line(results, options.output))
+    emit(args.json, results.to_json(), f"{text(results, options.output)}\n{summary_line(results, options.output)}")
     if results.timing.interrupted:
         return 130
     return 0 if any(check.passed for check in results.checks.values()) else 1
@@ -129,7 +124,7 @@ def _compare(old: str, new: str, fail_above: float, resolution: float, as_json: 
         if not 0 <= value < 10:
             raise QanetError(f"bad {name}", expected="a share such as 0.05", got=value)
     found = compare(read_results(Path(old)), read_results(Path(new)), fail_above, resolution)
-    print(json.dumps(found.to_json(), indent=1, allow_nan=False) if as_json else compare_text(found))
+    emit(as_json, found.to_json(), compare_text(found))
     return 1 if found.regressions else 0
 
 

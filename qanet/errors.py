@@ -1,5 +1,23 @@
 """Errors a user can act on: the fact, expected against got, and the next command."""
 
+import re
+
+_NOT_UTF8 = re.compile(r"\A[^\ud800-\udc7f\udd00-\udfff]*\Z")  # surrogates, if any, are those of os.fsdecode
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(text: str) -> str:
+    r"""Text that every terminal and JSON reader takes: control characters, and the bytes of a file name that are not
+    UTF-8, as \xe9. Lines stay lines.
+
+    >>> print(printable("caf\udce9.jpg"), printable("\x1b[2J"))
+    caf\xe9.jpg \x1b[2J
+    """
+    if not text.isprintable():
+        data = text.encode("utf-8", "surrogateescape" if _NOT_UTF8.search(text) else "backslashreplace")
+        text = data.decode("utf-8", "backslashreplace")
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
 
 class QanetError(Exception):
     """A user's mistake or a broken input: printed as one line, never as a traceback; the command exits with 2.
@@ -31,7 +49,7 @@ class QanetError(Exception):
             text += f" ({known})"
         if self.next_command and with_next:
             text += f"; next: {self.next_command}"
-        return " ".join(text.split())
+        return printable(" ".join(text.split()))
 
 
 class QanetWarning(UserWarning):

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qanet.commandline import CommandParser, run_module
+from qanet.commandline import CommandParser, note, run_module
 from qanet.errors import QanetError
 from qanet.files import write_by
 from qanet.train.networks import build
@@ -174,7 +174,7 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     paths, shares = zip(*(_with_share(text) for text in args.checkpoints))
     mean_weights(paths, shares, args.output)
-    print(f"wrote {args.output}, the mean of {len(paths)} checkpoints")
+    note(f"wrote {args.output}, the mean of {len(paths)} checkpoints")
     return 0
 
 
