@@ -15,9 +15,11 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from qanet.errors import QanetError, printable
+from qanet.files import is_standard_output
 from qanet.signals import stop_code, stoppable
 
 _INTERRUPTED = 130  # what a command returns that was stopped and kept what it had
@@ -154,6 +156,26 @@ def comma_list(choices: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
     return chosen
 
 
+def output_file(text: str) -> str:
+    """The type of an option that takes the name of a file to write; - is standard output.
+
+    >>> output_file("-")
+    '/dev/stdout'
+    """
+    return "/dev/stdout" if text == "-" else text
+
+
+def output_folder(text: str) -> str:
+    """The type of an option that takes the name of a folder to write.
+
+    >>> output_folder("./-")
+    './-'
+    """
+    if text == "-":
+        raise BadValue("a folder; ./- is one of that name", text)
+    return text
+
+
 def _number(text: str, kind: Callable[[str], float]) -> float | None:
     """A finite number; None for anything else."""
     try:
@@ -195,9 +217,14 @@ def run_module(main: Callable[[Sequence[str]], int]) -> NoReturn:
     sys.exit(run_command(lambda: main(sys.argv[1:])))
 
 
-def emit(as_json: bool, document: Any, text: str) -> None:
-    """Print the document or the text; nan and infinity, which JSON does not have, become null."""
-    print(json.dumps(_plain(document), indent=2, allow_nan=False) if as_json else printable(text))
+def emit(as_json: bool, document: Any, text: str, results: str | None = None) -> None:
+    """Print the document or the text; nan and infinity, which JSON does not have, become null.
+
+    Args:
+        results: a path that was written; where it is standard output, this goes to stderr.
+    """
+    line = json.dumps(_plain(document), indent=2, allow_nan=False) if as_json else printable(text)
+    print(line, file=sys.stderr if results and is_standard_output(Path(results)) else sys.stdout)
 
 
 def note(text: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from qanet.errors import QanetError
 from qanet.images import IMAGE_SUFFIXES, read_image
+from qanet.paths import local_path
 from qanet.runtime.video.decoders import AvCapture, choose, has_pyav
 from qanet.runtime.video.frame import DEFAULT_FPS, Capture, Frame, Source, frame_rate, last_time_s, read_frame
 from qanet.runtime.video.live import is_live, open_live
@@ -37,7 +38,7 @@ def open_source(
         return open_stdin(rate)
     if is_live(uri):
         return open_live(uri, decoder, size, rate)
-    path = Path(uri.removeprefix("file://"))
+    path = local_path(uri)
     if not path.exists():
         raise QanetError(f"{uri}: no such file", expected="a video, an image or a folder of images")
     if path.is_dir():
