@@ -12,7 +12,7 @@ from qanet.benchmarks.tables import summary_line, text
 from qanet.benchmarks.verdict import RESOLUTION
 from qanet.benchmarks.video import measure_video, video_text
 from qanet.bundle import OPTIONAL_PRECISIONS, PRECISIONS, open_bundle
-from qanet.commandline import CommandParser, command_parser, emit, note
+from qanet.commandline import CommandParser, command_parser, emit, note, output_folder
 from qanet.datasets import DATA_FORMATS
 from qanet.errors import QanetError
 from qanet.metrics import PROTOCOLS
@@ -174,6 +174,7 @@ def _parser() -> CommandParser:
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of the engines (default: the runtime's)")
     parser.add_argument(
         "--output",
+        type=output_folder,
         default="benchmark",
         metavar="DIR",
         help="folder for report.html, results.json and results.csv (default: benchmark)",

@@ -10,29 +10,21 @@ import hashlib
 import io
 import os
 import re
-import secrets
 import shutil
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from qanet.errors import QanetError
+from qanet.scratch import new_file, scratch_folder, short_suffix
 from qanet.signals import check_stop
 
-try:
-    import fcntl
-except ImportError:  # Windows removes no file that is open
-    fcntl = None  # type: ignore[assignment]
-
 _POLL_S = 0.05
-_ASIDE = ".qanet-"  # starts the names of files that are being written, and of nothing else
-_LONGEST_SUFFIX, _LONGEST_NAME = 16, 255  # bytes
+_LONGEST_NAME = 255  # bytes
 _MAX_LINKS = 40  # as Linux
 _DESCRIPTOR = re.compile(r"/proc/(?:self|\d+)/fd/(\d+)")
-_swept: set[str] = set()  # folders without leftovers
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -53,14 +45,14 @@ def written_aside(path: Path) -> Iterator[Path]:
     try:
         target = _target(path)
         if target is None:
-            with tempfile.TemporaryDirectory(prefix="qanet-") as folder:
-                aside = Path(folder) / f"output{_suffix(path)}"
+            with scratch_folder() as folder:
+                aside = folder / f"output{short_suffix(path)}"
                 aside.touch()
                 yield aside
                 with _opened(path) as stream, aside.open("rb") as file:
                     shutil.copyfileobj(file, stream)
             return
-        with _new_file(target) as aside:
+        with new_file(target) as aside:
             yield aside
             with aside.open("rb+") as file:
                 os.fsync(file.fileno())
@@ -129,10 +121,6 @@ def fitting_name(stem: str, suffix: str) -> str:
     while len(os.fsencode(stem)) > room:
         stem = stem[:-1]
     return stem + suffix
-
-
-def _suffix(path: Path) -> str:
-    return path.suffix if len(os.fsencode(path.suffix)) <= _LONGEST_SUFFIX else ""
 
 
 def place_of(path: Path) -> Path | None:
@@ -215,66 +203,6 @@ def _open_for_reader(place: Path) -> int:
                 raise
         check_stop()
         time.sleep(_POLL_S)
-
-
-@contextlib.contextmanager
-def _new_file(target: Path) -> Iterator[Path]:
-    """An empty file beside `target`, removed at the end unless it was renamed.
-
-    It is locked while its writer lives, so that the next run can tell it from the leftover of a killed one.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(target.parent)
-    aside, handle = target, -1
-    try:
-        while handle < 0:
-            aside = target.with_name(f"{_ASIDE}{secrets.token_hex(6)}{_suffix(target)}")
-            handle = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-            with contextlib.suppress(OSError):  # a file system without locks
-                if not (_lock(handle) and _is_there(aside, handle)):  # another process took it for a leftover
-                    os.close(handle)
-                    handle = -1
-        if fcntl is None:
-            os.close(handle)
-            handle = -1
-        yield aside
-    finally:
-        if aside != target:
-            aside.unlink(missing_ok=True)
-        if handle >= 0:
-            os.close(handle)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove the files of killed writers in a folder, once in the life of this process."""
-    if fcntl is None or str(folder) in _swept:
-        return
-    _swept.add(str(folder))
-    for path in folder.glob(f"{_ASIDE}*"):
-        with contextlib.suppress(OSError):
-            handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-            try:
-                if _lock(handle):
-                    path.unlink()
-            finally:
-                os.close(handle)
-
-
-def _lock(handle: int) -> bool:
-    """Lock an open file until it is closed; False if another process has locked it."""
-    if fcntl is not None:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
-
-
-def _is_there(path: Path, handle: int) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(handle))
-    except FileNotFoundError:
-        return False
 
 
 def _take_over_mode(target: Path, aside: Path) -> None:
