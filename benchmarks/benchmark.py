@@ -24,6 +24,7 @@ from qanet.benchmarks.targets import baseline_target, build_targets, open_checke
 from qanet.benchmarks.variants import Variant, list_variants, model_names, without_lacking
 from qanet.bundle import Bundle
 from qanet.errors import QanetError
+from qanet.paths import check_outputs
 from qanet.runtime.parser import Parser
 from qanet.runtime.video.sources import open_source
 
@@ -49,6 +50,10 @@ def benchmark(bundles: Bundle | Sequence[Bundle], options: BenchmarkOptions, log
     variants, lacking = without_lacking(list_variants(bundles, options.precisions, options.tails, options.devices))
     data = open_data(options.data, options.data_format, options.split, bundles[0].labels) if options.data else None
     parse_summary = _read_summary(options.parse_summary)
+    if options.output:
+        written = [Path(options.output) / name for name in ("results.json", "results.csv", "report.html")]
+        read = [options.parse_summary, options.overlay, options.boxes]
+        check_outputs(written, read=read, inside=[bundle.path for bundle in bundles])
     facts = machine.describe()
     samples = _gather(bundles, options, log)
     checked = _check(bundles, variants, samples, options.threads, log)

@@ -1,7 +1,6 @@
 """`qanet benchmark`: latency and accuracy with a report; two results compared; or the pipeline over a whole clip."""
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from qanet.benchmarks.tables import summary_line, text
 from qanet.benchmarks.verdict import RESOLUTION
 from qanet.benchmarks.video import measure_video, video_text
 from qanet.bundle import OPTIONAL_PRECISIONS, PRECISIONS, open_bundle
-from qanet.commandline import CommandParser, command_parser, emit, note
+from qanet.commandline import CommandParser, command_parser, emit, note, output_folder
 from qanet.datasets import DATA_FORMATS
 from qanet.errors import QanetError
 from qanet.metrics import PROTOCOLS
@@ -56,11 +55,7 @@ def main(argv: Sequence[str]) -> int:
     results = benchmark([open_bundle(name) for name in args.models], options, note)
     for warning in results.warnings:
         note(f"warning: {warning}")
-    if args.json:
-        print(json.dumps(results.to_json(), indent=1, allow_nan=False))
-    else:
-        print(text(results, options.output))
-        print(summary_line(results, options.output))
+    emit(args.json, results.to_json(), f"{text(results, options.output)}\n{summary_line(results, options.output)}")
     if results.timing.interrupted:
         return 130
     return 0 if any(check.passed for check in results.checks.values()) else 1
@@ -129,7 +124,7 @@ def _compare(old: str, new: str, fail_above: float, resolution: float, as_json: 
         if not 0 <= value < 10:
             raise QanetError(f"bad {name}", expected="a share such as 0.05", got=value)
     found = compare(read_results(Path(old)), read_results(Path(new)), fail_above, resolution)
-    print(json.dumps(found.to_json(), indent=1, allow_nan=False) if as_json else compare_text(found))
+    emit(as_json, found.to_json(), compare_text(found))
     return 1 if found.regressions else 0
 
 
@@ -179,6 +174,7 @@ def _parser() -> CommandParser:
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of the engines (default: the runtime's)")
     parser.add_argument(
         "--output",
+        type=output_folder,
         default="benchmark",
         metavar="DIR",
         help="folder for report.html, results.json and results.csv (default: benchmark)",

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from qanet.benchmarks.harness import Measurement, latency_of
 from qanet.benchmarks.schema import ColdStart
+from qanet.scratch import scratch_folder
 
 STAGES = ("process", "import", "open", "first frame")
 # One person who fills a grey picture: it needs no input file. What a stage covers is in its name.
@@ -111,8 +111,8 @@ def first_result(arguments: Sequence[str], repeats: int, spawn: Spawn | None = N
     found: list[float] = []
     try:
         for _ in range(repeats):
-            with tempfile.TemporaryDirectory() as folder:
-                results = str(Path(folder) / "results.jsonl")
+            with scratch_folder() as folder:
+                results = str(folder / "results.jsonl")
                 command = ["-c", _PARSE_CHILD, "parse", *arguments, "--results", results, "--quiet"]
                 begin_s = time.monotonic()
                 output = (spawn or spawn_python)(command)

@@ -5,7 +5,6 @@ measured. Needs `pip install mlcommons-loadgen`.
 """
 
 import re
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from qanet.benchmarks.schema import Mlperf
 from qanet.errors import QanetError
 from qanet.runtime.backends.base import Engine
 from qanet.runtime.parser import MAX_BATCH
+from qanet.scratch import scratch_folder
 
 SCENARIOS = ("SingleStream", "Offline")
 _SUMMARY = "mlperf_log_summary.txt"
@@ -57,9 +57,9 @@ def run_mlperf(
     sut = lg.ConstructSUT(served.issue, served.flush)
     qsl = lg.ConstructQSL(len(crops), len(crops), lambda samples: None, lambda samples: None)
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch_folder() as folder:
             output = lg.LogOutputSettings()
-            output.outdir, output.copy_summary_to_stdout = folder, False
+            output.outdir, output.copy_summary_to_stdout = str(folder), False
             logs = lg.LogSettings()
             logs.log_output, logs.enable_trace = output, False
             lg.StartTestWithLogSettings(sut, qsl, settings, logs)

@@ -4,7 +4,6 @@ The trace opens in chrome://tracing and ui.perfetto.dev.
 """
 
 import json
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +11,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
 
@@ -31,6 +29,7 @@ from qanet.runtime.video import pipeline
 from qanet.runtime.video.encode import VideoFileSink
 from qanet.runtime.video.frame import Frame, Source
 from qanet.runtime.video.sinks import JsonLines, Sink
+from qanet.scratch import scratch_folder
 
 STRETCH = 8  # frames per call
 
@@ -109,7 +108,7 @@ class PipelineTarget:
         parser = Parser(self.variant.bundle, self.engine, self.variant.tail, self.detector)
         times = StageTimes()
         with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            folder = stack.enter_context(scratch_folder())
             sink: Sink = JsonLines(folder / "results.jsonl")
             if self.source.kind == "video":
                 sink = PaintedSink(VideoFileSink(folder / "parsed.webm", self.source.fps), times)
@@ -182,7 +181,7 @@ def trace_pipeline(
     parser = Parser(variant.bundle, engine, variant.tail, detector)
     parser.times = times
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory()))
+        folder = stack.enter_context(scratch_folder())
         sink: Sink = JsonLines(folder / "results.jsonl")
         if source.kind == "video":
             sink = PaintedSink(VideoFileSink(folder / "parsed.webm", source.fps), times)

@@ -21,9 +21,10 @@ from qanet.coco.annotations import Document, read_annotation_file
 from qanet.coco.evaluation import MaskTruth, ap_title
 from qanet.coco.rescoring import Scored, score_results
 from qanet.coco.results import ARRAY, count_maps, stream_maps, stream_results, write_results
-from qanet.commandline import command_parser, emit, note, table
+from qanet.commandline import command_parser, emit, note, output_file, table
 from qanet.errors import QanetError
 from qanet.metrics.measures import rank_correlation
+from qanet.paths import check_outputs
 from qanet.quality import MASK_THRESHOLD, QAM_WEIGHTS
 
 _INLINE = "inline"
@@ -84,7 +85,13 @@ def main(argv: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("results", metavar="RESULTS.json", help="COCO or LVIS results with bbox and segmentation")
-    parser.add_argument("--output", required=True, metavar="NEW.json", help="file for the rescored results")
+    parser.add_argument(
+        "--output",
+        required=True,
+        type=output_file,
+        metavar="NEW.json",
+        help="file for the rescored results; - is standard output",
+    )
     parser.add_argument(
         "--probabilities",
         default=_INLINE,
@@ -103,13 +110,15 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--annotations", metavar="COCO.json", help="print AP and rank correlations before and after")
     args = parser.parse_args(argv)
     weights = _weights(args.weights)
+    maps_file = None if args.probabilities == _INLINE else Path(args.probabilities)
+    check_outputs([Path(args.output)], read=[args.results, args.annotations, maps_file])
     truth, sizes = None, {}
     if args.annotations:
         annotations = read_annotation_file(Path(args.annotations))
         truth, sizes = MaskTruth(annotations), _sizes(annotations)
-    maps = None if args.probabilities == _INLINE else stream_maps(Path(args.probabilities))
-    if maps is not None:
-        note(f"{args.probabilities}: {count_maps(Path(args.probabilities))} maps")
+    maps = None if maps_file is None else stream_maps(maps_file)
+    if maps_file is not None:
+        note(f"{maps_file}: {count_maps(maps_file)} maps")
     scored = score_results(stream_results(Path(args.results)), maps, args.results, sizes, args.threshold)
     quality = scored.quality(weights)
     if truth is not None:
@@ -125,7 +134,7 @@ def main(argv: Sequence[str]) -> int:
     }
     if truth is not None:
         document |= measure(truth, scored, quality)
-    emit(args.json, document, _text(document))
+    emit(args.json, document, _text(document), args.output)
     return 0
 
 

@@ -5,7 +5,6 @@ or every box of a detector from a COCO results file, at image resolution. The me
 which suppresses duplicates itself. Void pixels are not counted.
 """
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from qanet.runtime.backends.base import graph_name
 from qanet.runtime.backends.select import DEVICES
 from qanet.runtime.evaluate import ANNOTATION, choose_tags, evaluate, is_synthetic, plain
 from qanet.runtime.parser import TAILS, load
+from qanet.scratch import scratch_folder
 
 SHOWN = (
     ("miou", "mIoU"),
@@ -252,8 +252,8 @@ def main(argv: Sequence[str]) -> int:
         )
     from tqdm import tqdm
 
-    with tempfile.TemporaryDirectory() as folder:
-        bundle = _open(Path(args.model), Path(folder))
+    with scratch_folder() as folder:
+        bundle = _open(Path(args.model), folder)
         with tqdm(unit="image", desc="val", disable=args.json or None) as bar:
 
             def progress(done: int, total: int) -> None:

@@ -6,7 +6,6 @@ thread; the pool's threads are those that appear when the networks are opened an
 time. OpenCV and the tail have pools too, which `start_other_pools` creates before.
 """
 
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -30,6 +29,7 @@ from qanet.runtime.video.frame import Frame, Source
 from qanet.runtime.video.outputs import open_sinks
 from qanet.runtime.video.sources import open_source
 from qanet.runtime.video.summary import Summary
+from qanet.scratch import scratch_folder
 
 _TASKS = Path("/proc/self/task")
 _SIDE_PX = 2048  # of an image that is worth several threads
@@ -212,8 +212,8 @@ def warm_up(parser: Parser, frame: Frame) -> None:
 def run_once(source: Source, parser: Parser, clock: NetworkClock, detect_every: int | None, carry: bool) -> Run:
     """The whole source into a file of results that is thrown away."""
     parser.times.samples_ms.clear()
-    with tempfile.TemporaryDirectory() as folder:
-        sinks = open_sinks(None, str(Path(folder) / "results.jsonl"), source.kind, source.fps)
+    with scratch_folder() as folder:
+        sinks = open_sinks(None, str(folder / "results.jsonl"), source.kind, source.fps)
         begin_s = time.process_time()
         with clock:
             summary = pipeline.run(source, parser, sinks, detect_every=detect_every, carry=carry)

@@ -10,7 +10,7 @@ from qanet.calib.bundle import adopted_scales, calibrate, search_bundle, write_s
 from qanet.calib.ranges import DEFAULT_PERCENTILE, METHODS
 from qanet.calib.scales import Scales
 from qanet.calib.search import HEADER, METRICS, Found, rows
-from qanet.commandline import command_parser, emit, note, table
+from qanet.commandline import command_parser, emit, note, output_folder, table
 from qanet.errors import QanetError
 from qanet.runtime.evaluate import open_accuracy
 
@@ -30,7 +30,7 @@ def _arguments() -> argparse.ArgumentParser:
     )
     add("--crops", type=int, default=256, metavar="N", help="largest number of crops to use (default: 256)")
     add("--scales", metavar="FILE", help="take the ranges from this scales.json instead of --data")
-    add("--output", metavar="NAME.qanet", help="write a copy and leave the bundle as it is")
+    add("--output", type=output_folder, metavar="NAME.qanet", help="write a copy and leave the bundle as it is")
     search = parser.add_argument_group("search", "leave in float only the blocks that a given accuracy needs")
     add = search.add_argument
     add("--budget", type=float, metavar="DROP", help="run the search; largest drop of the metric, in points of 100")

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from qanet.bundle import SUFFIX, Bundle, create
 from qanet.bundle.half_weights import with_half_weights
-from qanet.commandline import command_parser, emit, note
+from qanet.commandline import command_parser, emit, note, output_folder
 from qanet.errors import QanetError
 from qanet.labels import PERSON_BOX1
 from qanet.quality import QAM_WEIGHTS
 from qanet.runtime.answers.known import renew_answers
 from qanet.runtime.answers.verdicts import TOLERANCES
 from qanet.runtime.backends.onnxruntime import exact_outputs
+from qanet.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from qanet.train.networks.parser import ParsingNetwork
@@ -68,7 +69,6 @@ def export_checkpoint(
     }
     if halved:
         made["weights"] = "fp16"
-    output.mkdir(parents=True, exist_ok=True)
     bundle = create(
         output,
         labels=recipe.labels,
@@ -82,12 +82,9 @@ def export_checkpoint(
     if checkpoint.suffix not in _OFFICIAL:
         bundle.add_file("model.safetensors", checkpoint.read_bytes())
     else:  # FP32: a bundle of an official network holds the official numbers
-        weights = output / ".model.safetensors.partial"
-        try:
-            save_weights(weights, network, recipe, half=False)
-            bundle.add_file("model.safetensors", weights.read_bytes())
-        finally:
-            weights.unlink(missing_ok=True)
+        with scratch_folder() as folder:
+            save_weights(folder / "model.safetensors", network, recipe, half=False)
+            bundle.add_file("model.safetensors", (folder / "model.safetensors").read_bytes())
     renew_answers(bundle, {"fp32": bundle.graph("fp32")}, exact_outputs, TOLERANCES)
     bundle.save()
     return bundle
@@ -128,7 +125,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "checkpoint", metavar="CHECKPOINT", help="a .safetensors file of qanet train, or an official .pth"
     )
-    parser.add_argument("--output", required=True, metavar="NAME.qanet")
+    parser.add_argument("--output", required=True, type=output_folder, metavar="NAME.qanet")
     parser.add_argument(
         "--recipe", metavar="NAME", help="refuse a checkpoint of another recipe; an official one names none"
     )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qanet.bundle import Bundle, open_bundle
-from qanet.commandline import CommandParser, run_module
+from qanet.commandline import CommandParser, note, run_module
 from qanet.errors import QanetError
 from qanet.labels import PERSON_BOX1
 from qanet.runtime.answers.known import FILE as ANSWERS
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     shipped = release(open_bundle(args.worked), args.card, args.output)
     size = sum(entry["bytes"] for entry in shipped.manifest["files"].values())
-    print(f"wrote {shipped.path}, {size / 1e6:.1f} MB")
+    note(f"wrote {shipped.path}, {size / 1e6:.1f} MB")
     return 0
 
 

@@ -2,7 +2,6 @@
 
 import difflib
 import importlib
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qanet._version import __version__
+from qanet.commandline import note, run_command
 from qanet.errors import QanetError, QanetWarning
 
 
@@ -41,7 +41,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand; 0, or 2 for a user's mistake, or 130 after Ctrl-C."""
+    """Run a subcommand; 0, or 2 for a user's mistake, or 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
@@ -52,35 +52,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.showwarning = _show_warning
     warnings.simplefilter("always", QanetWarning)  # whatever Python was told about warnings
     _shown.clear()
+    return run_command(lambda: _run(arguments[0], arguments[1:]))
+
+
+def _run(name: str, arguments: Sequence[str]) -> int:
+    command = COMMANDS.get(name)
+    if command is None:
+        near = difflib.get_close_matches(name, COMMANDS, 1)
+        raise QanetError(
+            f"no command {name!r}{f', did you mean {near[0]!r}?' if near else ''}",
+            expected=f"one of {', '.join(COMMANDS)}",
+            next_command=f"qanet {near[0] if near else '--help'}",
+        )
     try:
-        command = COMMANDS.get(arguments[0])
-        if command is None:
-            near = difflib.get_close_matches(arguments[0], COMMANDS, 1)
-            raise QanetError(
-                f"no command {arguments[0]!r}{f', did you mean {near[0]!r}?' if near else ''}",
-                expected=f"one of {', '.join(COMMANDS)}",
-                next_command=f"qanet {near[0] if near else '--help'}",
-            )
-        code = int(importlib.import_module(command.module).main(arguments[1:]) or 0)
-        sys.stdout.flush()  # a reader that went away (qanet ... | head) is noticed here, not when Python exits
-        return code
-    except QanetError as error:
-        print(f"error: {error.line()}", file=sys.stderr)
-        return 2
+        return int(importlib.import_module(command.module).main(arguments) or 0)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("qanet"):
             raise
-        print(f"error: {error.name} is not installed; next: {_install_hint(arguments[0])}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:  # a file or a folder that cannot be used; whoever knows more has told it above
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        raise QanetError(f"{error.name} is not installed", next_command=_install_hint(name)) from error
 
 
 _shown: set[str] = set()
@@ -92,7 +81,7 @@ def _show_warning(
     """The project's own warnings as one line without a place in the code; all others as Python shows them."""
     if issubclass(category, QanetWarning):
         if str(message) not in _shown:  # once a command, however many engines it opens
-            print(f"note: {message}", file=sys.stderr)
+            note(f"note: {message}")
             _shown.add(str(message))
     else:
         print(warnings.formatwarning(message, category, filename, lineno, line), file=file or sys.stderr, end="")

@@ -9,13 +9,20 @@ A value that a type refuses ends the command with exit code 2 and one line on st
 """
 
 import argparse
+import io
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from qanet.errors import QanetError, printable
+from qanet.files import is_standard_output
+from qanet.signals import stop_code, stoppable
+
+_INTERRUPTED = 130  # what a command returns that was stopped and kept what it had
 
 
 class BadValue(argparse.ArgumentTypeError):
@@ -30,8 +37,19 @@ class CommandParser(argparse.ArgumentParser):
     """argparse whose mistakes are QanetErrors, so that they look like every other error."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Options may stand between the positional arguments: `qanet parse IN --model NAME OUT`."""
-        return self.parse_intermixed_args(args, namespace)
+        """Options may stand between the positional arguments: `qanet parse IN --model NAME OUT`.
+
+        After `--` a name may begin with a dash, `qanet parse -- -a.mp4`; it is given on as ./-a.mp4.
+        """
+        words = list(sys.argv[1:] if args is None else args)
+        for word in words:
+            if "\0" in word:
+                raise QanetError(f"bad argument {word!r}", expected="text without a NUL character")
+        if "--" in words:
+            end = words.index("--")
+            names = [f"./{word}" if word.startswith("-") and word != "-" else word for word in words[end + 1 :]]
+            words = words[:end] + names
+        return self.parse_intermixed_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage and exiting."""
@@ -138,6 +156,26 @@ def comma_list(choices: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
     return chosen
 
 
+def output_file(text: str) -> str:
+    """The type of an option that takes the name of a file to write; - is standard output.
+
+    >>> output_file("-")
+    '/dev/stdout'
+    """
+    return "/dev/stdout" if text == "-" else text
+
+
+def output_folder(text: str) -> str:
+    """The type of an option that takes the name of a folder to write.
+
+    >>> output_folder("./-")
+    './-'
+    """
+    if text == "-":
+        raise BadValue("a folder; ./- is one of that name", text)
+    return text
+
+
 def _number(text: str, kind: Callable[[str], float]) -> float | None:
     """A finite number; None for anything else."""
     try:
@@ -147,21 +185,46 @@ def _number(text: str, kind: Callable[[str], float]) -> float | None:
         return None
 
 
+def run_command(command: Callable[[], int]) -> int:
+    """Run a command; its exit code, after an error or a stop was told in one line on stderr.
+
+    Returns:
+        What the command returned; 2 for a user's mistake; 130 after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name may hold letters that a terminal's encoding does not
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        with stoppable():
+            code = command()
+            sys.stdout.flush()  # a reader that went away (qanet ... | head) is noticed here, not when Python exits
+        return stop_code() if code == _INTERRUPTED else code
+    except QanetError as error:
+        note(f"error: {error.line()}")
+    except KeyboardInterrupt:
+        note("interrupted")
+        return stop_code()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:  # a file or a folder that cannot be used; whoever knows more has told it above
+        note(f"error: {' '.join(str(error).split())}")
+    return 2
+
+
 def run_module(main: Callable[[Sequence[str]], int]) -> NoReturn:
     """Run the command of a module that was started by `python -m`: with the exit codes and errors of `qanet` itself."""
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except QanetError as error:
-        print(f"error: {error.line()}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(run_command(lambda: main(sys.argv[1:])))
 
 
-def emit(as_json: bool, document: Any, text: str) -> None:
-    """Print the document or the text; nan and infinity, which JSON does not have, become null."""
-    print(json.dumps(_plain(document), indent=2, allow_nan=False) if as_json else printable(text))
+def emit(as_json: bool, document: Any, text: str, results: str | None = None) -> None:
+    """Print the document or the text; nan and infinity, which JSON does not have, become null.
+
+    Args:
+        results: a path that was written; where it is standard output, this goes to stderr.
+    """
+    line = json.dumps(_plain(document), indent=2, allow_nan=False) if as_json else printable(text)
+    print(line, file=sys.stderr if results and is_standard_output(Path(results)) else sys.stdout)
 
 
 def note(text: str) -> None:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from qanet.commandline import command_parser, emit, note
+from qanet.commandline import command_parser, emit, note, output_folder
 from qanet.datasets import DATA_FORMATS
 from qanet.errors import QanetError
 from qanet.train.recipes import RECIPES, recipe
@@ -22,7 +22,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("settings", metavar="key=value", nargs="*", help="settings of the recipe, e.g. epochs=10")
     parser.add_argument("--data", required=True, metavar="DIR", help="folder of the data set")
     parser.add_argument("--format", choices=(*DATA_FORMATS, "coco"), help="layout of the data; default: the recipe's")
-    parser.add_argument("--output", metavar="DIR", help="folder of the run; default: runs/RECIPE")
+    parser.add_argument("--output", type=output_folder, metavar="DIR", help="folder of the run; default: runs/RECIPE")
     parser.add_argument("--initial-weights", metavar="FILE", type=Path, help="start from a .safetensors checkpoint")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="threads that load and augment (default 2)")

@@ -12,7 +12,6 @@ OLD.qanet/scales.json`) it gives the same Q/DQ graph with the trained weights.
 """
 
 import dataclasses
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from qanet.bundle import Bundle, open_bundle
-from qanet.commandline import command_parser, emit, note
+from qanet.commandline import command_parser, emit, note, output_folder
 from qanet.datasets import DATA_FORMATS, DataSet, open_dataset, splits_of
 from qanet.errors import QanetError
+from qanet.scratch import scratch_folder
 from qanet.train.distributed import choose_device
 from qanet.train.recipes import Recipe
 from qanet.train.trainer import Trainer, TrainResult
@@ -252,8 +252,8 @@ def train_quantised(
             next_command=f"qanet calibrate {bundle.path} --data DIR",
         )
     scales = read_scales(bundle.graph("int8"))
-    with tempfile.TemporaryDirectory() as temporary:
-        weights = Path(temporary) / "model.safetensors"
+    with scratch_folder() as temporary:
+        weights = temporary / "model.safetensors"
         weights.write_bytes(bundle.read("model.safetensors"))
         recipe = fine_tuning(load_weights(weights)[1], epochs, learning_rate)
         trainer = QuantisedTrainer(
@@ -310,7 +310,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--format", choices=DATA_FORMATS, help="layout of the data; default: the recipe's")
     parser.add_argument("--epochs", type=int, default=EPOCHS, metavar="N", help=f"default {EPOCHS}")
     parser.add_argument("--learning-rate", type=float, metavar="R", help=f"default: {_RATE} of the recipe's")
-    parser.add_argument("--output", metavar="DIR", help="folder of the run; default: runs/NAME-qat")
+    parser.add_argument("--output", type=output_folder, metavar="DIR", help="folder of the run; default: runs/NAME-qat")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="threads that load and augment (default 2)")
     args = parser.parse_args(argv)

@@ -17,6 +17,7 @@ from qanet.coco.people import open_train_and_val
 from qanet.datasets import DataSet, open_dataset, splits_of
 from qanet.errors import QanetError
 from qanet.labels import PERSON1, PERSON_BOX1
+from qanet.paths import check_outputs
 from qanet.train.data.people import Mixture, PeopleFolder
 from qanet.train.data.scenery import Scenery
 from qanet.train.recipes import Recipe
@@ -75,6 +76,7 @@ def train(
     chosen = recipe_of(recipe, settings) if isinstance(recipe, str) else recipe.override(settings)
     folder = Path(output or f"runs/{chosen.name}")
     start = Path(initial_weights) if initial_weights is not None else None
+    check_outputs((folder / name for name in ("last.pt", "log.csv", "model.safetensors")), read=[start, looks])
     detection = chosen.labels == PERSON_BOX1.name
     if not detection:
         train_data, val_data = _open_data(chosen, Path(data), format or chosen.data_format)

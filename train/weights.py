@@ -18,9 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qanet.commandline import CommandParser, run_module
+from qanet.commandline import CommandParser, note, run_module
 from qanet.errors import QanetError
 from qanet.files import write_by
+from qanet.paths import check_outputs
 from qanet.train.networks import build
 from qanet.train.networks.parser import ParsingNetwork
 from qanet.train.recipes import Recipe
@@ -141,6 +142,7 @@ def mean_weights(paths: Sequence[Path], shares: Sequence[float], output: Path) -
     """
     if len(paths) < 2 or min(shares) <= 0:
         raise QanetError("bad checkpoints to average", expected="two or more, shares above 0", got=list(shares))
+    check_outputs([output], read=paths)
     loaded = [load_weights(path) for path in paths]
     network, recipe = loaded[-1]
     states = [{key: value.clone() for key, value in other.state_dict().items()} for other, _ in loaded]
@@ -174,7 +176,7 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     paths, shares = zip(*(_with_share(text) for text in args.checkpoints))
     mean_weights(paths, shares, args.output)
-    print(f"wrote {args.output}, the mean of {len(paths)} checkpoints")
+    note(f"wrote {args.output}, the mean of {len(paths)} checkpoints")
     return 0
 
 

@@ -7,7 +7,6 @@ written to benchmarks/results/GPU-DATE.json and .txt, ready to be sent.
 import datetime
 import json
 import re
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from qanet.bundle import PRECISIONS
 from qanet.commandline import CommandParser, command_parser, emit, note, run_module, table
 from qanet.errors import QanetError
 from qanet.files import write_text
+from qanet.scratch import scratch_folder
 
 _LIMIT_S = 1800.0  # of a step in its own process
 
@@ -58,8 +58,8 @@ def main(argv: Sequence[str], runner: Runner = run_command) -> int:
         print(answer_line(_own_step(args.step, args.bundle, args.precision, args.model)))
         return 0
     root = Path(__file__).resolve().parents[2]
-    with tempfile.TemporaryDirectory() as folder:
-        document = check(gpu, args.model, Path(folder), root, runner)
+    with scratch_folder() as folder:
+        document = check(gpu, args.model, folder, root, runner)
     name = re.sub(r"[^a-z0-9]+", "-", document["gpu"].lower()).strip("-")
     base = Path(args.output) / f"{name}-{document['date']}"
     write_text(base.with_suffix(".json"), json.dumps(document, indent=1, allow_nan=False) + "\n")

@@ -9,13 +9,13 @@ line: `Name: .., LayerType: .., Inputs: [..], Constants: [..], Outputs: [..], Ta
 import contextlib
 import json
 import re
-import signal
 import threading
 from collections.abc import Iterable, Iterator
 from math import prod
 from typing import Any
 
 from qanet.export.backends.census import PRECISIONS, EngineLayer
+from qanet.signals import remembered_stop
 
 _LINE = re.compile(
     r"^Name: (?P<name>.+?), LayerType: (?P<kind>[^,]+), Inputs: \[(?P<inputs>.*?)\], Constants: \[(?P<constants>.*?)\]"
@@ -169,19 +169,15 @@ def watched(trt: Any, config: Any, bar: Any) -> Iterator[None]:
         config: the IBuilderConfig that the block builds with.
         bar: tqdm with a total of 0, to which each phase adds its steps when it starts; None shows nothing.
     """
-    stopped = threading.Event()
-    monitor = _monitor(trt, bar, stopped)
-    config.progress_monitor = monitor
-    is_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, lambda *_: stopped.set()) if is_main else None
-    try:
-        yield
-        if stopped.is_set():
-            raise KeyboardInterrupt
-    finally:
-        config.progress_monitor = None
-        if is_main:
-            signal.signal(signal.SIGINT, before)
+    with remembered_stop(patient=True) as stopped:
+        monitor = _monitor(trt, bar, stopped)
+        config.progress_monitor = monitor
+        try:
+            yield
+        finally:
+            config.progress_monitor = None
+    if stopped.is_set():
+        raise KeyboardInterrupt
 
 
 def _monitor(trt: Any, bar: Any, stopped: threading.Event) -> Any:

@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 from qanet.errors import QanetError
 from qanet.export.backends.census import BuiltEngine, Census, Report
 from qanet.export.backends.tensorrt_options import Options
+from qanet.scratch import scratch_folder
 
 # One heap for all threads, and only the kernels that run: both leave memory to the builder.
 _ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "CUDA_MODULE_LOADING": "LAZY"}
@@ -38,10 +38,8 @@ def build_apart(
     Raises:
         QanetError: as `tensorrt.build`; also when the system kills the build, as it does when memory runs out.
     """
-    with tempfile.TemporaryDirectory(prefix="qanet-build-") as folder:
-        model, request, answer, plan = (
-            Path(folder) / file for file in ("model.onnx", "request.json", "answer.json", "plan")
-        )
+    with scratch_folder() as folder:
+        model, request, answer, plan = (folder / file for file in ("model.onnx", "request.json", "answer.json", "plan"))
         model.write_bytes(graph)
         call = {
             "runtime": runtime,

@@ -5,7 +5,6 @@ An engine that answers wrongly is not kept. One that is for another machine answ
 
 import copy
 import importlib.util
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,6 +27,7 @@ from qanet.runtime.backends.openvino import HINT
 from qanet.runtime.backends.select import Choice, WrongAnswers, has_cuda, is_measured_here, open_choice, open_engine
 from qanet.runtime.backends.tensorrt.choice import MODULES as TENSORRT_MODULES
 from qanet.runtime.detectors.open import OUTPUTS as DETECTOR_OUTPUTS
+from qanet.scratch import scratch_folder
 
 Row = dict[str, object]
 
@@ -93,8 +93,8 @@ def _ask_openvino(bundle: Bundle, built: BuiltEngine, precision: str, graph: str
 def _ask_tensorrt(bundle: Bundle, built: BuiltEngine, precision: str) -> Verdict | None:
     from qanet.runtime.backends.tensorrt.engine import engine_from_bundle
 
-    with tempfile.TemporaryDirectory() as folder:
-        scratch = alone(Path(folder), bundle, built, precision)
+    with scratch_folder() as folder:
+        scratch = alone(folder, bundle, built, precision)
         with engine_from_bundle(scratch, precision, allow_host_code=True) as engine:  # this machine made it just now
             return answer(bundle, engine)
 

@@ -21,6 +21,7 @@ from qanet.export.building.options import BuildOptions, Order, check_runtimes
 from qanet.export.building.timing import describe, time_here
 from qanet.export.graphs.typed import builder_graph, write_typed_graph
 from qanet.files import locked, write_bytes
+from qanet.paths import check_outputs
 from qanet.runtime.backends.select import WrongAnswers
 
 
@@ -108,6 +109,7 @@ def build(
         raise QanetError(
             "--saveEngine takes one engine", expected="one --runtime and one --precision", got=f"{len(orders)} engines"
         )
+    check_outputs([options.save_engine], inside=[bundle.path, Path(output) if output else None])
     check_runtimes(orders)
     not_built = {order.precision: reason for order in orders if (reason := order.lacks)}
     orders = [order for order in orders if not order.lacks]

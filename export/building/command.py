@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qanet.bundle import open_bundle, safe_name
-from qanet.commandline import command_parser, emit, note, table
+from qanet.commandline import command_parser, emit, note, output_folder, table
 from qanet.errors import QanetError
 from qanet.export.backends.tensorrt_options import HARDWARE_LEVELS, SHARED_CACHE, Options, low_memory
 from qanet.export.building.bundle import BuildReport, KeptEngine, build, refit
@@ -108,7 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--verify", action="store_true", help="compare each engine with ONNX Runtime before it is kept")
     add("--images", metavar="DIR", help="crops of people to verify with; default: synthetic ones")
     add("--lock-timeout", type=float, default=600, metavar="S", help="seconds to wait for another build (600)")
-    add("--output", metavar="NAME.qanet", help="build into a copy")
+    add("--output", type=output_folder, metavar="NAME.qanet", help="build into a copy")
     _add_trtexec_names(parser)
     return parser
 

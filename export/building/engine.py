@@ -3,7 +3,6 @@
 An engine is verified against the very graph it was built from, through the runtime's own loader.
 """
 
-import tempfile
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from qanet.export.graphs.typed import beyond_fp16, builder_graph, largest_activa
 from qanet.runtime.answers.verdicts import Difference
 from qanet.runtime.backends.openvino import HINT
 from qanet.runtime.backends.select import WrongAnswers, open_engine
+from qanet.scratch import scratch_folder
 
 _VERIFIED_CROPS = 2
 
@@ -110,8 +110,8 @@ def verify_engine(
 
     def runner(engine: BuiltEngine) -> Run:
         def run(crops: NDArray[np.uint8], boxes: NDArray[np.float32], outputs: tuple[str, ...]) -> Arrays:
-            with tempfile.TemporaryDirectory() as folder:
-                scratch = alone(Path(folder), bundle, engine, order.precision)
+            with scratch_folder() as folder:
+                scratch = alone(folder, bundle, engine, order.precision)
                 with warnings.catch_warnings():  # the reference is its graph, so known answers are not needed
                     warnings.simplefilter("ignore", QanetWarning)
                     opened: Any = open_engine(scratch, device, order.precision, outputs)

@@ -11,10 +11,12 @@ from typing import Any
 from qanet.bundle.manifest import SCHEMA_VERSION, read_manifest
 from qanet.bundle.storage import path_inside, read_checked, save_files
 from qanet.errors import QanetError
-from qanet.files import sha256_bytes
+from qanet.files import fitting_name, locked, sha256_bytes
 from qanet.labels import LabelSet, label_set
+from qanet.paths import same_file
 
 SUFFIX = ".qanet"
+_COPY_TIMEOUT_S = 600.0  # another process may copy a large bundle
 SHIPPED = Path(__file__).parent.parent / "models"
 
 
@@ -196,7 +198,9 @@ def copy_bundle(bundle: Bundle, target: Path) -> None:
     foreign = target.exists() and not (target / "manifest.json").exists()
     if foreign and (not target.is_dir() or any(target.iterdir())):
         raise QanetError(f"{target} exists and is not a bundle", next_command="choose another --output")
-    aside, old = (target.with_name(f".{target.name}.{what}.partial") for what in ("new", "old"))
+    aside, old = (_beside(target, what) for what in ("new", "old"))
+    if old.exists() and not target.exists():  # a copy was killed between its two renames
+        old.rename(target)
     for leftover in (aside, old):
         shutil.rmtree(leftover, ignore_errors=True)
     fresh = Bundle(aside, {**bundle.manifest, "files": dict(bundle.manifest["files"])})
@@ -227,13 +231,20 @@ def writable_copy(bundle: Bundle, output: Path | None = None) -> Bundle:
     target = output or Path(bundle.name + SUFFIX)
     if not target.name.endswith(SUFFIX):
         target = target.with_name(target.name + SUFFIX)
-    if target.resolve() != bundle.path.resolve():
+    if same_file(target, bundle.path):
+        return open_bundle(target)
+    with locked(_beside(target, "lock"), timeout_s=_COPY_TIMEOUT_S, doing=f"copying into {target}"):
         if (target / "manifest.json").exists():
             existing = open_bundle(target)
             if existing.manifest["files"].get("model.onnx") == bundle.manifest["files"].get("model.onnx"):
                 return existing  # the same network: keep what was built before
         copy_bundle(bundle, target)
-    return open_bundle(target)
+        return open_bundle(target)
+
+
+def _beside(target: Path, what: str) -> Path:
+    """A hidden name beside a bundle; a copy that was killed leaves it, and the next copy takes it."""
+    return target.with_name(fitting_name(f".{target.name}", f".{what}.partial"))
 
 
 def safe_name(text: str) -> str:

@@ -26,7 +26,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from qanet.errors import QanetError
-from qanet.files import written_aside
+from qanet.files import written
 
 Result = dict[str, Any]
 
@@ -84,13 +84,13 @@ def write_results(path: Path, results: Iterable[Result]) -> int:
     The same results always give the same bytes.
     """
     count = 0
-    with written_aside(path) as aside, aside.open("w", encoding="utf-8") as file:
-        file.write("[")
+    with written(path) as file:
+        file.write(b"[")
         for result in results:
-            file.write(",\n" if count else "\n")
-            file.write(json.dumps(result, separators=(",", ":"), allow_nan=False))
+            text = json.dumps(result, separators=(",", ":"), allow_nan=False)
+            file.write((",\n" if count else "\n").encode() + text.encode())
             count += 1
-        file.write("\n]\n")
+        file.write(b"\n]\n")
     return count
 
 

@@ -4,8 +4,6 @@ ONNX Runtime fuses Q and DQ into integer kernels, which saturate on a CPU withou
 optimisations off it computes every node by itself, in floating point, and gives the same outputs on every CPU.
 """
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from qanet.bundle import Bundle
 from qanet.errors import QanetError
 from qanet.files import sha256_bytes
 from qanet.runtime.backends.base import Origin, Outputs
+from qanet.scratch import scratch_folder
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -81,10 +80,8 @@ def exact_outputs(
     """
     onnxruntime, options = _runtime_and_options()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    with (
-        tempfile.TemporaryDirectory() as folder
-    ):  # a file, so that external data is looked up in this empty folder only
-        path = Path(folder) / "reference.onnx"
+    with scratch_folder() as folder:  # a file, so that external data is looked up in this empty folder only
+        path = folder / "reference.onnx"
         path.write_bytes(graph)
         try:
             session = onnxruntime.InferenceSession(str(path), options, providers=[_PROVIDER])

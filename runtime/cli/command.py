@@ -2,8 +2,11 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from qanet.bundle import Bundle
+from qanet.bundle.bundle import SUFFIX
 from qanet.commandline import emit, note, table
 from qanet.errors import QanetError
 from qanet.labels import LabelSet
@@ -36,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     sources = [open_source(spec.input, args.decoder, args.input_size, args.input_rate) for spec in specs]
     moving = _all_move(sources)
     specs = [spec.with_outputs(source.kind) for spec, source in zip(specs, sources)]
-    check_overwrites(specs, [args.boxes, args.detector])
+    check_overwrites(specs, sources, [args.boxes, args.detector, args.face_detector], _bundles(args, bundle))
     carry = not (args.no_carry or args.boxes or args.whole_image)
     least_score = BYTE_SCORE if moving and (carry or args.smooth) else None
     detector = detector_for(bundle, args, least_score)
@@ -62,8 +65,14 @@ def main(argv: Sequence[str]) -> int:
         summary = run_streams(streams, parser, lambda stream, frame, result: bar.update_people(len(result)))
     _warn(args, specs, summary, detector)
     report = _report(about, specs, summary)
-    emit(args.json, report, _text(report, specs, summary))
+    emit(args.json, report, _text(report, specs, summary), args.results)
     return _exit_code(specs, summary)
+
+
+def _bundles(args: argparse.Namespace, bundle: Bundle) -> list[Path]:
+    """The folders of the model and the detectors."""
+    named = [Path(name + end) for name in (args.detector, args.head_model) if name for end in ("", SUFFIX)]
+    return [bundle.path, *(path for path in named if path.is_dir())]
 
 
 def _all_move(sources: list[Source]) -> bool:

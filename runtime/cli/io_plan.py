@@ -6,11 +6,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qanet.errors import QanetError
+from qanet.files import fitting_name
+from qanet.paths import check_outputs, local_path
+from qanet.runtime.video.frame import Source
 from qanet.runtime.video.live import is_live
 from qanet.runtime.video.outputs import DISPLAY, is_file
+from qanet.runtime.video.sinks import PictureNames
 from qanet.runtime.video.sources import STDIN
 
 _SEVERAL = "qanet parse INPUT_URI INPUT_URI --output-dir FOLDER"
+_LONGEST_ENDING = "-000.jsonl"  # what a stream's name may get behind it in a folder
 _SUFFIX = {"image": ".png", "folder": ""}  # of the overlay in an output folder; .mp4 for videos and live sources
 
 
@@ -115,8 +120,9 @@ def _name(uri: str) -> str:
         name = f"csi-{rest}" if scheme == "csi" else rest.partition("?")[0].rpartition("@")[2]
         name = name.removeprefix("/dev/")
     else:
-        name = Path(rest).stem
-    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "stream"
+        name = local_path(uri).stem
+    short = fitting_name(re.sub(r"[^\w.-]+", "-", name).strip("-."), _LONGEST_ENDING)
+    return short.removesuffix(_LONGEST_ENDING) or "stream"
 
 
 def _names(inputs: list[str]) -> list[str]:
@@ -124,25 +130,42 @@ def _names(inputs: list[str]) -> list[str]:
     names: list[str] = []
     for uri in inputs:
         name, number = _name(uri), 2
-        while name in names:
+        while name.casefold() in map(str.casefold, names):  # some file systems do not tell A from a
             name, number = f"{_name(uri)}-{number}", number + 1
         names.append(name)
     return names
 
 
-def check_overwrites(specs: list[StreamSpec], also_read: list[str | None]) -> None:
-    """Raise QanetError if an output would overwrite an input or another output."""
-    inputs = [spec.input.removeprefix("file://") for spec in specs if spec.input != STDIN]
-    read = {Path(path).resolve(): path for path in (*inputs, *also_read) if path}
-    written: dict[Path, str] = {}
-    for spec in specs:
-        outputs = (spec.output if spec.output and is_file(spec.output) else None, spec.results, spec.labels)
-        for output in filter(None, outputs):
-            path = Path(output.removeprefix("file://")).resolve()
-            if path in read:
-                raise QanetError(
-                    f"{path.name} would be overwritten", expected="an output other than the input", got=read[path]
-                )
-            if path in written:
-                raise QanetError("two outputs are one file", expected="two names", got=output)
-            written[path] = output
+def check_overwrites(
+    specs: list[StreamSpec], sources: Sequence[Source], also_read: list[str | None], models: list[Path]
+) -> None:
+    """Raise QanetError if an output would overwrite an input, a file of a model, or another output.
+
+    Args:
+        sources: of the streams, in the same order: photographs name the pictures that will be written.
+        also_read: files that are read besides the inputs.
+        models: bundles that are in use.
+    """
+    read: list[Path | str | None] = list(also_read)
+    written: list[Path | None] = []
+    for spec, source in zip(specs, sources):
+        photographs = getattr(source, "paths", [])
+        if spec.input != STDIN and not is_live(spec.input):
+            read += [local_path(spec.input), *photographs]
+        written.append(Path(spec.results) if spec.results else None)
+        for output in filter(None, (spec.output, spec.labels)):
+            if output == STDIN:
+                expected = "a file, a folder, display:// or rtsp://; ./- is a folder of that name"
+                raise QanetError("the overlay cannot go to standard output", expected=expected, got=output)
+            if is_file(output):
+                written += _files(local_path(output), photographs)
+    check_outputs(written, read=read, inside=models)
+
+
+def _files(output: Path, photographs: Sequence[Path]) -> list[Path]:
+    """The files that an output becomes; of a video's numbered pictures the first stands for all."""
+    if output.suffix and not output.is_dir():
+        return [output]
+    names = PictureNames()
+    frames = enumerate(path.name for path in photographs) if photographs else [(0, "0")]
+    return [output / names.name(index, name) for index, name in frames]

@@ -8,8 +8,9 @@ from qanet.bundle import open_bundle
 from qanet.coco.annotations import Document, person_category, read_annotation_file
 from qanet.coco.evaluation import MaskTruth, ap_title
 from qanet.coco.results import write_results
-from qanet.commandline import command_parser, emit, note, table
+from qanet.commandline import command_parser, emit, note, output_file, table
 from qanet.errors import QanetError
+from qanet.paths import check_outputs
 from qanet.runtime.backends.base import KERNEL_TAIL_OUTPUTS
 from qanet.runtime.mask_parser import MaskParser, annotated_boxes, detected_boxes, mask_images
 
@@ -24,7 +25,9 @@ def main(argv: Sequence[str]) -> int:
         "--annotations", required=True, metavar="COCO.json", help="list of images, and ground truth for AP"
     )
     parser.add_argument("--images", required=True, metavar="DIR", help="folder of the images")
-    parser.add_argument("--output", required=True, metavar="RESULTS.json")
+    parser.add_argument(
+        "--output", required=True, type=output_file, metavar="RESULTS.json", help="- is standard output"
+    )
     parser.add_argument(
         "--boxes", metavar="DETECTIONS.json", help="COCO results of a detector; default: annotated boxes"
     )
@@ -37,6 +40,8 @@ def main(argv: Sequence[str]) -> int:
     document = read_annotation_file(Path(args.annotations))
     category = person_category(document, Path(args.annotations))
     boxes = detected_boxes(Path(args.boxes), document) if args.boxes else annotated_boxes(document, category)
+    pictures = [Path(args.images) / str(image["file_name"]) for image in document["images"]]
+    check_outputs([Path(args.output)], read=[args.annotations, args.boxes, *pictures], inside=[bundle.path])
     truth = truth_of_people(document, category)
     engine = open_engine(bundle, args.device, args.precision, KERNEL_TAIL_OUTPUTS, args.threads)
     masks = MaskParser(bundle, engine, args.flip)
@@ -56,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     }
     if truth is not None:
         report |= truth.average_precision(results)
-    emit(args.json, report, _text(report))
+    emit(args.json, report, _text(report), args.output)
     return 0
 
 

@@ -3,7 +3,7 @@
 import argparse
 import re
 
-from qanet.commandline import command_parser
+from qanet.commandline import command_parser, output_file, output_folder
 from qanet.errors import QanetError
 from qanet.runtime.backends.select import DEVICES
 from qanet.runtime.faces.options import add_face_options
@@ -84,10 +84,19 @@ def arguments() -> argparse.ArgumentParser:
 
 def _add_io_options(parser: argparse.ArgumentParser) -> None:
     """Other outputs than the overlay, the number of streams, and how inputs are read."""
-    parser.add_argument("--results", metavar="JSONL", help="one JSON line per frame: time, boxes, scores, RLE of parts")
-    parser.add_argument("--labels", metavar="FOLDER", help="one PNG per frame whose pixels are class ids")
+    parser.add_argument(
+        "--results",
+        type=output_file,
+        metavar="JSONL",
+        help="one JSON line per frame: time, boxes, scores, RLE of parts; - is standard output",
+    )
+    parser.add_argument(
+        "--labels", type=output_folder, metavar="FOLDER", help="one PNG per frame whose pixels are class ids"
+    )
     parser.add_argument("--streams", type=_streams, metavar="N", help="parse N inputs at once, see below")
-    parser.add_argument("--output-dir", metavar="FOLDER", help="folder for overlay and JSON lines of every input")
+    parser.add_argument(
+        "--output-dir", type=output_folder, metavar="FOLDER", help="folder for overlay and JSON lines of every input"
+    )
     parser.add_argument(
         "--decoder",
         default="auto",

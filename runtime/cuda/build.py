@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from qanet.errors import QanetError
 from qanet.files import write_bytes
+from qanet.scratch import scratch_folder
 
 KERNELS = Path(__file__).resolve().parent / "kernels"
 TARGETS = ("sm_75", "sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_100", "sm_103", "sm_110", "sm_120", "sm_121")
@@ -140,8 +140,8 @@ def _nvcc(program: str) -> Compiler:
 
     def compile_source(source: Path, target: str | None) -> bytes:
         options = (f"-arch={target}", "-cubin") if target else fat_binary_options(targets)
-        with tempfile.TemporaryDirectory() as folder:
-            image = Path(folder) / "image"
+        with scratch_folder() as folder:
+            image = folder / "image"
             _run([program, *_OPTIONS, *options, "-o", str(image), str(source)])
             return image.read_bytes()
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import os
 import re
 import time
 from collections import deque
@@ -58,13 +59,13 @@ class Software:
         """See `Decoder.open`."""
         if has_pyav():
             try:
-                return AvCapture(str(path))
+                return AvCapture(os.path.abspath(path))  # 12:30.mp4 is no address
             except OSError:
                 return None
         import cv2
 
         with quiet_opencv():
-            capture = cv2.VideoCapture(str(path))
+            capture = cv2.VideoCapture(os.path.abspath(path))
         if capture.isOpened():
             return capture
         capture.release()

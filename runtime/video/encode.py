@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.errors import QanetError
+from qanet.files import written_aside
 from qanet.results import People
 from qanet.runtime.video.decoders import has_pyav
 from qanet.runtime.video.frame import Frame
-from qanet.runtime.video.sinks import FileSink
 
 _H264 = ("libx264", "libopenh264", "mpeg4")
 # suffix -> codecs, the first available is used; browsers play .mp4, .mov and .webm
@@ -41,7 +41,7 @@ _END_S = 5.0
 _RTSP_ENCODER = ("-c:v", "libx264", "-preset", "veryfast", "-tune", "zerolatency", "-pix_fmt", "yuv420p")
 
 
-class VideoFileSink(FileSink):
+class VideoFileSink:
     """An overlay video. Frames keep the times of the source, so a variable frame rate is kept, except in .avi.
 
     Args:
@@ -51,10 +51,10 @@ class VideoFileSink(FileSink):
     """
 
     def __init__(self, path: Path, fps: float, max_width: int = 0):
-        super().__init__(path)
         if path.suffix.lower() not in CODECS:
             raise QanetError(f"unknown video format {path.name}", expected=", ".join(CODECS), got=path.suffix)
-        self.fps, self.max_width = fps, max_width
+        self.path, self.fps, self.max_width = path, fps, max_width
+        self._stack = contextlib.ExitStack()
         self._container: Any = None
         self._frames = 0
         self._last_pts = -1
@@ -62,7 +62,7 @@ class VideoFileSink(FileSink):
     def __enter__(self) -> "VideoFileSink":
         if not has_pyav():
             raise QanetError(f"cannot write {self.path}", expected="PyAV", got="none", next_command="pip install av")
-        super().__enter__()
+        self._aside = self._stack.enter_context(written_aside(self.path))
         return self
 
     def write(self, frame: Frame, result: People) -> None:
@@ -88,7 +88,7 @@ class VideoFileSink(FileSink):
         if codec is None:
             expected = f"a PyAV with {' or '.join(CODECS[suffix])}"
             raise QanetError(f"cannot encode {self.path}", expected=expected, got=f"PyAV {av.__version__}")
-        self._container = av.open(str(self._aside), "w", container_options=_container_options(suffix))
+        self._container = av.open(os.path.abspath(self._aside), "w", container_options=_container_options(suffix))
         rate = Fraction(self.fps).limit_denominator(10_000)
         self._stream: Any = self._container.add_stream(codec, rate=rate, options=_OPTIONS.get(codec, {}))
         height, width = picture.shape[:2]
@@ -134,7 +134,7 @@ class VideoFileSink(FileSink):
     ) -> None:
         if self._container is None:  # Ctrl-C before the first frame: no file
             error = error or QanetError(f"{self.path} has no frame")
-            super().__exit__(type(error), error, trace)
+            self._stack.__exit__(type(error), error, trace)
             return
         import av
 
@@ -150,7 +150,7 @@ class VideoFileSink(FileSink):
         finally:
             with contextlib.suppress(av.error.FFmpegError):
                 self._container.close()
-            super().__exit__(kind, error, trace)
+            self._stack.__exit__(kind, error, trace)
 
 
 def _container_options(suffix: str) -> dict[str, str]:

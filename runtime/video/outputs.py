@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from qanet.errors import QanetError
 from qanet.images import IMAGE_SUFFIXES
 from qanet.labels import LabelSet
+from qanet.paths import local_path
 from qanet.results import People, Person
 from qanet.runtime.video.encode import CODECS, RtspPush, VideoFileSink
 from qanet.runtime.video.frame import Frame
@@ -47,7 +48,7 @@ def open_sinks(
     if results:
         sinks.append(JsonLines(Path(results)))
     if labels:
-        sinks.append(_label_pictures(Path(labels), source_kind))
+        sinks.append(_label_pictures(local_path(labels), source_kind))
     if output:
         sinks.append(_overlay(output, source_kind, fps, max_width, title))
     return sinks
@@ -75,7 +76,7 @@ def _overlay(output: str, source_kind: str, fps: float, max_width: int, title: s
         return Display(title, max_width)
     if output.startswith(RTSP):
         return RtspPush(output, fps, max_width)
-    path = Path(output.removeprefix("file://"))
+    path = local_path(output)
     suffix = path.suffix.lower()
     if suffix in CODECS:
         return VideoFileSink(path, fps, max_width)

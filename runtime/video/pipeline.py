@@ -5,14 +5,11 @@ dropped and counted (see `Stream`). People of all streams with a waiting frame s
 without a frame delays no other.
 """
 
-import contextlib
-import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from qanet.errors import QanetError
@@ -21,6 +18,7 @@ from qanet.runtime.video.frame import Frame, Source
 from qanet.runtime.video.sinks import Sink
 from qanet.runtime.video.stream import MAX_PEOPLE, FrameWork, Stream
 from qanet.runtime.video.summary import KEPT_SAMPLES, Summary, forget_old
+from qanet.signals import remembered_stop
 
 if TYPE_CHECKING:
     from qanet.runtime.parser import Parser
@@ -63,7 +61,7 @@ def run_streams(
     Raises:
         QanetError: of the only stream, or of the first one where each had one.
     """
-    with remembered_interrupt() as ctrl_c:
+    with remembered_stop() as ctrl_c:
         frames = parse_streams(streams, parser, ctrl_c)
         try:
             while True:
@@ -124,7 +122,7 @@ def iterate(
     frames = parse_streams([Stream(source, work, sinks)], parser, stop)
     try:
         while True:
-            with remembered_interrupt() as ctrl_c:
+            with remembered_stop() as ctrl_c:
                 parsed = next(frames, None)
             if ctrl_c.is_set():
                 raise KeyboardInterrupt
@@ -242,31 +240,3 @@ def _summary(streams: list[Stream], parser: "Parser", seconds: float, interrupte
         for name in ("frames", "dropped", "skipped", "reconnects", "crowded", "detections"):
             setattr(total, name, getattr(total, name) + getattr(part, name))
     return total
-
-
-@contextlib.contextmanager
-def remembered_interrupt() -> Iterator[threading.Event]:
-    """The first Ctrl-C sets the event and raises nothing; the second raises KeyboardInterrupt as usual.
-
-    An exception in the main thread can come between taking a lock and the `with` that gives it back. The lock is then
-    never released, and the threads that wait for it never end. Python also drops an exception that is raised inside a
-    finaliser or a callback. So the loop that owns the threads reads the event between two frames.
-
-    The usual handling stays where another handler is set, or outside the main thread.
-    """
-    came = threading.Event()
-    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not usual or threading.current_thread() is not threading.main_thread():
-        yield came
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if came.is_set():
-            raise KeyboardInterrupt
-        came.set()
-
-    signal.signal(signal.SIGINT, handle)
-    try:
-        yield came
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.errors import QanetError
-from qanet.files import write_bytes, written_aside
+from qanet.files import fitting_name, write_bytes, written
 from qanet.results import People
 from qanet.runtime.video.frame import Frame
 
@@ -38,17 +38,18 @@ class Sink(Protocol):
         ...
 
 
-class FileSink:
-    """A file written under a temporary name, and renamed when the run ends or Ctrl-C stops it; deleted on an error."""
+class JsonLines:
+    """One JSON line per frame: number, name, time in seconds, people. A pipe gets each line at once.
+
+    A file appears when the run ends or Ctrl-C stops it; an error leaves none.
+    """
 
     def __init__(self, path: Path):
         self.path = path
         self._stack = contextlib.ExitStack()
 
-    def __enter__(self) -> "FileSink":
-        if self.path.is_dir():
-            raise QanetError(f"cannot write {self.path}", expected="a file's name", got="a folder of that name")
-        self._aside = self._stack.enter_context(written_aside(self.path))
+    def __enter__(self) -> "JsonLines":
+        self._file = self._stack.enter_context(written(self.path))
         return self
 
     def __exit__(
@@ -56,21 +57,14 @@ class FileSink:
     ) -> None:
         self._stack.__exit__(kind, error, trace)
 
-
-class JsonLines(FileSink):
-    """One JSON line per frame: number, name, time in seconds, people."""
-
-    def __enter__(self) -> "JsonLines":
-        super().__enter__()
-        self._file = self._stack.enter_context(self._aside.open("w"))
-        return self
-
     def write(self, frame: Frame, result: People) -> None:
         """See `Sink.write`."""
         time_s = {} if frame.time_s is None else {"time_s": round(frame.time_s, 6)}
         record = {"frame": frame.index, "name": frame.name, **time_s, **result.to_json()}
         try:
-            self._file.write(json.dumps(record, separators=(",", ":")) + "\n")
+            self._file.write(json.dumps(record, separators=(",", ":")).encode() + b"\n")
+        except BrokenPipeError:  # its reader has seen enough, as head
+            raise StopRun from None
         except OSError as error:
             raise QanetError(
                 f"could not write {self.path}", got=error.strerror, next_command="free some space"
@@ -98,6 +92,22 @@ def label_map(result: People, suffix: str) -> bytes:
     return indexed_png(result.labels, result.label_set.colours_rgb)
 
 
+class PictureNames:
+    """The names of the pictures in a folder: the number of a video's frame, else the name of the photograph."""
+
+    def __init__(self) -> None:
+        self._given: set[str] = set()
+
+    def name(self, frame_index: int, frame_name: str) -> str:
+        """NAME.png; NAME-7.png for frame 7 where NAME.png is taken, as by a.jpg and a.png in one folder."""
+        stem = f"{frame_index:06d}" if frame_name == str(frame_index) else Path(frame_name).stem
+        name = fitting_name(stem, ".png")
+        if name.casefold() in self._given:  # some file systems do not tell A from a
+            name = fitting_name(stem, f"-{frame_index}.png")
+        self._given.add(name.casefold())
+        return name
+
+
 class Pictures:
     """PNGs in a folder, one per frame, or one picture of one image.
 
@@ -109,7 +119,7 @@ class Pictures:
 
     def __init__(self, path: Path, single: bool, encode: Encode = overlay):
         self.path, self.single, self._encode = path, single, encode
-        self._written: set[Path] = set()
+        self._names = PictureNames()
 
     def __enter__(self) -> "Pictures":
         folder = self.path.parent if self.single else self.path
@@ -122,11 +132,7 @@ class Pictures:
 
     def write(self, frame: Frame, result: People) -> None:
         """See `Sink.write`."""
-        number = f"{frame.index:06d}" if frame.name == str(frame.index) else Path(frame.name).stem
-        target = self.path if self.single else self.path / f"{number}.png"
-        if target in self._written:  # a.jpg and a.png in one folder
-            target = target.with_stem(f"{number}-{frame.index}")
-        self._written.add(target)
+        target = self.path if self.single else self.path / self._names.name(frame.index, frame.name)
         write_bytes(target, self._encode(result, target.suffix))
 
 

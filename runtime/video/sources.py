@@ -8,6 +8,7 @@ from pathlib import Path
 
 from qanet.errors import QanetError, printable
 from qanet.images import read_image
+from qanet.paths import local_path
 from qanet.picture_files import PICTURE_SUFFIXES, READ, count_pictures, kind_of_file, pictures_of
 from qanet.runtime.video.decoders import AvCapture, choose, has_pyav
 from qanet.runtime.video.frame import DEFAULT_FPS, Capture, Frame, Source, frame_rate, last_time_s, read_frame
@@ -40,7 +41,7 @@ def open_source(
         return open_stdin(rate)
     if is_live(uri):
         return open_live(uri, decoder, size, rate)
-    path = Path(uri.removeprefix("file://"))
+    path = local_path(uri)
     if not path.exists():
         raise QanetError(f"{uri}: no such file", expected="a video, an image or a folder of images")
     if path.is_dir():

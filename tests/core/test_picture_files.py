@@ -59,7 +59,11 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize(("format", "image"), [(f, i) for f, images in KINDS.items() for i in images], ids=str)
+@pytest.mark.parametrize(
+    ("format", "image"),
+    [(f, i) for f, images in KINDS.items() for i in images],
+    ids=lambda value: getattr(value, "mode", value),
+)
 def test_each_kind_and_mode_is_read_as_pillow_reads_it(format, image):
     name = "a.tga" if format == "TGA" else "no-suffix"  # TGA alone has no mark of its own
     expected = bgr(GREY if image is DEEP else image)

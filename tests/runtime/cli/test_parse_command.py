@@ -117,7 +117,8 @@ def test_boxes_for_frames_that_never_come_are_told(make_clip, arguments, capfd):
     assert "has boxes for 98 frames that never came, such as 2, 3, 4" in capfd.readouterr().err
 
 
-def test_ctrl_c_keeps_what_was_parsed(make_clip, arguments, tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_stop_keeps_what_was_parsed(make_clip, arguments, tmp_path, number, code):
     clip = make_clip(1200)
     process = start(
         "parse",
@@ -131,17 +132,17 @@ def test_ctrl_c_keeps_what_was_parsed(make_clip, arguments, tmp_path):
         cwd=tmp_path,
     )
     deadline = time.monotonic() + 30
-    while not any(p.stat().st_size > 20_000 for p in tmp_path.glob(".o-*.jsonl")):
+    while not any(p.stat().st_size > 20_000 for p in tmp_path.glob(".qanet-*.jsonl")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=30)
     records = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
-    assert process.returncode == 130 and "Traceback" not in err
+    assert process.returncode == code and "Traceback" not in err
     assert json.loads(out)["interrupted"] and json.loads(out)["frames"] == len(records)
     assert [r["frame"] for r in records] == list(range(len(records))) and 0 < len(records) < 1200
     assert int(cv2.VideoCapture(str(tmp_path / "o.mp4")).get(cv2.CAP_PROP_FRAME_COUNT)) == len(records)
-    assert not list(tmp_path.glob(".o-*"))
+    assert not list(tmp_path.glob(".qanet-*"))
 
 
 @pytest.mark.parametrize(
