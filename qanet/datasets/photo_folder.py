@@ -64,7 +64,7 @@ class PhotoFolder(DataSet):
         raw, path = self.raw_labels(index), self.label_path(self.names[index])
         if image_hw is not None:
             require_size(f"{self.names[index]}: photograph and label", image_hw, raw.shape)
-        return translate_ids(raw, self.label_set.lookup, self.label_set.num_raw, path)
+        return translate_ids(raw, self.label_set.lookup, self.label_set.known, path)
 
     def __getitem__(self, index: int) -> Sample:
         name = self.names[index]
