@@ -1,6 +1,5 @@
 """`qanet export`: a checkpoint becomes a bundle with one FP32 ONNX graph, checked against the network."""
 
-import dataclasses
 import importlib.metadata
 import logging
 import warnings
@@ -62,7 +61,7 @@ def export_checkpoint(
         graph = with_half_weights(graph)
     parity = check_parity(module, outputs, size, graph, inputs=inputs)
     made: dict[str, Any] = {
-        "recipe": dataclasses.asdict(recipe),
+        "recipe": recipe.to_document(),
         "parity_with_torch": {k: float(f"{v:.3g}") for k, v in parity.items()},
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},
     }
@@ -72,6 +71,7 @@ def export_checkpoint(
     bundle = create(
         output,
         labels=recipe.labels,
+        label_set=recipe.label_set.to_document(),
         input_hw=list(size),
         qam_weights=list(QAM_WEIGHTS),
         pixel_score_threshold=module.threshold,

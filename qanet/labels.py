@@ -37,8 +37,10 @@ from qanet.errors import QanetError
 IGNORE = 255  # void: no loss, no metric
 MOST_CLASSES = 250  # ids from 250 to 254 are partial labels in training
 _FILES = Path(__file__).parent / "label_sets"
-_BUILT_IN = ("ccp13", "ccp59", "cihp20", "lip20", "atr18", "mhp59", "ppp7", "ppp7-arms-first", "celebamask19")
-_BUILT_IN += ("person1", "personbox1")
+_BUILT_IN = (
+    *("ccp13", "ccp59", "cihp20", "lip20", "atr18", "mhp59", "ppp7", "ppp7-arms-first", "celebamask19"),
+    *("person1", "personbox1"),
+)
 _KEYS = ("name", "classes", "colours", "flip_pairs", "void", "ids", "groups", "source_map")
 _MOST_BYTES = 1 << 20
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.datasets import DataSet, open_dataset, splits_of
-from qanet.datasets.official import LAYOUTS
+from qanet.datasets import DataSet, format_of, open_dataset, splits_of
 from qanet.errors import QanetError
 from qanet.geometry import crop_boxes
 from qanet.runtime.detectors.base import Detector
@@ -41,8 +40,8 @@ def people_crops(
     """Up to `limit` crops, spread evenly over the data.
 
     Args:
-        data: a data set folder of any format, see `format_of` (boxes of its annotation, split `train` where there is
-            one), or a video, an image or a folder of images (boxes from the detector).
+        data: a data set folder of any format (boxes of its annotation, split `train` where there is one), or a video,
+            an image or a folder of images (boxes from the detector).
         detector: None: the shipped one.
         whole: whole images in their letterbox instead of people, for the calibration of a detector; of a video, an
             image or a folder of images.
@@ -57,16 +56,6 @@ def people_crops(
     # with the classes of the data, not of the model: a crop is the same whatever its pixels are called
     folder = open_dataset(data, format, split="train" if "train" in splits_of(data, format) else None)
     return PeopleCrops(_of_data_set(folder, crop_hw, limit), min(limit, len(folder)))
-
-
-def format_of(data: Path) -> str | None:
-    """A data set's format by what lies in its folder; None where it is no data set.
-
-    The official layouts have the data set's name in the annotation file's. ppp-arms-first looks like ppp.
-    """
-    if (data / "labels").is_dir():
-        return "ccp" if (data / "photos").is_dir() else "celebamask" if (data / "images").is_dir() else None
-    return next((name for name, layout in LAYOUTS.items() if layout.is_at(data)), None)
 
 
 def _of_data_set(data: DataSet, crop_hw: tuple[int, int], limit: int) -> Iterator[NDArray[np.uint8]]:

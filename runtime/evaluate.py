@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.bundle import Bundle
-from qanet.datasets import AnnotatedImage, DataSet, DetectedBoxes, default_split, open_dataset
+from qanet.datasets import AnnotatedImage, DataSet, DetectedBoxes, default_split, format_of, open_dataset
 from qanet.datasets.annotations import read_tags, tags_of
 from qanet.errors import QanetError
 from qanet.labels import LabelSet
@@ -18,7 +18,6 @@ from qanet.metrics import ParsingEvaluator, Prediction
 from qanet.results import Person
 from qanet.runtime.backends.base import KERNEL_TAIL_OUTPUTS, Engine, Outputs
 from qanet.runtime.backends.openvino import engine_from_graph
-from qanet.runtime.crops import format_of
 from qanet.runtime.detectors.base import Detections
 from qanet.runtime.parser import Parser
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from qanet.datasets import DataSet
 from qanet.errors import QanetError
-from qanet.labels import LABEL_SETS
 from qanet.train.data.loader import Batch, Loader
 from qanet.train.data.people import partial_sets
 from qanet.train.data.scenery import Scenery
@@ -100,7 +99,7 @@ class Trainer:
         self.world, self.scenery = world or World(), scenery
         self.model = build(recipe)
         if initial_weights is not None:
-            take_over(self.model, initial_weights)
+            take_over(self.model, initial_weights, recipe.label_set)
         elif recipe.pretrained:
             self.model.backbone.load_pretrained()
         self.frozen: list[nn.Module] = frozen_modules(self.model, recipe.frozen_stages)
@@ -165,7 +164,7 @@ class Trainer:
             lovasz_stride=recipe.lovasz_stride,
             phase=(row, column),
             with_lovasz=self.epoch >= recipe.lovasz_from * recipe.epochs,
-            partial=partial_sets(LABEL_SETS[recipe.labels]),
+            partial=partial_sets(recipe.label_set),
         )
         weights = {"ce": recipe.ce_weight, "lovasz": recipe.lovasz_weight, "iou": recipe.iou_weight}
         return {key: weights[key] * value for key, value in terms.items()}

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qanet.bundle.manifest import SCHEMA_VERSION, read_manifest
+from qanet.bundle.manifest import SCHEMA_VERSION, labels_of, read_manifest
 from qanet.bundle.storage import path_inside, read_checked, save_files
 from qanet.errors import QanetError
 from qanet.files import sha256_bytes
-from qanet.labels import LabelSet, label_set
+from qanet.labels import LabelSet
 
 SUFFIX = ".qanet"
 SHIPPED = Path(__file__).parent.parent / "models"
@@ -53,7 +53,8 @@ class Bundle:
 
     @property
     def labels(self) -> LabelSet:
-        return label_set(self.manifest["labels"])
+        """The classes: the bundle's own record of them, or in an older bundle the built-in set of that name."""
+        return labels_of(self.manifest)
 
     @property
     def input_hw(self) -> tuple[int, int]:

@@ -1,11 +1,12 @@
 """manifest.json: its schema, the check on reading, and the merge of two writers' changes."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from qanet.errors import QanetError
-from qanet.labels import label_set
+from qanet.labels import LabelSet, label_set
 
 SCHEMA_VERSION = 1
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -113,7 +114,21 @@ def _check_values(path: Path, manifest: dict[str, Any]) -> None:
         if not right:
             got = json.dumps(manifest[key])
             raise QanetError(f"{path}: bad field {key}", expected=expected, got=got[:120])
-    label_set(manifest["labels"])
+    labels_of(manifest, str(path))
+
+
+def labels_of(manifest: Mapping[str, Any], where: str = "manifest.json") -> LabelSet:
+    """The label set of a manifest: `label_set`, or the built-in set that `labels` names.
+
+    Raises:
+        QanetError: neither, or a label set of another name.
+    """
+    if manifest.get("label_set") is None:
+        return label_set(manifest["labels"])
+    labels = LabelSet.of_document(manifest["label_set"], f"{where}: label_set")
+    if labels.name != manifest["labels"]:
+        raise QanetError(f"{where}: bad field label_set", expected=f"the set {manifest['labels']}", got=labels.name)
+    return labels
 
 
 def _are_names(value: Any) -> bool:
