@@ -23,7 +23,7 @@ from qanet.runtime.evaluate import ANNOTATION, choose_tags, evaluate, is_synthet
 from qanet.runtime.parser import TAILS, load
 
 SHOWN = (
-    ("miou", "mIoU"),
+    ("miou", "mIoU of pictures"),
     ("pixel_accuracy", "pixel accuracy"),
     ("mean_accuracy", "mean accuracy"),
     ("ap_p", "AP^p"),

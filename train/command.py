@@ -91,10 +91,12 @@ def main(argv: Sequence[str]) -> int:
     from qanet.train.distributed import is_main_process
 
     if is_main_process():
-        document = {"weights": str(result.weights), "epochs": result.epochs, "seconds": round(result.seconds, 1)}
-        if "val_miou" in result.scores:
-            document["val_crop_miou"] = result.scores["val_miou"]
-            document["val_crop_pixel_accuracy"] = result.scores["val_pixel_accuracy"]
+        document: dict[str, object] = {
+            "weights": str(result.weights),
+            "epochs": result.epochs,
+            "seconds": round(result.seconds, 1),
+        }
+        document |= result.scores
         emit(
             args.json,
             document,

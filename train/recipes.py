@@ -42,7 +42,7 @@ class Recipe:
     schedule: str = "cosine"  # to zero; "step": x0.1 at each milestone; "level": constant, then linear to zero
     milestones: tuple[float, float] = (90 / 140, 120 / 140)  # of schedule "step", as shares of all steps
     warmup_share: float = 0.05  # of all steps
-    amp: str = "bf16"  # autocast type: "bf16", "fp16" (with loss scaling) or "off"
+    amp: str = "auto"  # autocast type: "bf16", "fp16" (with loss scaling), "off", or the faster on this machine
     sync_bn: bool = False  # share batch-norm statistics between processes (GPUs only)
     clip_norm: float = 5.0
     ema_decay: float = 0.995

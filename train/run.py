@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from qanet.bundle import open_bundle
 from qanet.coco.people import open_train_and_val
 from qanet.datasets import PHOTO_FORMATS, DataSet, label_file, open_dataset, splits_of
+from qanet.datasets.check import doubts_of_labels
 from qanet.errors import QanetError
 from qanet.labels import PERSON1, PERSON_BOX1, read_label_set
 from qanet.train.data.people import Mixture, PeopleFolder
@@ -81,6 +82,7 @@ def train(
     detection = chosen.labels == PERSON_BOX1.name
     if not detection:
         train_data, val_data = _open_data(chosen, data, format or _layout(chosen, data))
+        doubt = _doubt(train_data, data)
         if people:
             folders = [PeopleFolder(Path(root), train_data.label_set) for root, _ in people]
             train_data = Mixture(train_data, folders, [share for _, share in people])
@@ -115,6 +117,8 @@ def train(
             )
         if trainer.epoch:
             say(f"resuming {folder} after epoch {trainer.epoch} of {chosen.epochs}")
+        if not detection and doubt:
+            say(f"note: {doubt}")
         say(_summary(trainer, "images per epoch" if detection else "people"))
         return trainer.run(say)
 
@@ -174,6 +178,18 @@ def _open_data(chosen: Recipe, root: Path, format: str) -> tuple[DataSet, DataSe
     return data, open_dataset(root, format, chosen.label_set, "val") if has_val else None
 
 
+def _doubt(data: DataSet, root: Path) -> str:
+    """What `qanet check` would remark on the label maps, in one line.
+
+    Raises:
+        QanetError: nothing right can be learnt from them.
+    """
+    problems, remarks = doubts_of_labels(data)
+    if problems:
+        raise QanetError(f"{root}: {problems[0]}", next_command=f"qanet check {root}")
+    return "; ".join(remarks)
+
+
 @contextmanager
 def _library_settings(deterministic: bool) -> Iterator[None]:
     """OpenCV on one thread (the loader's threads are the parallelism) and PyTorch's choice of kernels; undone after."""
@@ -197,7 +213,8 @@ def _summary(trainer: "Trainer", unit: str) -> str:
     parameters = sum(p.numel() for p in trainer.model.parameters())
     processes = f", {trainer.world.size} processes" if trainer.world.size > 1 else ""
     size = f"{parameters / 1e6:.2f} M parameters, {len(trainer.loader.data)} {unit}"
-    return f"{trainer.recipe.name}: {size}, on {trainer.device}{processes}"
+    in_type = {"off": "FP32"}.get(trainer.amp, trainer.amp.upper())
+    return f"{trainer.recipe.name}: {size}, on {trainer.device}{processes} in {in_type}"
 
 
 def _silent(_: str) -> None:

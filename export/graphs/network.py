@@ -51,7 +51,10 @@ class ParsingGraph(nn.Module):
         self.weights = weights
 
     def forward(self, crops: Tensor, box_scores: Tensor) -> tuple[Tensor, ...]:
-        logits, iou = self.network(self.network.normalise(crops))
+        return self.outputs(*self.network(self.network.normalise(crops)), box_scores)
+
+    def outputs(self, logits: Tensor, iou: Tensor, box_scores: Tensor) -> tuple[Tensor, ...]:
+        """Logits (N, C, H/4, W/4), predicted IoU (N,) and box scores (N,) -> OUTPUTS."""
         full = F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
         labels, pixel, part = self._scores(full)
         iou = iou.clamp(0.0, 1.0)
@@ -159,7 +162,11 @@ def graph_of(network: Any, labels: str) -> tuple[nn.Module, tuple[str, ...], tup
 
 
 def to_onnx(
-    graph: nn.Module, outputs: Sequence[str], input_hw: tuple[int, int], inputs: Sequence[str] = INPUTS
+    graph: nn.Module,
+    outputs: Sequence[str],
+    input_hw: tuple[int, int],
+    inputs: Sequence[str] = INPUTS,
+    example: tuple[Tensor, ...] | None = None,
 ) -> bytes:
     """The FP32 ONNX file of a graph, batch norm folded into the convolutions; deterministic for the same weights.
 
@@ -168,11 +175,13 @@ def to_onnx(
         outputs: names of its outputs, in order.
         input_hw: crop size (H, W) pixels, multiples of 32.
         inputs: names of its inputs: the first, or both, of INPUTS.
+        example: a batch of two for other inputs.
     """
     import onnx
 
     graph.eval()
-    example = (torch.zeros((2, *input_hw, 3), dtype=torch.uint8), torch.ones(2))[: len(inputs)]
+    if example is None:
+        example = (torch.zeros((2, *input_hw, 3), dtype=torch.uint8), torch.ones(2))[: len(inputs)]
     batch = torch.export.Dim("N", min=1, max=64)
     program = torch.onnx.export(
         graph,
@@ -203,7 +212,7 @@ def _tidy(model: Any, outputs: Sequence[str]) -> None:
     for value in (*graph.value_info, *graph.input, *graph.output, *graph.initializer, *graph.node, graph, model):
         del value.metadata_props[:]
     new_names = {tensor.name: tensor.name.removeprefix("network.") for tensor in graph.initializer}
-    taken = {*INPUTS, *outputs, *new_names.values()}
+    taken = {*(value.name for value in graph.input), *outputs, *new_names.values()}
     for node in graph.node:
         node.doc_string = ""
         for output in node.output:

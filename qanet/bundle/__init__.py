@@ -5,7 +5,7 @@ parser. A bundle that ships inside the package is read-only: `writable_copy` mak
 """
 
 from qanet.bundle.bundle import SHIPPED, SUFFIX, Bundle, copy_bundle, create, open_bundle, safe_name, writable_copy
-from qanet.bundle.manifest import NO_VNNI, OPTIONAL_PRECISIONS, PRECISIONS, SCHEMA_VERSION
+from qanet.bundle.manifest import NO_VNNI, OPTIONAL_PRECISIONS, PRECISIONS, SCHEMA_VERSION, VIEWS
 
 __all__ = [
     "NO_VNNI",
@@ -14,6 +14,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "SHIPPED",
     "SUFFIX",
+    "VIEWS",
     "Bundle",
     "copy_bundle",
     "create",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qanet.bundle.manifest import SCHEMA_VERSION, labels_of, read_manifest
+from qanet.bundle.manifest import SCHEMA_VERSION, VIEWS, labels_of, read_manifest
 from qanet.bundle.storage import path_inside, read_checked, save_files
 from qanet.errors import QanetError
 from qanet.files import sha256_bytes
@@ -67,6 +67,17 @@ class Bundle:
         """Exponents of box, IoU and pixel score."""
         a, b, g = self.manifest["qam_weights"]
         return float(a), float(b), float(g)
+
+    @property
+    def view(self) -> str:
+        """What the network was trained on: "person", crops of people, or "whole" pictures."""
+        return str(self.manifest.get("view", VIEWS[0]))
+
+    @property
+    def quality_of(self) -> str:
+        """The scores that Q is made of, in words."""
+        parts = [name for name, w in zip(("box", "predicted IoU", "pixel score"), self.qam_weights) if w]
+        return " and ".join([", ".join(parts[:-1]), parts[-1]] if parts[1:] else parts)
 
     @property
     def threshold(self) -> float:

@@ -11,6 +11,7 @@ from qanet.labels import LabelSet, label_set
 SCHEMA_VERSION = 1
 PRECISIONS = ("fp32", "fp16", "int8")
 OPTIONAL_PRECISIONS = ("bf16", "fp8")  # built on demand: not every processor has them
+VIEWS = ("person", "whole")  # what a parsing network was trained on: crops of people, or whole pictures
 NO_VNNI = "int8-no-vnni"  # the INT8 graph for CPUs without VNNI: neighbouring weights share their range
 _REQUIRED = {"schema_version": int, "name": str, "labels": str, "input_hw": list, "files": dict, "graphs": dict}
 _DEFAULTS: dict[str, Any] = {
@@ -21,6 +22,7 @@ _DEFAULTS: dict[str, Any] = {
     "timings": [],
     "qam_weights": [1, 0.5, 3],
     "pixel_score_threshold": 0.2,
+    "view": VIEWS[0],
 }
 
 
@@ -109,6 +111,7 @@ def _check_values(path: Path, manifest: dict[str, Any]) -> None:
             isinstance(manifest["timings"], list) and all(map(_is_timing, manifest["timings"])),
         ),
         "made": ("an object", isinstance(manifest["made"], dict)),
+        "view": (" or ".join(VIEWS), manifest["view"] in VIEWS),
     }
     for key, (expected, right) in checks.items():
         if not right:
