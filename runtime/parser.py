@@ -9,16 +9,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from qanet.bundle import Bundle, open_bundle
 from qanet.errors import QanetError
-from qanet.geometry import check_boxes, crop_boxes
+from qanet.geometry import check_boxes
 from qanet.images import open_image
 from qanet.labels import CELEBAMASK19, PERSON1, PERSON_BOX1
 from qanet.quality import PixelScores, clamp_iou, fuse_quality
 from qanet.results import People, Person
 from qanet.runtime.backends.base import GRAPH_TAIL_OUTPUTS, KERNEL_TAIL_OUTPUTS, Engine, Outputs
 from qanet.runtime.cuda.device_path import DevicePath, open_device_path
-from qanet.runtime.detectors.base import Detections, Detector
+from qanet.runtime.detectors.base import Detections, Detector, WholeImage
 from qanet.runtime.kernels import choose_kernels
-from qanet.runtime.postprocess import parsing_nms, paste_labels
+from qanet.runtime.postprocess import MIN_LABELLED_SHARE, cut_to_box, logits_within, parsing_nms, paste_labels
 from qanet.runtime.timing import StageTimes
 from qanet.runtime.tta import PLAIN, Augmentation, check_augmentation, look, score_people
 
@@ -48,7 +48,8 @@ def load(
         precision: "fp32", "fp16", "int8", or "auto": the fastest the bundle has a graph for.
         tail: "kernel" (labels and scores at image resolution) or "graph" (at crop resolution, inside the network).
         detector: finds the people where a call gives no boxes: a detector, or the name of a bundle or of an ONNX file;
-            None opens the shipped one, person-lite0, on first use.
+            None opens the shipped one, person-lite0, on first use. A model of whole pictures runs without one and gives
+            one person who fills the picture; with a detector or boxes its people are what lies in each box.
         threads: CPU threads of the engine; None leaves the choice to the runtime.
         flip: parse each crop's mirror image too and average the two; twice the network's time.
         scales: factors of the crop box to parse and average, each as long as the network; (0.9, 1.1, 1.2, 1.3) beside
@@ -80,6 +81,8 @@ def load(
         from qanet.runtime.detectors.open import open_detector
 
         detector = open_detector(str(detector), threads=threads)
+    if bundle.view == "whole" and augmentation.scales != (1.0,):
+        raise QanetError(f"{bundle.name} is of whole pictures", expected="scales (1,)", got=augmentation.scales)
     outputs = KERNEL_TAIL_OUTPUTS if tail == "kernel" else GRAPH_TAIL_OUTPUTS
     return Parser(bundle, open_engine(bundle, device, precision, outputs, threads), tail, detector, augmentation)
 
@@ -97,7 +100,8 @@ class Parser:
     ):
         self.bundle, self.engine, self.tail = bundle, engine, tail
         self.augmentation = augmentation
-        self.detector = detector
+        self.is_whole = bundle.view == "whole"  # one run of the network a picture, whatever the number of people
+        self.detector = WholeImage() if detector is None and self.is_whole else detector
         self.times = StageTimes()
         self.kernels = choose_kernels()
         # Looked up once: the manifest's entries are parsed anew at each access.
@@ -229,7 +233,8 @@ class Parser:
         """`parse` for several BGR images of any sizes, whose people share the network's batches."""
         found = self._every_box(frames)
         with self.times.stage("suppress"):
-            kept = [parsing_nms(people, self._labels.num_classes) for people in found]
+            least = 0.0 if isinstance(self.detector, WholeImage) else MIN_LABELLED_SHARE  # a picture may be wide
+            kept = [parsing_nms(people, self._labels.num_classes, least_share=least) for people in found]
         return [People(image, self._labels, people) for (image, _), people in zip(frames, kept)]
 
     def every_box(self, image: NDArray[np.uint8], found: Detections) -> list[Person]:
@@ -237,16 +242,41 @@ class Parser:
         return self._every_box([(image, found)])[0]
 
     def _every_box(self, frames: Sequence[tuple[NDArray[np.uint8], Detections]]) -> list[list[Person]]:
+        if self.is_whole:
+            return [self._of_whole(image, found) for image, found in frames]
         people: list[list[Person]] = [[] for _ in frames]
         for batch in batches([len(found) for _, found in frames], self.max_batch):
             parts = [(frames[number][0], frames[number][1].take(where)) for number, where in batch]
-            grown = [crop_boxes(found.boxes, self._input_hw) for _, found in parts]
+            grown = [self.bundle.crop_boxes(found.boxes, image.shape[:2]) for image, found in parts]
             for (number, _), (_, found), parsed in zip(batch, parts, self._run(parts, grown)):
-                if found.track_ids is not None:
-                    for person, track_id in zip(parsed, found.track_ids):
-                        person.track_id = int(track_id)
-                people[number] += parsed
+                people[number] += _numbered(parsed, found)
         return people
+
+    def _of_whole(self, image: NDArray[np.uint8], found: Detections) -> list[Person]:
+        """The people of a network of whole pictures: who fills the picture as the network sees it, others in their box.
+
+        A pixel in two boxes belongs to both people.
+        """
+        height, width = image.shape[:2]
+        picture = WholeImage().detect(image)
+        if len(found) == 0:
+            return []
+        if len(found) == 1 and np.array_equal(found.boxes, picture.boxes):
+            return _numbered(self._run([(image, found)], [picture.boxes])[0], found)
+        if self.tail != "kernel" or not self._is_plain:
+            raise QanetError("people of a whole picture are separated by the plain kernel tail", got=self.tail)
+        with self.times.stage("crop"):
+            crop = self.kernels.crop_people(image, picture.boxes, self._input_hw)
+        with self.times.stage("engine"):
+            outputs = self.engine.run(crop, picture.scores)
+        people = []
+        with self.times.stage("tail"):
+            for number, box in enumerate(found.boxes):
+                logits, where = logits_within(outputs["logits"], box, (height, width))
+                scored = self.kernels.pixel_score(logits, where[None], (height, width), self._threshold)
+                one = found.take(slice(number, number + 1))
+                people += self._people(one, cut_to_box(scored, box), outputs["iou_scores"])
+        return _numbered(people, found)
 
     def _run(
         self, parts: list[tuple[NDArray[np.uint8], Detections]], grown: list[NDArray[np.float32]]
@@ -286,7 +316,7 @@ class Parser:
     def _augmented(self, image: NDArray[np.uint8], found: Detections) -> list[Person]:
         """Every view through the network, their mean through the kernel tail."""
         bundle = self.bundle
-        views, iou = look(self.engine, self.kernels, image, found, bundle.input_hw, self.augmentation, self.times)
+        views, iou = look(self.engine, self.kernels, image, found, bundle, self.augmentation, self.times)
         with self.times.stage("tail"):
             scored = score_people(self.kernels, views, image.shape[:2], bundle.threshold, bundle.labels.flip_pairs)
             return self._people(found, scored, iou)
@@ -348,6 +378,13 @@ class Parser:
                 )
             )
         return people
+
+
+def _numbered(people: list[Person], found: Detections) -> list[Person]:
+    """The people with their track numbers, where there are any."""
+    for person, track_id in zip(people, () if found.track_ids is None else found.track_ids):
+        person.track_id = int(track_id)
+    return people
 
 
 def batches(counts: Sequence[int], size: int) -> list[list[tuple[int, slice]]]:

@@ -18,6 +18,7 @@ from qanet.drawing import blend_labels
 from qanet.files import write_bytes
 from qanet.geometry import box_to_image, crop_boxes, resample, resample_labels
 from qanet.labels import IGNORE
+from qanet.metrics.measures import confusion, summarize
 from qanet.quality import UPSAMPLE
 from qanet.train.distributed import World
 from qanet.train.losses import two_class_logits
@@ -54,13 +55,10 @@ def score_crops(
         pixels = torch.from_numpy(crop)[None].to(device)
         with precision.autocast():
             logits, _ = model(model.normalise(pixels).contiguous(memory_format=torch.channels_last))
-        guess = _labels(logits, recipe)
-        valid = truth != IGNORE
-        table += np.bincount(truth[valid].astype(np.int64) * c + guess[valid], minlength=c * c).reshape(c, c)
+        table += confusion(truth, _labels(logits, recipe).astype(np.uint8), c)
     table = world.sum(torch.from_numpy(table).to(device)).cpu().numpy()
-    hits = table.diagonal()
-    iou = hits / np.maximum(table.sum(0) + table.sum(1) - hits, 1)
-    return {"val_crop_miou": float(iou.mean()), "val_crop_pixel_accuracy": float(hits.sum() / max(table.sum(), 1))}
+    found = summarize(table, absent_is_zero=True)  # as `qanet val` does by default
+    return {f"val_crop_{name}": float(found[name]) for name in ("miou", "pixel_accuracy")}
 
 
 def write_pictures(path: Path, model: ParsingNetwork, data: DataSet, recipe: Recipe, device: torch.device) -> None:

@@ -125,6 +125,9 @@ class Adapter(nn.Module):
 class Normalise(nn.Module):
     """uint8 BGR crops (N, H, W, 3) -> the network's input."""
 
+    mean: Tensor
+    inverse_std: Tensor
+
     def __init__(self, form: NetworkForm):
         super().__init__()
         self.form = form

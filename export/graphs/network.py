@@ -51,7 +51,8 @@ class ParsingGraph(nn.Module):
         self.weights = weights
 
     def forward(self, crops: Tensor, box_scores: Tensor) -> tuple[Tensor, ...]:
-        return self.outputs(*self.network(self.network.normalise(crops)), box_scores)
+        logits, iou = self.network(self.network.normalise(crops))
+        return self.outputs(logits, iou, box_scores)
 
     def outputs(self, logits: Tensor, iou: Tensor, box_scores: Tensor) -> tuple[Tensor, ...]:
         """Logits (N, C, H/4, W/4), predicted IoU (N,) and box scores (N,) -> OUTPUTS."""

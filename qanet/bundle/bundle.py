@@ -8,10 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from qanet.bundle.manifest import SCHEMA_VERSION, VIEWS, labels_of, read_manifest
 from qanet.bundle.storage import path_inside, read_checked, save_files
 from qanet.errors import QanetError
 from qanet.files import sha256_bytes
+from qanet.geometry import CROP_SCALE, crop_boxes
 from qanet.labels import LabelSet
 
 SUFFIX = ".qanet"
@@ -72,6 +76,21 @@ class Bundle:
     def view(self) -> str:
         """What the network was trained on: "person", crops of people, or "whole" pictures."""
         return str(self.manifest.get("view", VIEWS[0]))
+
+    def crop_boxes(
+        self, boxes: NDArray[np.float32], image_hw: tuple[int, int], scale: float = CROP_SCALE
+    ) -> NDArray[np.float32]:
+        """What the network gets of each person, (N, 4) xyxy pixels: the grown box, or the whole picture.
+
+        Args:
+            boxes: (N, 4) xyxy pixels of the people.
+            image_hw: (H, W) pixels of their picture.
+            scale: by which a box is grown beside the crop's aspect.
+        """
+        if self.view == VIEWS[0]:
+            return crop_boxes(boxes, self.input_hw, scale)
+        whole = np.array([0, 0, image_hw[1], image_hw[0]], np.float32)
+        return np.tile(whole, (len(boxes), 1))
 
     @property
     def quality_of(self) -> str:

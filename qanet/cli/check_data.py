@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from qanet.commandline import command_parser, emit, table
-from qanet.datasets import DATA_FORMATS, format_of, own_labels, splits_of
+from qanet.datasets import DATA_FORMATS, layout_of, own_labels, splits_of
 from qanet.datasets.check import Findings, check_dataset, doubts
 from qanet.datasets.official import LAYOUTS
 from qanet.errors import QanetError
@@ -50,9 +50,9 @@ def checked(
     data: str | Path, format: str | None, labels: str | None = None, split: str | None = None, quiet: bool = False
 ) -> CheckReport:
     """Look at every file of a data set, then at its counts as a whole; a progress bar on stderr unless `quiet`."""
-    layout = format or format_of(data) or "ccp"
+    layout = layout_of(data, format)
     chosen = label_set(labels) if labels else own_labels(layout, data)
-    splits = [split] if split else _splits(str(data), layout)
+    splits: list[str | None] = [split] if split else _splits(str(data), layout)
     found = Findings(chosen.num_classes)
     for name in splits:
         found.add(_check(str(data), layout, chosen, name, quiet))

@@ -30,6 +30,7 @@ __all__ = [
     "default_split",
     "format_of",
     "label_file",
+    "layout_of",
     "open_dataset",
     "own_labels",
     "person_box",
@@ -164,6 +165,15 @@ def format_of(root: str | Path) -> str | None:
             return "folder"
         return "ccp" if (root / "photos").is_dir() else "celebamask" if (root / "images").is_dir() else None
     return next((name for name, layout in LAYOUTS.items() if layout.is_at(root)), None)
+
+
+def layout_of(root: str | Path, format: str | None = None) -> str:
+    """The format that was given, or that of the folder by what lies in it; ccp in doubt.
+
+    >>> layout_of("CCP"), layout_of("CCP", "celebamask")
+    ('ccp', 'celebamask')
+    """
+    return _known(format or format_of(root) or "ccp")
 
 
 def _translated(own: LabelSet, wanted: LabelSet, root: str | Path) -> LabelSet:

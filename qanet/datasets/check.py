@@ -122,7 +122,8 @@ def doubts(found: Findings, labels: LabelSet) -> tuple[list[str], list[str]]:
     >>> doubts(found, CCP13)[1][0][:30]
     '11 classes never occur: hat, h'
     """
-    problems, remarks = [], []
+    problems: list[str] = []
+    remarks: list[str] = []
     present = np.flatnonzero(found.pixels)
     absent = [name for name, pixels in zip(labels.classes, found.pixels) if not pixels]
     if found.images and len(present) < 2:

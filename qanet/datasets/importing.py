@@ -9,7 +9,7 @@ A shape drawn later lies on top, except in COCO, whose file has no order: there 
 import base64
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ NOTHING, VOID = -1, -2  # in a drawing: nothing is drawn; 255 in a mask of ids
 _FORMS = "folders of photographs and masks, a COCO file, CVAT for images 1.1, or Labelme"
 Drawing = NDArray[np.int32]
 Shape = tuple[str, Callable[[], NDArray[np.uint8]]]  # a label, and its mask (H, W) of 0 and 1
+Found = tuple[str, Path, tuple[int, int], Sequence[Shape]]  # name, photograph, (H, W) pixels, shapes
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def find_annotations(source: str | Path) -> Annotations:
 # Shapes: COCO, CVAT, Labelme
 
 
-def _of_shapes(form: str, pictures: list[tuple[str, Path, tuple[int, int], list[Shape]]]) -> Annotations:
+def _of_shapes(form: str, pictures: list[Found]) -> Annotations:
     names = tuple(dict.fromkeys(label for _, _, _, shapes in pictures for label, _ in shapes))
     if not names:
         raise QanetError(f"the {form} annotations have no shape", expected="polygons, boxes or masks", got="none")
@@ -104,23 +105,21 @@ def _of_shapes(form: str, pictures: list[tuple[str, Path, tuple[int, int], list[
     )
 
 
-def _paint(hw: tuple[int, int], shapes: list[Shape], names: tuple[str, ...]) -> Drawing:
+def _paint(hw: tuple[int, int], shapes: Sequence[Shape], names: tuple[str, ...]) -> Drawing:
     canvas = np.full(hw, NOTHING, np.int32)
     for label, mask in shapes:
         canvas[mask() != 0] = names.index(label)
     return canvas
 
 
-def _coco_pictures(
-    document: Mapping[str, Any], path: Path, photos: dict[str, Path]
-) -> list[tuple[str, Path, tuple[int, int], list[Shape]]]:
+def _coco_pictures(document: Mapping[str, Any], path: Path, photos: dict[str, Path]) -> list[Found]:
     try:
         names = {entry["id"]: str(entry["name"]) for entry in document["categories"]}
         entries: dict[Any, list[Mapping[str, Any]]] = {}
         for entry in document["annotations"]:
             if entry.get("segmentation"):
                 entries.setdefault(entry["image_id"], []).append(entry)
-        pictures = []
+        pictures: list[Found] = []
         for image in document["images"]:
             hw = int(image["height"]), int(image["width"])
             mine = sorted(entries.get(image["id"], []), key=lambda entry: -float(entry.get("area") or 0))
@@ -136,11 +135,9 @@ def _coco_pictures(
         ) from error
 
 
-def _cvat_pictures(
-    tree: ElementTree.Element, path: Path, photos: dict[str, Path]
-) -> list[tuple[str, Path, tuple[int, int], list[Shape]]]:
+def _cvat_pictures(tree: ElementTree.Element, path: Path, photos: dict[str, Path]) -> list[Found]:
     try:
-        pictures = []
+        pictures: list[Found] = []
         for image in tree.iter("image"):
             hw = int(image.attrib["height"]), int(image.attrib["width"])
             drawn = sorted(image, key=lambda shape: int(shape.get("z_order", 0)))
@@ -170,9 +167,7 @@ def _cvat_mask(shape: ElementTree.Element, hw: tuple[int, int]) -> NDArray[np.ui
     return canvas
 
 
-def _labelme_picture(
-    path: Path, document: Mapping[str, Any], photos: dict[str, Path]
-) -> tuple[str, Path, tuple[int, int], list[Shape]]:
+def _labelme_picture(path: Path, document: Mapping[str, Any], photos: dict[str, Path]) -> Found:
     try:
         hw = int(document["imageHeight"]), int(document["imageWidth"])
         drawn = [shape for shape in document["shapes"] if shape.get("shape_type", "polygon") in _LABELME]

@@ -206,7 +206,11 @@ def _split(names: Sequence[str], val_share: float, seed: int) -> tuple[list[str]
 
 def _recipe(name: str, photographs: int) -> dict[str, object]:
     """A short run from the shipped weights. The number of people seen in an epoch does not fall with the set's size."""
-    settings = {"epochs": _EPOCHS, "epoch_people": max(photographs, _LEAST_PEOPLE // _EPOCHS), "batch_size": 8}
+    settings: dict[str, float] = {
+        "epochs": _EPOCHS,
+        "epoch_people": max(photographs, _LEAST_PEOPLE // _EPOCHS),
+        "batch_size": 8,
+    }
     settings |= {"frozen_stages": 4, "loss_stride": 2, "lovasz_from": 0.5}  # what a processor trains in minutes
     start = {"recipe": BASE, "initial_weights": BASE, "labels": "labels.json", "data": "."}
     return {"name": name, **start, "settings": {**settings, "learning_rate": 2e-3}}
