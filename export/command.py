@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qanet.bundle import SUFFIX, VIEWS, Bundle, create
+from qanet.bundle import VIEWS, Bundle, create, new_folder
 from qanet.bundle.half_weights import with_half_weights
 from qanet.commandline import BadValue, CommandParser, command_parser, emit, note, numbers
 from qanet.errors import QanetError
@@ -49,7 +49,7 @@ def export_checkpoint(
     from qanet.export.graphs.network import check_parity, graph_of, to_onnx
     from qanet.train.weights import save_weights
 
-    checkpoint, output = Path(checkpoint), bundle_folder(output)
+    checkpoint, output = Path(checkpoint), new_folder(output)
     network, recipe = _network_of(checkpoint, recipe_name, labels)
     size = input_hw or recipe.input_hw
     if any(side < 64 or side % 32 for side in size):
@@ -94,15 +94,6 @@ def export_checkpoint(
     renew_answers(bundle, {"fp32": bundle.graph("fp32")}, exact_outputs, TOLERANCES)
     bundle.save()
     return bundle
-
-
-def bundle_folder(output: Path | str) -> Path:
-    """The folder to write a bundle to; QanetError where something else lies there."""
-    output = Path(output)
-    output = output if output.name.endswith(SUFFIX) else output.with_name(output.name + SUFFIX)
-    if output.exists() and not (output / "manifest.json").exists() and any(output.iterdir()):
-        raise QanetError(f"{output} exists and is not a bundle", next_command="choose another --output")
-    return output
 
 
 def _network_of(

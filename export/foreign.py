@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qanet.bundle import VIEWS, Bundle, create
+from qanet.bundle import VIEWS, Bundle, create, new_folder
 from qanet.errors import QanetError
-from qanet.export.command import bundle_folder
 from qanet.files import sha256_bytes
 from qanet.labels import LabelSet, label_set
 from qanet.quality import PIXEL_SCORE_THRESHOLD, QAM_WEIGHTS
@@ -46,9 +45,9 @@ def export_module(
         QanetError: a module without logits, classes that do not fit, no normalisation, a graph that departs from it.
     """
     from qanet.export.graphs.foreign import WrappedModule, form_of_module, known_normalisation, scaled
-    from qanet.export.graphs.network import INPUTS, OUTPUTS, check_parity, to_onnx
+    from qanet.export.graphs.network import INPUTS, OUTPUTS, check_parity, has_free_batch, to_onnx
 
-    chosen, folder = _checked(labels, view), bundle_folder(output)
+    chosen, folder = _checked(labels, view), new_folder(output)
     if any(side < 64 or side % 4 for side in input_hw):
         raise QanetError("bad input size", expected="multiples of 4 from 64 on", got=input_hw)
     if mean is None and std is None:
@@ -61,6 +60,12 @@ def export_module(
         warnings.simplefilter("ignore")  # the exporter's own remarks about its internals
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         graph = to_onnx(wrapped, OUTPUTS, input_hw)
+    if not has_free_batch(graph):
+        raise QanetError(
+            f"{type(module).__name__} is exported for one number of pictures alone",
+            expected="a forward pass in which no Python value depends on the batch",
+            got="a batch of two",
+        )
     parity = check_parity(wrapped, OUTPUTS, input_hw, graph, inputs=INPUTS)
     made = {"parity_with_torch": {k: float(f"{v:.3g}") for k, v in parity.items()}, "source": type(module).__name__}
     return _written(folder, graph, form, chosen, view, made)
@@ -93,7 +98,7 @@ def export_onnx(
     from qanet.export.graphs.foreign import scaled
     from qanet.export.graphs.foreign_onnx import open_network, parsing_graph, takes_bytes
 
-    path, chosen, folder = Path(path), _checked(labels, view), bundle_folder(output)
+    path, chosen, folder = Path(path), _checked(labels, view), new_folder(output)
     normalisation = None if mean is None and std is None and takes_bytes(path) else scaled(mean, std, value_range)
     network = open_network(
         path, chosen, normalisation, input_hw=input_hw, layout=layout, colours=colours, logits=logits, iou=iou

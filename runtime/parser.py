@@ -16,11 +16,12 @@ from qanet.quality import PixelScores, clamp_iou, fuse_quality
 from qanet.results import People, Person
 from qanet.runtime.backends.base import GRAPH_TAIL_OUTPUTS, KERNEL_TAIL_OUTPUTS, Engine, Outputs
 from qanet.runtime.cuda.device_path import DevicePath, open_device_path
-from qanet.runtime.detectors.base import Detections, Detector, WholeImage
+from qanet.runtime.detectors.base import Detections, Detector, WholeImage, check_scores
 from qanet.runtime.kernels import choose_kernels
-from qanet.runtime.postprocess import MIN_LABELLED_SHARE, cut_to_box, logits_within, parsing_nms, paste_labels
+from qanet.runtime.postprocess import MIN_LABELLED_SHARE, parsing_nms, paste_labels
 from qanet.runtime.timing import StageTimes
 from qanet.runtime.tta import PLAIN, Augmentation, check_augmentation, look, score_people
+from qanet.runtime.whole_pictures import scores_within
 
 if TYPE_CHECKING:
     from qanet.runtime.video.frame import Frame
@@ -168,7 +169,7 @@ class Parser:
         if boxes is None:
             return self.parse(frame, self.detect(frame))
         where = check_boxes(boxes, frame.shape[:2])
-        return self.parse(frame, Detections(where, _check_scores(box_scores, len(where))))
+        return self.parse(frame, Detections(where, check_scores(box_scores, len(where))))
 
     def video(
         self,
@@ -253,29 +254,17 @@ class Parser:
         return people
 
     def _of_whole(self, image: NDArray[np.uint8], found: Detections) -> list[Person]:
-        """The people of a network of whole pictures: who fills the picture as the network sees it, others in their box.
-
-        A pixel in two boxes belongs to both people.
-        """
-        height, width = image.shape[:2]
-        picture = WholeImage().detect(image)
+        """Of a network of whole pictures: who fills the picture as the network sees it, others within their box."""
         if len(found) == 0:
             return []
-        if len(found) == 1 and np.array_equal(found.boxes, picture.boxes):
-            return _numbered(self._run([(image, found)], [picture.boxes])[0], found)
+        if np.array_equal(found.boxes, WholeImage().detect(image).boxes):
+            return _numbered(self._run([(image, found)], [found.boxes])[0], found)
         if self.tail != "kernel" or not self._is_plain:
             raise QanetError("people of a whole picture are separated by the plain kernel tail", got=self.tail)
-        with self.times.stage("crop"):
-            crop = self.kernels.crop_people(image, picture.boxes, self._input_hw)
-        with self.times.stage("engine"):
-            outputs = self.engine.run(crop, picture.scores)
+        scored, iou = scores_within(self.engine, self.kernels, image, found, self.bundle, self.times)
         people = []
-        with self.times.stage("tail"):
-            for number, box in enumerate(found.boxes):
-                logits, where = logits_within(outputs["logits"], box, (height, width))
-                scored = self.kernels.pixel_score(logits, where[None], (height, width), self._threshold)
-                one = found.take(slice(number, number + 1))
-                people += self._people(one, cut_to_box(scored, box), outputs["iou_scores"])
+        for number, one in enumerate(scored):
+            people += self._people(found.take(slice(number, number + 1)), one, iou)
         return _numbered(people, found)
 
     def _run(
@@ -352,7 +341,7 @@ class Parser:
                 scored.part_scores[i],
                 part_quality[i],
                 scored.labels[i],
-                _roi(scored.rois[i]),
+                tuple(scored.rois[i].tolist()),
             )
             for i in range(len(found))
         ]
@@ -408,23 +397,3 @@ def batches(counts: Sequence[int], size: int) -> list[list[tuple[int, slice]]]:
             room -= stop - start
             start = stop
     return made
-
-
-def _check_scores(box_scores: ArrayLike | None, count: int) -> NDArray[np.float32]:
-    """(count,) float32 of finite scores, ones for None; QanetError for anything else."""
-    if box_scores is None:
-        return np.ones(count, np.float32)
-    try:
-        scores = np.asarray(box_scores, np.float32)
-    except (TypeError, ValueError) as error:
-        raise QanetError("box_scores are not numbers", expected=(count,), got=box_scores) from error
-    if scores.shape != (count,):
-        raise QanetError("box_scores do not fit the boxes", expected=(count,), got=scores.shape)
-    if not np.isfinite(scores).all():
-        raise QanetError("a box score is not finite", expected="numbers in [0, 1]", got=scores.tolist())
-    return scores
-
-
-def _roi(values: Any) -> tuple[int, int, int, int]:
-    x0, y0, x1, y1 = (int(v) for v in values)
-    return x0, y0, x1, y1

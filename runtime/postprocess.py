@@ -5,13 +5,10 @@ Of two detections of one person the one of lower quality is dropped if their par
 project's addition: the parsing network is a second opinion on a false box of the detector.
 """
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
 from qanet.geometry import box_to_image
-from qanet.quality import PixelScores
 from qanet.results import Person
 
 MIN_QUALITY = 0.01
@@ -115,33 +112,3 @@ def paste_labels(
         for k in (0, 1)
     )
     return labels[rows[:, None], columns[None]], (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
-
-
-def logits_within(
-    logits: NDArray[np.float32], box: NDArray[np.float32], image_hw: tuple[int, int]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The cells of a whole picture's logits that a box touches, and their region in the picture.
-
-    Args:
-        logits: (1, C, h, w) of the picture.
-        box: (4,) xyxy pixels.
-        image_hw: (H, W) pixels.
-    Returns:
-        (1, C, h', w') and (4,) xyxy pixels.
-    """
-    h, w = logits.shape[2:]
-    scale = np.array([image_hw[1] / w, image_hw[0] / h] * 2, np.float64)
-    x0, y0 = np.clip(np.floor(box[:2] / scale[:2]), 0, (w - 1, h - 1)).astype(int)
-    x1, y1 = np.clip(np.ceil(box[2:] / scale[2:]), (x0 + 1, y0 + 1), (w, h)).astype(int)
-    region = np.array([x0, y0, x1, y1]) * scale
-    return np.ascontiguousarray(logits[:, :, y0:y1, x0:x1]), region.astype(np.float32)
-
-
-def cut_to_box(scored: PixelScores, box: NDArray[np.float32]) -> PixelScores:
-    """The scores of one person with labels inside the box alone, to whole pixels."""
-    x0, y0, x1, y1 = (int(v) for v in scored.rois[0])
-    left, top = (max(low, int(np.floor(v))) for low, v in zip((x0, y0), box[:2].tolist()))
-    right, bottom = (min(high, int(np.ceil(v))) for high, v in zip((x1, y1), box[2:].tolist()))
-    labels = scored.labels[0][top - y0 : bottom - y0, left - x0 : right - x0]
-    roi = np.array([[left, top, max(right, left), max(bottom, top)]], scored.rois.dtype)
-    return replace(scored, labels=[labels], rois=roi)

@@ -191,8 +191,8 @@ def outputs_of(output: Any) -> tuple[Tensor, Tensor | None]:
     if not maps:
         got = type(output).__name__ + (f" of {list(output)}" if isinstance(output, Mapping) else "")
         raise QanetError("the module gives no logits", expected="a tensor (N, classes, h, w), alone or first", got=got)
-    batch = len(maps[0])
-    scores = [p for p in parts if isinstance(p, Tensor) and p.ndim in (1, 2) and p.numel() == batch == len(p)]
+    # By rank alone: a look at the number of pictures would fix it in the graph.
+    scores = [p for p in parts if isinstance(p, Tensor) and (p.ndim == 1 or (p.ndim == 2 and p.shape[1] == 1))]
     return maps[0], scores[0] if scores else None
 
 

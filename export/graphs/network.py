@@ -202,6 +202,14 @@ def to_onnx(
     return data
 
 
+def has_free_batch(graph: bytes) -> bool:
+    """Whether the first axis of every input is open; the exporter fixes it where a module looks at it."""
+    import onnx
+
+    inputs = onnx.load_model_from_string(graph).graph.input
+    return all(bool(value.type.tensor_type.shape.dim[0].dim_param) for value in inputs)
+
+
 def _tidy(model: Any, outputs: Sequence[str]) -> None:
     """Drop the exporter's traces of this machine and name every node and tensor after the module it came from.
 

@@ -4,7 +4,17 @@ manifest.json is read and checked before anything else; a file of the bundle is 
 parser. A bundle that ships inside the package is read-only: `writable_copy` makes one to build into.
 """
 
-from qanet.bundle.bundle import SHIPPED, SUFFIX, Bundle, copy_bundle, create, open_bundle, safe_name, writable_copy
+from qanet.bundle.bundle import (
+    SHIPPED,
+    SUFFIX,
+    Bundle,
+    copy_bundle,
+    create,
+    new_folder,
+    open_bundle,
+    safe_name,
+    writable_copy,
+)
 from qanet.bundle.manifest import NO_VNNI, OPTIONAL_PRECISIONS, PRECISIONS, SCHEMA_VERSION, VIEWS
 
 __all__ = [
@@ -18,6 +28,7 @@ __all__ = [
     "Bundle",
     "copy_bundle",
     "create",
+    "new_folder",
     "open_bundle",
     "safe_name",
     "writable_copy",

@@ -202,6 +202,19 @@ def open_bundle(name_or_path: str | Path) -> Bundle:
     return Bundle.of_folder(_find(str(name_or_path)))
 
 
+def new_folder(output: Path | str) -> Path:
+    """The folder to write a bundle to, with its suffix; QanetError where something else lies there.
+
+    >>> new_folder("mine").name
+    'mine.qanet'
+    """
+    output = Path(output)
+    output = output if output.name.endswith(SUFFIX) else output.with_name(output.name + SUFFIX)
+    if output.exists() and not (output / "manifest.json").exists() and any(output.iterdir()):
+        raise QanetError(f"{output} exists and is not a bundle", next_command="choose another --output")
+    return output
+
+
 def create(path: Path, **fields: Any) -> Bundle:
     """A new bundle with an empty set of files; `fields` go into the manifest. Nothing is written until `save`.
 
