@@ -31,7 +31,7 @@ _FEWEST_OUTLINES = 10
 _OUTLINE_PX = 128  # longer side
 _LEAST_WINS = 0.65  # share of photographs whose own mask fits better than another's: 0.95 in CCP, 0.5 by chance
 _SHOWN = 12  # classes that are named
-_FEWEST_MAPS = 3  # label maps from which a pattern of ids means something
+_FEWEST_MAPS = 8  # label maps from which a pattern of ids means something
 
 
 @dataclass
