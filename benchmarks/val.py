@@ -13,7 +13,7 @@ from typing import Any
 from qanet.bundle import Bundle, open_bundle
 from qanet.commandline import CommandParser, command_parser, emit, note, table
 from qanet.cpu import cpu_features
-from qanet.datasets import DATA_FORMATS, default_split, open_dataset, read_detections
+from qanet.datasets import DATA_FORMATS, default_split, layout_of, open_dataset, read_detections
 from qanet.errors import QanetError
 from qanet.metrics import PROTOCOLS
 from qanet.runtime.backends.base import graph_name
@@ -23,7 +23,7 @@ from qanet.runtime.parser import TAILS, load
 from qanet.scratch import scratch_folder
 
 SHOWN = (
-    ("miou", "mIoU"),
+    ("miou", "mIoU of pictures"),
     ("pixel_accuracy", "pixel accuracy"),
     ("mean_accuracy", "mean accuracy"),
     ("ap_p", "AP^p"),
@@ -115,7 +115,7 @@ def validate(
     model: Bundle | str | Path,
     data: str | Path,
     *,
-    format: str = "ccp",
+    format: str | None = None,
     split: str | None = None,
     boxes: str | Path | None = None,
     precision: str = "fp32",
@@ -134,7 +134,7 @@ def validate(
     Args:
         model: a bundle, its path, or the name of a shipped one.
         data: folder of the data set.
-        format: of the data set, one of DATA_FORMATS.
+        format: of the data set, one of DATA_FORMATS; None: by what lies in the folder.
         split: None: "val"; a ccp folder without val.txt is taken whole.
         boxes: COCO results of a detector; None: the ground truth's boxes.
         precision, device, tail, threads, flip, scales: as `qanet.load` takes them.
@@ -150,6 +150,7 @@ def validate(
     if tags and tail != "kernel":
         raise QanetError("--tags needs the kernel tail", expected="--tail kernel", got=tail)
     bundle = model if isinstance(model, Bundle) else open_bundle(model)
+    format = layout_of(data, format)
     split = split or default_split(data, format)
     images = open_dataset(data, format, bundle.labels, split)
     detected = read_detections(boxes, images.image_ids) if boxes else None
@@ -307,10 +308,9 @@ def _parser() -> CommandParser:
     parser.add_argument("--data", required=True, metavar="DIR", help="folder of the data set")
     parser.add_argument(
         "--format",
-        default="ccp",
         choices=DATA_FORMATS,
         metavar="NAME",
-        help=f"of the data set: {', '.join(DATA_FORMATS)} (default: ccp)",
+        help=f"of the data set: {', '.join(DATA_FORMATS)} (default: by what lies in the folder)",
     )
     parser.add_argument("--split", metavar="NAME", help="default: val; a ccp folder without val.txt is taken whole")
     parser.add_argument("--boxes", metavar="FILE.json", help="COCO results of a detector (default: ground-truth boxes)")

@@ -20,6 +20,7 @@ from qanet.benchmarks import machine
 from qanet.benchmarks.costs import PeakMemory, first_result
 from qanet.benchmarks.harness import summarize
 from qanet.benchmarks.samples import open_people_detector
+from qanet.bundle import open_bundle
 from qanet.commandline import table
 from qanet.errors import QanetError
 from qanet.runtime.parser import Parser, load
@@ -127,6 +128,7 @@ def measure_video(
         QanetError: no such video, or nothing in it.
         KeyboardInterrupt: after Ctrl-C; the runs before it are lost.
     """
+    whole_image = whole_image or (open_bundle(model).view == "whole" and not (detector or boxes))
     carry = not (boxes or whole_image)
     facts = machine.describe()
     first = next(iter(open_source(video)), None)

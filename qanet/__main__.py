@@ -23,6 +23,7 @@ class Command:
 
 COMMANDS = {
     "doctor": Command("qanet.cli.doctor", "what this machine can run, and whether its engines answer rightly"),
+    "new": Command("qanet.cli.new", "a folder of your own classes from annotated photographs, ready to train"),
     "check": Command("qanet.cli.check_data", "walk a data set, name its broken files, count its classes"),
     "train": Command("qanet.train.command", "train a recipe; resumes where it stopped"),
     "val": Command("qanet.benchmarks.val", "accuracy of a bundle or a checkpoint on a data set"),

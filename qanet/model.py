@@ -158,12 +158,14 @@ class Model:
         self._use(report.bundle)
         return report
 
-    def val(self, data: str | Path, *, format: str = "ccp", precision: str = "fp32", **options: Any) -> "ValReport":
+    def val(
+        self, data: str | Path, *, format: str | None = None, precision: str = "fp32", **options: Any
+    ) -> "ValReport":
         """Accuracy on a data set, by the parser that `qanet.load` gives.
 
         Args:
             data: folder of the data set.
-            format: its layout, see `qanet val --help`.
+            format: its layout, see `qanet val --help`; None: by what lies in the folder.
             precision: of the engine.
             options: further arguments of `qanet.benchmarks.val.validate`.
         """

@@ -17,14 +17,19 @@ MIN_LABELLED_SHARE = 0.01  # of the region: fewer labelled pixels are noise
 _EXACT_PX = 2**24  # OpenCV counts in float32
 
 
-def parsing_nms(people: list[Person], num_classes: int, threshold: float = MEAN_IOU_THRESHOLD) -> list[Person]:
+def parsing_nms(
+    people: list[Person],
+    num_classes: int,
+    threshold: float = MEAN_IOU_THRESHOLD,
+    least_share: float = MIN_LABELLED_SHARE,
+) -> list[Person]:
     """People of quality MIN_QUALITY or more with labelled pixels, best first, without duplicates."""
     kept: list[tuple[Person, NDArray[np.int64]]] = []
     for person in sorted(people, key=lambda p: -p.quality):
         if not person.quality >= MIN_QUALITY:  # nor NaN
             continue
         total = _counts(person.labels, num_classes)
-        if total.sum() < max(1, MIN_LABELLED_SHARE * person.labels.size):
+        if total.sum() < max(1, least_share * person.labels.size):
             continue
         if not any(_agree(person, total, other, theirs, threshold) for other, theirs in kept):
             kept.append((person, total))

@@ -8,11 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qanet.bundle.manifest import SCHEMA_VERSION, read_manifest
+import numpy as np
+from numpy.typing import NDArray
+
+from qanet.bundle.manifest import SCHEMA_VERSION, VIEWS, labels_of, read_manifest
 from qanet.bundle.storage import path_inside, read_checked, save_files
 from qanet.errors import QanetError
 from qanet.files import fitting_name, locked, sha256_bytes
-from qanet.labels import LabelSet, label_set
+from qanet.geometry import CROP_SCALE, crop_boxes
+from qanet.labels import LabelSet
 from qanet.paths import same_file
 
 SUFFIX = ".qanet"
@@ -55,7 +59,8 @@ class Bundle:
 
     @property
     def labels(self) -> LabelSet:
-        return label_set(self.manifest["labels"])
+        """The classes: the bundle's own record of them, or in an older bundle the built-in set of that name."""
+        return labels_of(self.manifest)
 
     @property
     def input_hw(self) -> tuple[int, int]:
@@ -68,6 +73,32 @@ class Bundle:
         """Exponents of box, IoU and pixel score."""
         a, b, g = self.manifest["qam_weights"]
         return float(a), float(b), float(g)
+
+    @property
+    def view(self) -> str:
+        """What the network was trained on: "person", crops of people, or "whole" pictures."""
+        return str(self.manifest.get("view", VIEWS[0]))
+
+    def crop_boxes(
+        self, boxes: NDArray[np.float32], image_hw: tuple[int, int], scale: float = CROP_SCALE
+    ) -> NDArray[np.float32]:
+        """What the network gets of each person, (N, 4) xyxy pixels: the grown box, or the whole picture.
+
+        Args:
+            boxes: (N, 4) xyxy pixels of the people.
+            image_hw: (H, W) pixels of their picture.
+            scale: by which a box is grown beside the crop's aspect.
+        """
+        if self.view == VIEWS[0]:
+            return crop_boxes(boxes, self.input_hw, scale)
+        whole = np.array([0, 0, image_hw[1], image_hw[0]], np.float32)
+        return np.tile(whole, (len(boxes), 1))
+
+    @property
+    def quality_of(self) -> str:
+        """The scores that Q is made of, in words."""
+        parts = [name for name, w in zip(("box", "predicted IoU", "pixel score"), self.qam_weights) if w]
+        return " and ".join([", ".join(parts[:-1]), parts[-1]] if parts[1:] else parts)
 
     @property
     def threshold(self) -> float:
@@ -171,6 +202,19 @@ def open_bundle(name_or_path: str | Path) -> Bundle:
     13
     """
     return Bundle.of_folder(_find(str(name_or_path)))
+
+
+def new_folder(output: Path | str) -> Path:
+    """The folder to write a bundle to, with its suffix; QanetError where something else lies there.
+
+    >>> new_folder("mine").name
+    'mine.qanet'
+    """
+    output = Path(output)
+    output = output if output.name.endswith(SUFFIX) else output.with_name(output.name + SUFFIX)
+    if output.exists() and not (output / "manifest.json").exists() and any(output.iterdir()):
+        raise QanetError(f"{output} exists and is not a bundle", next_command="choose another --output")
+    return output
 
 
 def create(path: Path, **fields: Any) -> Bundle:

@@ -68,21 +68,23 @@ def decode_ids(path: Path, deep: bool = False) -> NDArray[np.integer]:
     return ids
 
 
-def translate_ids(raw: NDArray[np.integer], lookup: NDArray[np.uint8], known: int, path: Path) -> NDArray[np.uint8]:
-    """Raw ids -> class ids by a (256,) table; `known` is the number of ids that the label files may hold.
+def translate_ids(
+    raw: NDArray[np.integer], lookup: NDArray[np.uint8], known: NDArray[np.bool_], path: Path
+) -> NDArray[np.uint8]:
+    """Raw ids -> class ids by a (256,) table; `known`, (256,) bool, are the ids that the label files may hold.
 
-    255 is void and becomes IGNORE. Any other id from `known` on is an error and not void: it means another label
-    set, another class order or a damaged file, and a network would silently learn from what is left.
+    Any other id is an error and not void: it means another label set, another class order or a damaged file, and a
+    network would silently learn from what is left.
 
     Raises:
         QanetError: ids outside the set.
     """
     present = np.flatnonzero(np.bincount(raw.ravel(), minlength=256))
-    strange = [int(i) for i in present if i >= known and i != IGNORE]
+    strange = present[~known[present]].tolist()
     if strange:
         raise QanetError(
             f"{path} holds label ids outside the set",
-            expected=f"0..{known - 1}, or {IGNORE} for void",
+            expected=f"0..{np.argmin(known) - 1}, or {IGNORE} for void",
             got=strange[:8],
             next_command="choose the --format and the label set that the files were made with",
         )

@@ -131,7 +131,7 @@ class OfficialFolder(DataSet):
         """Class ids with IGNORE and human ids, both (H, W) uint8, of the image of that index."""
         record = self.records[index]
         path = map_path(self.folder, CATEGORIES, record)
-        labels = translate_ids(decode_ids(path), self._lookup, self.label_set.num_classes, path)
+        labels = translate_ids(decode_ids(path), self._lookup, self.label_set.known, path)
         if (self.folder / HUMANS).is_dir():
             human_path = map_path(self.folder, HUMANS, record)
             human = decode_ids(human_path).astype(np.uint8, copy=False)

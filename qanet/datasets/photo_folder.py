@@ -62,10 +62,16 @@ class PhotoFolder(DataSet):
 
     def labels(self, index: int, image_hw: tuple[int, ...] | None = None) -> NDArray[np.uint8]:
         """Class ids (H, W) uint8 with IGNORE, of the photograph's size where that is given."""
-        raw, path = self.raw_labels(index), self.label_path(self.names[index])
+        return self.translated(index, self.raw_labels(index), image_hw)
+
+    def translated(
+        self, index: int, raw: NDArray[np.uint8], image_hw: tuple[int, ...] | None = None
+    ) -> NDArray[np.uint8]:
+        """`labels` of a label file that was decoded already."""
+        path = self.label_path(self.names[index])
         if image_hw is not None:
             require_size(f"{self.names[index]}: photograph and label", image_hw, raw.shape)
-        return translate_ids(raw, self.label_set.lookup, self.label_set.num_raw, path)
+        return translate_ids(raw, self.label_set.lookup, self.label_set.known, path)
 
     def __getitem__(self, index: int) -> Sample:
         name = self.names[index]

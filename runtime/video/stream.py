@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qanet.results import People
-from qanet.runtime.detectors.base import Detections
+from qanet.runtime.detectors.base import Detections, WholeImage
 from qanet.runtime.timing import StageTimes
 from qanet.runtime.track.carry import CarriedPeople
 from qanet.runtime.track.smooth import LabelSmoother
@@ -37,6 +37,7 @@ class FrameWork:
         self, parser: "Parser", kind: str, detect_every: int | None, carry: bool, smooth: bool, max_people: int
     ):
         moving = kind in MOVING
+        carry = carry and not isinstance(parser.detector, WholeImage)
         self._parser, self.times = parser, parser.times
         self._people = CarriedPeople(carry) if moving and (carry or smooth) else None
         self._cadence = Cadence(detect_every if moving and carry else 1)
