@@ -1,5 +1,6 @@
 """Image in, people out: detector, crop, network, tail, quality, suppression."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -16,7 +17,7 @@ from qanet.quality import PixelScores, clamp_iou, fuse_quality
 from qanet.results import People, Person
 from qanet.runtime.backends.base import GRAPH_TAIL_OUTPUTS, KERNEL_TAIL_OUTPUTS, Engine, Outputs
 from qanet.runtime.cuda.device_path import DevicePath, open_device_path
-from qanet.runtime.detectors.base import Detections, Detector
+from qanet.runtime.detectors.base import Detections, Detector, check_scores
 from qanet.runtime.kernels import choose_kernels
 from qanet.runtime.postprocess import parsing_nms, paste_labels
 from qanet.runtime.timing import StageTimes
@@ -85,7 +86,12 @@ def load(
 
 
 class Parser:
-    """Parses the people of an image. One parser a thread."""
+    """Parses the people of an image.
+
+    Threads may share a parser: where the network's runtime takes one call at a time, their calls take turns, and crops
+    and tail run beside each other. A parser pickles as its bundle, its options and its detector; the process that
+    unpickles it opens an engine of its own: for the workers of a pool that `multiprocessing` spawns.
+    """
 
     def __init__(
         self,
@@ -105,6 +111,7 @@ class Parser:
         self._threshold, self._qam_weights = bundle.threshold, bundle.qam_weights
         self._is_plain = augmentation.is_plain
         self._tail: Callable[..., list[Person]] = self._kernel_tail if tail == "kernel" else self._graph_tail
+        self._opening = threading.Lock()  # of the default detector
         self._device_path = open_device_path(engine) if tail == "kernel" and augmentation.is_plain else None
 
     def __enter__(self) -> "Parser":
@@ -118,6 +125,9 @@ class Parser:
         for part in (self.engine, self.detector):
             if part is not None and hasattr(part, "close"):
                 part.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Parser, (self.bundle, self.engine, self.tail, self.detector, self.augmentation)
 
     def __repr__(self) -> str:
         height, width = self.bundle.input_hw
@@ -164,7 +174,7 @@ class Parser:
         if boxes is None:
             return self.parse(frame, self.detect(frame))
         where = check_boxes(boxes, frame.shape[:2])
-        return self.parse(frame, Detections(where, _check_scores(box_scores, len(where))))
+        return self.parse(frame, Detections(where, check_scores(box_scores, len(where))))
 
     def video(
         self,
@@ -211,15 +221,21 @@ class Parser:
     def detect(self, image: NDArray[np.uint8], frame: int | str = 0) -> Detections:
         """The people of a BGR image, by the parser's detector."""
         if self.detector is None:
-            from qanet.runtime.detectors.open import PersonDetector
-
-            self.detector = PersonDetector()
-            if self._labels == CELEBAMASK19:
-                from qanet.runtime.faces.detector import HEAD_MODEL, HeadDetector
-
-                self.detector = HeadDetector(self.detector, load(HEAD_MODEL))
+            with self._opening:
+                self.detector = self.detector or self._default_detector()
         with self.times.stage("detect"):
             return self.detector.detect(image, frame)
+
+    def _default_detector(self) -> Detector:
+        """The shipped detector of people; for a model of faces, of the heads of those people."""
+        from qanet.runtime.detectors.open import PersonDetector
+
+        people = PersonDetector()
+        if self._labels != CELEBAMASK19:
+            return people
+        from qanet.runtime.faces.detector import HEAD_MODEL, HeadDetector
+
+        return HeadDetector(people, load(HEAD_MODEL))
 
     def parse(self, image: NDArray[np.uint8], found: Detections) -> People:
         """The people at given boxes of a BGR image, best first, without duplicates."""
@@ -371,21 +387,6 @@ def batches(counts: Sequence[int], size: int) -> list[list[tuple[int, slice]]]:
             room -= stop - start
             start = stop
     return made
-
-
-def _check_scores(box_scores: ArrayLike | None, count: int) -> NDArray[np.float32]:
-    """(count,) float32 of finite scores, ones for None; QanetError for anything else."""
-    if box_scores is None:
-        return np.ones(count, np.float32)
-    try:
-        scores = np.asarray(box_scores, np.float32)
-    except (TypeError, ValueError) as error:
-        raise QanetError("box_scores are not numbers", expected=(count,), got=box_scores) from error
-    if scores.shape != (count,):
-        raise QanetError("box_scores do not fit the boxes", expected=(count,), got=scores.shape)
-    if not np.isfinite(scores).all():
-        raise QanetError("a box score is not finite", expected="numbers in [0, 1]", got=scores.tolist())
-    return scores
 
 
 def _roi(values: Any) -> tuple[int, int, int, int]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from qanet.errors import QanetError
 from qanet.geometry import check_boxes
@@ -47,6 +47,21 @@ def clip_boxes(boxes: NDArray[np.float32], image_hw: tuple[int, int]) -> NDArray
     """Boxes cut to the image."""
     limit = np.array([image_hw[1], image_hw[0]] * 2, np.float32)
     return np.clip(boxes, 0, limit)
+
+
+def check_scores(box_scores: ArrayLike | None, count: int) -> NDArray[np.float32]:
+    """(count,) float32 of finite scores, ones for None; QanetError for anything else."""
+    if box_scores is None:
+        return np.ones(count, np.float32)
+    try:
+        scores = np.asarray(box_scores, np.float32)
+    except (TypeError, ValueError) as error:
+        raise QanetError("box_scores are not numbers", expected=(count,), got=box_scores) from error
+    if scores.shape != (count,):
+        raise QanetError("box_scores do not fit the boxes", expected=(count,), got=scores.shape)
+    if not np.isfinite(scores).all():
+        raise QanetError("a box score is not finite", expected="numbers in [0, 1]", got=scores.tolist())
+    return scores
 
 
 class WholeImage:
