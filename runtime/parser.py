@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qanet.bundle import Bundle, open_bundle
+from qanet.bundle.ladder import LADDER
 from qanet.errors import QanetError
 from qanet.geometry import check_boxes, crop_boxes
 from qanet.images import open_image
 from qanet.labels import CELEBAMASK19, PERSON1, PERSON_BOX1
 from qanet.quality import PixelScores, clamp_iou, fuse_quality
 from qanet.results import People, Person
-from qanet.runtime.backends.base import GRAPH_TAIL_OUTPUTS, KERNEL_TAIL_OUTPUTS, Engine, Outputs
+from qanet.runtime.backends.base import GRAPH_TAIL_OUTPUTS, KERNEL_TAIL_OUTPUTS, Engine, Outputs, graph_name
 from qanet.runtime.cuda.device_path import DevicePath, open_device_path
 from qanet.runtime.detectors.base import Detections, Detector
 from qanet.runtime.kernels import choose_kernels
@@ -42,7 +43,7 @@ def load(
     """Load a bundle and compile or load its engine.
 
     Args:
-        name_or_path: a shipped bundle's name or a NAME.qanet folder.
+        name_or_path: "fast", "balanced" or "accurate", a shipped bundle's name, or a NAME.qanet folder.
         device: "auto" (TensorRT where there is a GPU and it is installed, else OpenVINO), "cpu", "onnxruntime",
             "cuda".
         precision: "fp32", "fp16", "int8", or "auto": the fastest the bundle has a graph for.
@@ -60,8 +61,10 @@ def load(
 
     if tail not in TAILS:
         raise QanetError("unknown tail", expected=f"one of {', '.join(TAILS)}", got=tail)
-    augmentation = check_augmentation(flip, scales, tail)
     bundle = open_bundle(name_or_path)
+    if bundle.is_shipped and str(name_or_path) in LADDER:
+        flip = flip or (LADDER[str(name_or_path)].flip and tail == "kernel")
+    augmentation = check_augmentation(flip, scales, tail)
     if bundle.labels == PERSON1:
         raise QanetError(
             f"{bundle.name} gives instance masks, not parsings",
@@ -103,6 +106,7 @@ class Parser:
         # Looked up once: the manifest's entries are parsed anew at each access.
         self._labels, self._input_hw = bundle.labels, bundle.input_hw
         self._threshold, self._qam_weights = bundle.threshold, bundle.qam_weights
+        self._quality_map = bundle.quality_map(graph_name(engine))
         self._is_plain = augmentation.is_plain
         self._tail: Callable[..., list[Person]] = self._kernel_tail if tail == "kernel" else self._graph_tail
         self._device_path = open_device_path(engine) if tail == "kernel" and augmentation.is_plain else None
@@ -245,7 +249,18 @@ class Parser:
                 if found.track_ids is not None:
                     for person, track_id in zip(parsed, found.track_ids):
                         person.track_id = int(track_id)
-                people[number] += parsed
+                people[number] += self._with_expected(parsed)
+        return people
+
+    def _with_expected(self, people: list[Person]) -> list[Person]:
+        """The same people with their expected IoUs, where the bundle has a quality map for this engine."""
+        if self._quality_map is not None and people:
+            scores = np.array([(p.box_score, p.iou_score, p.pixel_score) for p in people], np.float32)
+            box, iou, pixel = scores.clip(0, 1).T
+            mious = self._quality_map.expected_miou(box, iou, pixel)
+            parts = self._quality_map.expected_part_iou(box, iou, np.array([p.part_scores for p in people]))
+            for person, miou, part_ious in zip(people, mious, parts):
+                person.expected_miou, person.expected_part_iou = float(miou), part_ious
         return people
 
     def _run(

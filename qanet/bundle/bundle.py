@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from qanet.bundle.ladder import LADDER
 from qanet.bundle.manifest import SCHEMA_VERSION, read_manifest
 from qanet.bundle.storage import path_inside, read_checked, save_files
 from qanet.errors import QanetError
 from qanet.files import sha256_bytes
 from qanet.labels import LabelSet, label_set
+from qanet.quality.quality_map import QualityMap, map_of
 
 SUFFIX = ".qanet"
 SHIPPED = Path(__file__).parent.parent / "models"
@@ -71,6 +73,14 @@ class Bundle:
     def threshold(self) -> float:
         """T of the pixel score."""
         return float(self.manifest["pixel_score_threshold"])
+
+    def quality_map(self, graph: str) -> QualityMap | None:
+        """What turns the scores of a graph ("fp32", "int8", ...) into expected IoUs; None where none was fitted.
+
+        Raises:
+            QanetError: a map that cannot be used.
+        """
+        return map_of(self.manifest.get("quality_map", {}), graph)
 
     @property
     def engines(self) -> list[dict[str, Any]]:
@@ -247,7 +257,8 @@ def safe_name(text: str) -> str:
 
 def _find(name_or_path: str) -> Path:
     given = Path(name_or_path)
-    shipped = SHIPPED / (given.name.removesuffix(SUFFIX) + SUFFIX)
+    name = LADDER[name_or_path].bundle if name_or_path in LADDER else given.name.removesuffix(SUFFIX)
+    shipped = SHIPPED / (name + SUFFIX)
     for candidate in (given, Path(name_or_path.rstrip("/") + SUFFIX), shipped):
         if candidate.is_dir() and (candidate / "manifest.json").exists():
             return candidate
@@ -256,7 +267,7 @@ def _find(name_or_path: str) -> Path:
     known = sorted(p.name.removesuffix(SUFFIX) for p in SHIPPED.glob(f"*{SUFFIX}"))
     raise QanetError(
         f"no bundle {name_or_path!r}",
-        expected=f"a folder with a manifest.json, or one of: {', '.join(known)}",
+        expected=f"a folder with a manifest.json, or one of: {', '.join([*LADDER, *known])}",
         got="something else" if given.exists() else "nothing",
         next_command=f"qanet inspect {known[0]}" if known else None,
     )

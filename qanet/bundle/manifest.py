@@ -6,6 +6,7 @@ from typing import Any
 
 from qanet.errors import QanetError
 from qanet.labels import label_set
+from qanet.quality.quality_map import QualityMap
 
 SCHEMA_VERSION = 1
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -18,6 +19,7 @@ _DEFAULTS: dict[str, Any] = {
     "made": {},
     "answers": {},
     "timings": [],
+    "quality_map": {},
     "qam_weights": [1, 0.5, 3],
     "pixel_score_threshold": 0.2,
 }
@@ -108,12 +110,21 @@ def _check_values(path: Path, manifest: dict[str, Any]) -> None:
             isinstance(manifest["timings"], list) and all(map(_is_timing, manifest["timings"])),
         ),
         "made": ("an object", isinstance(manifest["made"], dict)),
+        "quality_map": ("a map of each graph", _are_quality_maps(manifest["quality_map"])),
     }
     for key, (expected, right) in checks.items():
         if not right:
             got = json.dumps(manifest[key])
             raise QanetError(f"{path}: bad field {key}", expected=expected, got=got[:120])
     label_set(manifest["labels"])
+
+
+def _are_quality_maps(value: Any) -> bool:
+    """Graph -> what `qanet.quality.quality_map` reads."""
+    try:
+        return isinstance(value, dict) and all(QualityMap.from_json(entry) for entry in value.values())
+    except QanetError:
+        return False
 
 
 def _are_names(value: Any) -> bool:
