@@ -9,17 +9,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qanet.bundle import Bundle, open_bundle
+from qanet.bundle.ladder import LADDER
 from qanet.errors import QanetError
 from qanet.geometry import check_boxes, check_label_bytes
 from qanet.images import open_image
 from qanet.labels import CELEBAMASK19, PERSON1, PERSON_BOX1
 from qanet.quality import PixelScores
 from qanet.results import People, Person
-from qanet.runtime.backends.base import GRAPH_TAIL_OUTPUTS, KERNEL_TAIL_OUTPUTS, Engine, Outputs
+from qanet.runtime.backends.base import GRAPH_TAIL_OUTPUTS, KERNEL_TAIL_OUTPUTS, Engine, Outputs, graph_name
 from qanet.runtime.cuda.device_path import DevicePath, open_device_path
 from qanet.runtime.detectors.base import Detections, Detector, WholeImage, check_scores
 from qanet.runtime.kernels import choose_kernels
-from qanet.runtime.postprocess import MIN_LABELLED_SHARE, parsing_nms, people_of_graph, people_of_scores
+from qanet.runtime.postprocess import MIN_LABELLED_SHARE, expect, parsing_nms, people_of_graph, people_of_scores
 from qanet.runtime.timing import StageTimes
 from qanet.runtime.tta import PLAIN, Augmentation, check_augmentation, look, score_people
 from qanet.runtime.whole_pictures import scores_within
@@ -44,7 +45,7 @@ def load(
     """Load a bundle and compile or load its engine.
 
     Args:
-        name_or_path: a shipped bundle's name or a NAME.qanet folder.
+        name_or_path: "fast", "balanced" or "accurate", a shipped bundle's name, or a NAME.qanet folder.
         device: "auto" (TensorRT where there is a GPU and it is installed, else OpenVINO), "cpu", "onnxruntime",
             "cuda".
         precision: "fp32", "fp16", "int8", or "auto": the fastest the bundle has a graph for.
@@ -63,8 +64,10 @@ def load(
 
     if tail not in TAILS:
         raise QanetError("unknown tail", expected=f"one of {', '.join(TAILS)}", got=tail)
-    augmentation = check_augmentation(flip, scales, tail)
     bundle = open_bundle(name_or_path)
+    if bundle.is_shipped and str(name_or_path) in LADDER:
+        flip = flip or (LADDER[str(name_or_path)].flip and tail == "kernel")
+    augmentation = check_augmentation(flip, scales, tail)
     if bundle.labels == PERSON1:
         raise QanetError(
             f"{bundle.name} gives instance masks, not parsings",
@@ -114,6 +117,7 @@ class Parser:
         # Looked up once: the manifest's entries are parsed anew at each access.
         self._labels, self._input_hw = bundle.labels, bundle.input_hw
         self._threshold, self._qam_weights = bundle.threshold, bundle.qam_weights
+        self._quality_map = bundle.quality_map(graph_name(engine))
         self._is_plain = augmentation.is_plain
         self._tail: Callable[..., list[Person]] = self._kernel_tail if tail == "kernel" else self._graph_tail
         self._opening = threading.Lock()  # of the default detector
@@ -268,7 +272,7 @@ class Parser:
             parts = [(frames[number][0], frames[number][1].take(where)) for number, where in batch]
             grown = [self.bundle.crop_boxes(found.boxes, image.shape[:2]) for image, found in parts]
             for (number, _), (_, found), parsed in zip(batch, parts, self._run(parts, grown)):
-                people[number] += _numbered(parsed, found)
+                people[number] += self._finished(parsed, found)
         return people
 
     def _of_whole(self, image: NDArray[np.uint8], found: Detections) -> list[Person]:
@@ -276,14 +280,14 @@ class Parser:
         if len(found) == 0:
             return []
         if np.array_equal(found.boxes, WholeImage().detect(image).boxes):
-            return _numbered(self._run([(image, found)], [found.boxes])[0], found)
+            return self._finished(self._run([(image, found)], [found.boxes])[0], found)
         if self.tail != "kernel" or not self._is_plain:
             raise QanetError("people of a whole picture are separated by the plain kernel tail", got=self.tail)
         scored, iou = scores_within(self.engine, self.kernels, image, found, self.bundle, self.times)
         people = []
         for number, one in enumerate(scored):
             people += self._people(found.take(slice(number, number + 1)), one, iou)
-        return _numbered(people, found)
+        return self._finished(people, found)
 
     def _run(
         self, parts: list[tuple[NDArray[np.uint8], Detections]], grown: list[NDArray[np.float32]]
@@ -345,18 +349,19 @@ class Parser:
     def _people(self, found: Detections, scored: PixelScores, iou_scores: NDArray) -> list[Person]:
         return people_of_scores(found, scored, iou_scores, self._qam_weights)
 
+    def _finished(self, people: list[Person], found: Detections) -> list[Person]:
+        """The people with their expected IoUs and their track numbers, where there are any."""
+        if self._quality_map is not None:
+            expect(people, self._quality_map)
+        for person, track_id in zip(people, () if found.track_ids is None else found.track_ids):
+            person.track_id = int(track_id)
+        return people
+
     def _graph_tail(
         self, outputs: Outputs, found: Detections, grown: NDArray[np.float32], image_hw: tuple[int, int]
     ) -> list[Person]:
         """Labels and scores that the graph computed at crop resolution."""
         return people_of_graph(outputs, found, grown, image_hw)
-
-
-def _numbered(people: list[Person], found: Detections) -> list[Person]:
-    """The people with their track numbers, where there are any."""
-    for person, track_id in zip(people, () if found.track_ids is None else found.track_ids):
-        person.track_id = int(track_id)
-    return people
 
 
 def batches(counts: Sequence[int], size: int) -> list[list[tuple[int, slice]]]:

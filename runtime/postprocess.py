@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from qanet.geometry import box_to_image
 from qanet.quality import PixelScores, clamp_iou, fuse_quality
+from qanet.quality.quality_map import QualityMap
 from qanet.results import Person
 from qanet.runtime.backends.base import Outputs
 from qanet.runtime.detectors.base import Detections
@@ -65,6 +66,17 @@ def people_of_graph(
         parts = outputs["part_scores"][i], outputs["part_quality"][i]
         people.append(Person(found.boxes[i], float(found.scores[i]), iou, pixel, quality, *parts, labels, roi))
     return people
+
+
+def expect(people: list[Person], quality_map: QualityMap) -> None:
+    """Give people the IoUs that persons of their scores can be expected to have."""
+    if not people:
+        return
+    box, iou, pixel = np.array([(p.box_score, p.iou_score, p.pixel_score) for p in people], np.float32).clip(0, 1).T
+    mious = quality_map.expected_miou(box, iou, pixel)
+    parts = quality_map.expected_part_iou(box, iou, np.array([p.part_scores for p in people]))
+    for person, miou, part_ious in zip(people, mious, parts):
+        person.expected_miou, person.expected_part_iou = float(miou), part_ious
 
 
 def parsing_nms(
