@@ -15,7 +15,7 @@ from qanet.bundle.ladder import LADDER
 from qanet.bundle.manifest import SCHEMA_VERSION, VIEWS, labels_of, read_manifest
 from qanet.bundle.storage import path_inside, read_checked, save_files
 from qanet.errors import QanetError
-from qanet.files import fitting_name, locked, sha256_bytes
+from qanet.files import fitting_name, locked, place_of, sha256_bytes
 from qanet.geometry import CROP_SCALE, crop_boxes
 from qanet.labels import LabelSet
 from qanet.paths import same_file
@@ -252,6 +252,7 @@ def copy_bundle(bundle: Bundle, target: Path) -> None:
     foreign = target.exists() and not (target / "manifest.json").exists()
     if foreign and (not target.is_dir() or any(target.iterdir())):
         raise QanetError(f"{target} exists and is not a bundle", next_command="choose another --output")
+    target = place_of(target) or target  # a link stays
     aside, old = (_beside(target, what) for what in ("new", "old"))
     if old.exists() and not target.exists():  # a copy was killed between its two renames
         old.rename(target)

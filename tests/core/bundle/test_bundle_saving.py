@@ -171,6 +171,61 @@ def test_a_copy_that_cannot_be_put_in_place_leaves_the_old_bundle(tiny_bundle, t
     assert open_bundle(target).name == "newer" and sorted(os.listdir(tmp_path)) == ["copy.qanet", "tiny.qanet"]
 
 
+COPY = """
+import sys
+from pathlib import Path
+from qanet.bundle import open_bundle, writable_copy
+source = open_bundle(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+writable_copy(source, Path(sys.argv[2])).verify()
+"""
+
+
+def test_processes_that_copy_into_one_new_bundle_at_once_all_have_it(tiny_bundle, tmp_path):
+    for number in range(5):
+        target = tmp_path / f"new{number}.qanet"
+        command = [sys.executable, "-c", COPY, str(tiny_bundle), str(target)]
+        processes = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            for _ in range(3)
+        ]
+        for process in processes:
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            process.stdin.write("\n")
+            process.stdin.flush()
+        errors = [process.communicate()[1] for process in processes]
+        assert [process.returncode for process in processes] == [0, 0, 0], errors
+        open_bundle(target).verify()
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
+
+
+def test_a_copy_that_was_killed_between_its_renames_is_made_good(tiny_bundle, tmp_path):
+    target = tmp_path / "copy.qanet"
+    copy_bundle(open_bundle(tiny_bundle), target)
+    before = snapshot(target)
+    target.rename(tmp_path / ".copy.qanet.old.partial")
+    (tmp_path / ".copy.qanet.new.partial").mkdir()
+    broken = open_bundle(tiny_bundle)
+    broken.manifest["files"]["gone"] = {"sha256": "0" * 64, "bytes": 1}
+    with pytest.raises(QanetError, match="gone"):
+        copy_bundle(broken, target)
+    assert snapshot(target) == before and sorted(os.listdir(tmp_path)) == ["copy.qanet", "tiny.qanet"]
+
+
+def test_a_copy_goes_where_a_link_points(tiny_bundle, tmp_path):
+    (tmp_path / "link.qanet").symlink_to("real.qanet")
+    for name in ("first", "second"):  # the second replaces the first
+        bundle = open_bundle(tiny_bundle)
+        bundle.manifest["name"] = name
+        copy_bundle(bundle, tmp_path / "link.qanet")
+        assert (
+            os.readlink(tmp_path / "link.qanet") == "real.qanet" and open_bundle(tmp_path / "real.qanet").name == name
+        )
+    assert sorted(os.listdir(tmp_path)) == ["link.qanet", "real.qanet", "tiny.qanet"]
+
+
 @pytest.mark.parametrize("place", ["engines", "engines/inner"])
 def test_a_folder_that_links_out_of_the_bundle_is_not_written_to(tiny_bundle, tmp_path, place):
     outside = tmp_path / "outside"
