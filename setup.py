@@ -54,7 +54,7 @@ setup(
     packages=packages,
     package_dir=package_dir,
     package_data={
-        "qanet": ["py.typed", "models/*/*"],
+        "qanet": ["py.typed", "models/*/*", "label_sets/*.json"],
         "qanet.pages": ["*.j2", "*.css"],
         "qanet.calib": ["*.j2"],
         "qanet.benchmarks.report": ["*.j2"],

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qanet.benchmarks.results import VariantResult
 from qanet.benchmarks.schema import MeasuredAccuracy, Metric
 from qanet.benchmarks.variants import Variant
-from qanet.datasets import DataSet, default_split, open_dataset
+from qanet.datasets import DataSet, default_split, layout_of, open_dataset
 from qanet.labels import LabelSet
 from qanet.metrics import ParsingEvaluator, Prediction, Truth
 from qanet.metrics.evaluator import SCORE_NAMES, report_maps, report_people, report_quality, report_regions
@@ -36,12 +36,13 @@ class Data:
         return " ".join([self.root.resolve().name, *([self.split] if self.split else [])])
 
 
-def open_data(path: str, data_format: str, split: str | None, labels: LabelSet) -> Data:
+def open_data(path: str, data_format: str | None, split: str | None, labels: LabelSet) -> Data:
     """The data set of a folder.
 
     Raises:
         QanetError: no such data, or a folder of another kind.
     """
+    data_format = layout_of(path, data_format)
     chosen = split or default_split(path, data_format)
     return Data(open_dataset(path, data_format, labels, chosen), Path(path), chosen)
 

@@ -5,6 +5,7 @@ results.comparison[0].parser_ms.p50
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ def benchmark(bundles: Bundle | Sequence[Bundle], options: BenchmarkOptions, log
             whose output or precision is wrong, is no error: its check says so, and it is not timed.
     """
     bundles = [bundles] if isinstance(bundles, Bundle) else list(bundles)
+    if bundles[0].view == "whole" and not (options.detector or options.boxes):
+        options = replace(options, whole_image=True)
     variants, lacking = without_lacking(list_variants(bundles, options.precisions, options.tails, options.devices))
     data = open_data(options.data, options.data_format, options.split, bundles[0].labels) if options.data else None
     parse_summary = _read_summary(options.parse_summary)
@@ -111,10 +114,10 @@ def _read_summary(path: Path | None) -> dict[str, Any] | None:
 def _gather(bundles: Sequence[Bundle], options: BenchmarkOptions, log: Log) -> dict[str, SampleSet]:
     """The input's people by model; the frames and boxes are the same for all."""
     detector = open_people_detector(options.detector, options.boxes, options.whole_image, options.threads)
-    first = collect(open_source(options.input), detector, bundles[0].input_hw, options.frames)
+    first = collect(open_source(options.input), detector, bundles[0], options.frames)
     log(f"{first.people} people in {len(first.samples)} of {first.frames} frames")
     return {
-        name: first if bundle.input_hw == bundles[0].input_hw else recrop(first, bundle.input_hw)
+        name: first if bundle is bundles[0] else recrop(first, bundle)
         for name, bundle in zip(model_names(bundles), bundles)
     }
 

@@ -231,7 +231,10 @@ def _add_timing(group: argparse._ArgumentGroup) -> None:
 def _add_accuracy(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--data", metavar="DIR", help="measure the accuracy of every variant on this data set")
     group.add_argument(
-        "--format", default="ccp", choices=DATA_FORMATS, metavar="NAME", help=f"of --data: {', '.join(DATA_FORMATS)}"
+        "--format",
+        choices=DATA_FORMATS,
+        metavar="NAME",
+        help=f"of --data: {', '.join(DATA_FORMATS)} (default: by what lies in it)",
     )
     group.add_argument(
         "--split", metavar="NAME", help="of --data (default: val; a ccp folder without val.txt is taken whole)"

@@ -52,7 +52,7 @@ class BenchmarkOptions:
     rounds: int | None = None
     baseline: bool = False
     data: str | None = None
-    data_format: str = "ccp"
+    data_format: str | None = None  # by what lies in the folder
     split: str | None = None
     protocol: str = "official"
     images: int | None = None

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from qanet.bundle import Bundle
 from qanet.errors import QanetError
-from qanet.geometry import crop_boxes
 from qanet.runtime.detectors.base import Detections, Detector
 from qanet.runtime.detectors.open import open_detector
 from qanet.runtime.kernels import choose_kernels
@@ -72,8 +72,8 @@ def open_people_detector(
     return open_detector(name, boxes=boxes, whole_image=whole_image, threads=threads, score_threshold=score_threshold)
 
 
-def collect(source: Source, detector: Detector, crop_hw: tuple[int, int], limit: int) -> SampleSet:
-    """Up to `limit` frames spread over the input, with the people in them.
+def collect(source: Source, detector: Detector, bundle: Bundle, limit: int) -> SampleSet:
+    """Up to `limit` frames spread over the input, with the people in them as the bundle crops them.
 
     Raises:
         QanetError: no frame, or no person in any of them.
@@ -82,12 +82,12 @@ def collect(source: Source, detector: Detector, crop_hw: tuple[int, int], limit:
     for frame in _spread(source, limit, gathered.decode_ms):
         key = frame.name if not frame.name.isdigit() else frame.index
         begin = time.perf_counter()
-        found = detector.detect(frame.image, key)
+        found = detector.detect(frame.image, key).usable()
         gathered.detect_ms.append((time.perf_counter() - begin) * 1e3)
         gathered.frames += 1
         if len(found):
-            grown = crop_boxes(found.boxes, crop_hw)
-            crops = choose_kernels().crop_people(frame.image, grown, crop_hw)
+            grown = bundle.crop_boxes(found.boxes, frame.image.shape[:2])
+            crops = choose_kernels().crop_people(frame.image, grown, bundle.input_hw)
             gathered.samples.append(Sample(frame.name, frame.image, found, grown, crops))
     gathered.warnings += source.warnings
     if not gathered.samples:
@@ -100,12 +100,12 @@ def collect(source: Source, detector: Detector, crop_hw: tuple[int, int], limit:
     return gathered
 
 
-def recrop(samples: SampleSet, crop_hw: tuple[int, int]) -> SampleSet:
-    """The same frames and people, cropped for a model of another input size (H, W)."""
+def recrop(samples: SampleSet, bundle: Bundle) -> SampleSet:
+    """The same frames and people, cropped for another model."""
     again = []
     for sample in samples.samples:
-        grown = crop_boxes(sample.found.boxes, crop_hw)
-        crops = choose_kernels().crop_people(sample.image, grown, crop_hw)
+        grown = bundle.crop_boxes(sample.found.boxes, sample.image.shape[:2])
+        crops = choose_kernels().crop_people(sample.image, grown, bundle.input_hw)
         again.append(Sample(sample.name, sample.image, sample.found, grown, crops))
     return replace(samples, samples=again)
 

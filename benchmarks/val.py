@@ -5,6 +5,7 @@ or every box of a detector from a COCO results file, at image resolution. The me
 which suppresses duplicates itself. Void pixels are not counted.
 """
 
+import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from qanet.bundle import Bundle, open_bundle
 from qanet.commandline import CommandParser, command_parser, emit, note, table
 from qanet.cpu import cpu_features
-from qanet.datasets import DATA_FORMATS, default_split, open_dataset, read_detections
+from qanet.datasets import DATA_FORMATS, default_split, layout_of, open_dataset, read_detections
 from qanet.errors import QanetError
 from qanet.metrics import PROTOCOLS
 from qanet.runtime.backends.base import graph_name
@@ -23,7 +24,7 @@ from qanet.runtime.parser import TAILS, load
 from qanet.scratch import scratch_folder
 
 SHOWN = (
-    ("miou", "mIoU"),
+    ("miou", "mIoU of pictures"),
     ("pixel_accuracy", "pixel accuracy"),
     ("mean_accuracy", "mean accuracy"),
     ("ap_p", "AP^p"),
@@ -115,7 +116,7 @@ def validate(
     model: Bundle | str | Path,
     data: str | Path,
     *,
-    format: str = "ccp",
+    format: str | None = None,
     split: str | None = None,
     boxes: str | Path | None = None,
     precision: str = "fp32",
@@ -134,7 +135,7 @@ def validate(
     Args:
         model: a bundle, its path, or the name of a shipped one.
         data: folder of the data set.
-        format: of the data set, one of DATA_FORMATS.
+        format: of the data set, one of DATA_FORMATS; None: by what lies in the folder.
         split: None: "val"; a ccp folder without val.txt is taken whole.
         boxes: COCO results of a detector; None: the ground truth's boxes.
         precision, device, tail, threads, flip, scales: as `qanet.load` takes them.
@@ -150,6 +151,7 @@ def validate(
     if tags and tail != "kernel":
         raise QanetError("--tags needs the kernel tail", expected="--tail kernel", got=tail)
     bundle = model if isinstance(model, Bundle) else open_bundle(model)
+    format = layout_of(data, format)
     split = split or default_split(data, format)
     images = open_dataset(data, format, bundle.labels, split)
     detected = read_detections(boxes, images.image_ids) if boxes else None
@@ -193,7 +195,13 @@ def val_text(report: ValReport, classes: Sequence[str]) -> str:
     """The report for the terminal: settings, metrics, classes."""
     metrics = report.metrics
     shown = (*SHOWN, *_FORMAT_SHOWN.get(report.format, ()))
-    rows: list[tuple[object, ...]] = [(name, _percent(metrics.get(key), "undefined")) for key, name in shown]
+    absent = f"{metrics['classes_absent']:.0f} of {len(classes)} classes absent from the data"
+    if metrics["classes_absent"]:
+        absent += ", counted as 0" if metrics["protocol"] == "official" else ", counted where predicted"
+    rows: list[tuple[object, ...]] = [
+        (f"{name} ({absent})" if key == "miou" else name, _percent(metrics.get(key), "undefined"))
+        for key, name in shown
+    ]
     parts = [None, *(line[_HALF] for line in metrics["ap_r_per_class"])]  # the background has no regions
     by_class: list[tuple[object, ...]] = [
         (
@@ -238,6 +246,10 @@ def _percent(value: float | None, missing: str = "absent") -> str:
 def main(argv: Sequence[str]) -> int:
     """Entry point."""
     args = _parser().parse_args(argv)
+    if args.suite:
+        return _judge_real(args)
+    if len(args.data) > 1:
+        raise QanetError("more than one --data", expected="one data set without --suite", got=args.data)
     if args.save and (args.boxes or args.weights or args.flip or args.scales != (1.0,) or args.tags):
         raise QanetError(
             "an accuracy card holds numbers of the plain parser",
@@ -256,7 +268,7 @@ def main(argv: Sequence[str]) -> int:
 
             report = validate(
                 bundle,
-                args.data,
+                args.data[0],
                 format=args.format,
                 split=args.split,
                 boxes=args.boxes,
@@ -275,6 +287,26 @@ def main(argv: Sequence[str]) -> int:
             save_card(bundle, report)
     report = replace(report, model=args.model)
     emit(args.json, report.to_json(), val_text(report, bundle.labels.classes))
+    return 0
+
+
+def _judge_real(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from qanet.benchmarks.real import LEAST_SCORE, judge_real, open_for_ranking
+    from qanet.benchmarks.report.real import real_text, write_real
+    from qanet.runtime.detectors.open import DEFAULT, SCORE_THRESHOLD
+
+    name = args.detector or DEFAULT
+    detector = open_for_ranking(name, "auto", args.threads, SCORE_THRESHOLD)
+    ranking = open_for_ranking(name, "auto", args.threads, LEAST_SCORE)
+    options = {"threads": args.threads, "flip": args.flip, "scales": args.scales}
+    parser = load(args.model, args.device, args.precision, args.tail, **options)
+    with tqdm(unit="photograph", desc="val", disable=args.json or None) as bar:
+        report = judge_real(parser, detector, ranking, [Path(p) for p in args.data], lambda name: bar.update())
+    if args.output:
+        note(f"wrote {', '.join(str(p) for p in write_real(args.output, report, parser.bundle.labels))}")
+    emit(args.json, report.to_json(), real_text(report))
     return 0
 
 
@@ -298,13 +330,23 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "model", metavar="BUNDLE_OR_CHECKPOINT", help="a bundle's name or folder, or a .safetensors file"
     )
-    parser.add_argument("--data", required=True, metavar="DIR", help="folder of the data set")
+    parser.add_argument(
+        "--data", required=True, action="append", metavar="DIR", help="folder of the data set; repeatable with --suite"
+    )
+    parser.add_argument(
+        "--suite",
+        choices=("real",),
+        help="real: the detector on boxed photographs, the whole pipeline on CIHP's, the parser on CCP's val; folders "
+        "of DIR with persons.json, Category_ids/ or val.txt; takes --detector, --precision, --device, --tail, --flip, "
+        "--scales, --threads and --output",
+    )
+    parser.add_argument("--detector", metavar="NAME", help="of --suite: a bundle or an ONNX file (person-lite0)")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="of --suite: report.html and pictures of the worst")
     parser.add_argument(
         "--format",
-        default="ccp",
         choices=DATA_FORMATS,
         metavar="NAME",
-        help=f"of the data set: {', '.join(DATA_FORMATS)} (default: ccp)",
+        help=f"of the data set: {', '.join(DATA_FORMATS)} (default: by what lies in the folder)",
     )
     parser.add_argument("--split", metavar="NAME", help="default: val; a ccp folder without val.txt is taken whole")
     parser.add_argument("--boxes", metavar="FILE.json", help="COCO results of a detector (default: ground-truth boxes)")

@@ -20,8 +20,10 @@ from qanet.benchmarks import machine
 from qanet.benchmarks.costs import PeakMemory, first_result
 from qanet.benchmarks.harness import summarize
 from qanet.benchmarks.samples import open_people_detector
+from qanet.bundle import open_bundle
 from qanet.commandline import table
 from qanet.errors import QanetError
+from qanet.runtime.backends.openvino import import_openvino
 from qanet.runtime.parser import Parser, load
 from qanet.runtime.track.tracker import BYTE_SCORE
 from qanet.runtime.video import pipeline
@@ -57,9 +59,7 @@ class NetworkClock:
 
     def __enter__(self) -> "NetworkClock":
         if self._request is None:
-            import openvino
-
-            self._request = openvino.InferRequest
+            self._request = import_openvino().InferRequest
         self.cpu_s, self.calls = 0.0, 0
         self._original = self._request.infer
         self._request.infer = self._timed(self._original)
@@ -127,6 +127,7 @@ def measure_video(
         QanetError: no such video, or nothing in it.
         KeyboardInterrupt: after Ctrl-C; the runs before it are lost.
     """
+    whole_image = whole_image or (open_bundle(model).view == "whole" and not (detector or boxes))
     carry = not (boxes or whole_image)
     facts = machine.describe()
     first = next(iter(open_source(video)), None)

@@ -22,6 +22,7 @@ from qanet.runtime.answers.known import renew_answers
 from qanet.runtime.answers.verdicts import TOLERANCES
 from qanet.runtime.backends.onnxruntime import exact_outputs
 from qanet.runtime.crops import people_crops
+from qanet.runtime.detectors.base import WholeImage
 
 SCALES = "scales.json"
 REPORT, RECORD = "precision-search.html", "precision-search.json"
@@ -61,7 +62,8 @@ def calibrate(
         QanetError: no people found, too few or black crops, unknown method, broken graph.
     """
     detects = bundle.labels == PERSON_BOX1  # its input is the whole image
-    batches = people_crops(Path(data), bundle.input_hw, crops, whole=detects)
+    detector = WholeImage() if bundle.view == "whole" else None
+    batches = people_crops(Path(data), bundle.input_hw, crops, detector, whole=detects, framing=bundle.crop_boxes)
 
     def count(done: int) -> None:
         if progress:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from qanet.bundle import Bundle
 from qanet.errors import QanetError
-from qanet.geometry import crop_boxes, crop_people
+from qanet.geometry import crop_people
 from qanet.quality import PIXEL_SCORE_THRESHOLD, UPSAMPLE, PixelScores, check_arguments, clamp_iou, fuse_quality
 
 _WEIGHTS = "model.safetensors"
@@ -55,7 +55,7 @@ def open_baseline(bundle: Bundle, threads: int | None = None) -> Parse:
         torch.set_num_threads(threads)
 
     def parse(image: NDArray[np.uint8], boxes: NDArray[np.float32], box_scores: NDArray[np.float32]) -> Parsed:
-        grown = crop_boxes(boxes, bundle.input_hw)
+        grown = bundle.crop_boxes(boxes, image.shape[:2])
         crops = torch.from_numpy(crop_people(image, grown, bundle.input_hw))
         with torch.inference_mode():
             logits, predicted_iou = _forward(network, crops)

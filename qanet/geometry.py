@@ -15,7 +15,10 @@ from qanet.errors import QanetError
 
 CROP_SCALE = 1.25
 _GREY = 114  # around a letterboxed image
+_FRACTION = 1.5  # coordinates up to here are fractions of an image, which may leave it a little
+_TINY_PX = 8  # sides of an image in which a box of a pixel may be meant
 _MAX_COORDINATE_PX = 1e6  # OpenCV warps in 32-bit fixed point, which wraps around far beyond it
+_MAX_LABEL_BYTES = 2 << 30  # of the people of one image: 1,000 people of 2 megapixels each
 MAX_SUBSAMPLES = 8  # per axis; a person 8 x the crop's size loses nothing visible and stays bounded in time
 Resize = Callable[[NDArray[np.uint8], int, int], NDArray[np.uint8]]  # image, rows, columns -> the image at that size
 
@@ -24,7 +27,8 @@ def check_boxes(boxes: ArrayLike, image_hw: tuple[int, int] | None = None) -> ND
     """Validate boxes: (N, 4) float32 xyxy, finite, positive area, touching the image where its size is given.
 
     Raises:
-        QanetError: naming the first box that is inverted, empty, NaN, or wholly outside the image.
+        QanetError: naming the first box that is inverted, empty, NaN, or wholly outside the image; boxes in fractions
+            of the image.
 
     >>> check_boxes([[10, 20, 110, 220]], image_hw=(480, 640)).shape
     (1, 4)
@@ -55,6 +59,13 @@ def check_boxes(boxes: ArrayLike, image_hw: tuple[int, int] | None = None) -> ND
                     got=[x0, y0, x1, y1],
                     next_command="give boxes as x0 y0 x1 y1 in pixels of this image",
                 )
+    if image_hw is not None and min(image_hw) > _TINY_PX and np.abs(array).max() <= _FRACTION:
+        raise QanetError(
+            "the boxes are within one pixel",
+            expected=f"x0 y0 x1 y1 in pixels of {image_hw[1]}x{image_hw[0]}",
+            got=array[0].tolist(),
+            next_command="multiply boxes in 0..1 by the width and the height of the image",
+        )
     return array
 
 
@@ -77,6 +88,26 @@ def crop_boxes(boxes: ArrayLike, crop_hw: tuple[int, int], scale: float = CROP_S
     width, height = np.maximum(width, height * aspect), np.maximum(height, width / aspect)
     half = np.stack([width, height], 1) * (scale / 2)
     return np.concatenate([centre - half, centre + half], 1).astype(np.float32)
+
+
+def check_label_bytes(grown: NDArray[np.float32], image_hw: tuple[int, ...]) -> None:
+    """QanetError for boxes whose label maps, a byte per image pixel below each crop, would fill the memory.
+
+    Args:
+        grown: (N, 4) xyxy pixels, of `crop_boxes`.
+        image_hw: (H, W) pixels.
+
+    >>> check_label_bytes(np.array([[0, 0, 640, 480]], np.float32), (480, 640))
+    """
+    corners = np.clip(grown.reshape(-1, 2, 2), 0, np.array(image_hw[::-1], np.float32)).astype(np.float64)
+    total = float((corners[:, 1] - corners[:, 0]).prod(1).sum())
+    if total > _MAX_LABEL_BYTES:
+        raise QanetError(
+            f"the label maps of {len(grown)} boxes are too large",
+            expected=f"up to {_MAX_LABEL_BYTES / 2**30:g} GB in one image",
+            got=f"{total / 2**30:.1f} GB",
+            next_command="give fewer boxes at a time, or a smaller image",
+        )
 
 
 def box_to_image(box: ArrayLike, crop_hw: tuple[int, int]) -> NDArray[np.float64]:

@@ -1,14 +1,13 @@
 """Crops of people from a data set, a video or images, for calibration; by the kernels that the runtime uses."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.datasets import DataSet, open_dataset, splits_of
-from qanet.datasets.official import LAYOUTS
+from qanet.datasets import DataSet, format_of, open_dataset, splits_of
 from qanet.errors import QanetError
 from qanet.geometry import crop_boxes
 from qanet.runtime.detectors.base import Detector
@@ -35,49 +34,49 @@ class PeopleCrops:
         return self._hash.hexdigest()
 
 
+Framing = Callable[[NDArray[np.float32], tuple[int, int]], NDArray[np.float32]]
+
+
 def people_crops(
-    data: Path, crop_hw: tuple[int, int], limit: int, detector: Detector | None = None, whole: bool = False
+    data: Path,
+    crop_hw: tuple[int, int],
+    limit: int,
+    detector: Detector | None = None,
+    whole: bool = False,
+    framing: Framing | None = None,
 ) -> PeopleCrops:
     """Up to `limit` crops, spread evenly over the data.
 
     Args:
-        data: a data set folder of any format, see `format_of` (boxes of its annotation, split `train` where there is
-            one), or a video, an image or a folder of images (boxes from the detector).
+        data: a data set folder of any format (boxes of its annotation, split `train` where there is one), or a video,
+            an image or a folder of images (boxes from the detector).
         detector: None: the shipped one.
         whole: whole images in their letterbox instead of people, for the calibration of a detector; of a video, an
             image or a folder of images.
+        framing: gives what to crop, of boxes (N, 4) and the picture's (H, W); None: grown boxes of people.
     Raises:
         QanetError: no such input, or no people in it.
     """
+    framing = framing or (lambda boxes, _: crop_boxes(boxes, crop_hw))
     if whole:
         return PeopleCrops(_whole_images(data, crop_hw, limit), limit)
     format = format_of(data)
     if format is None:
-        return PeopleCrops(_of_frames(data, crop_hw, limit, detector), limit)
+        return PeopleCrops(_of_frames(data, crop_hw, limit, detector, framing), limit)
     # with the classes of the data, not of the model: a crop is the same whatever its pixels are called
     folder = open_dataset(data, format, split="train" if "train" in splits_of(data, format) else None)
-    return PeopleCrops(_of_data_set(folder, crop_hw, limit), min(limit, len(folder)))
+    return PeopleCrops(_of_data_set(folder, crop_hw, limit, framing), min(limit, len(folder)))
 
 
-def format_of(data: Path) -> str | None:
-    """A data set's format by what lies in its folder; None where it is no data set.
-
-    The official layouts have the data set's name in the annotation file's. ppp-arms-first looks like ppp.
-    """
-    if (data / "labels").is_dir():
-        return "ccp" if (data / "photos").is_dir() else "celebamask" if (data / "images").is_dir() else None
-    return next((name for name, layout in LAYOUTS.items() if layout.is_at(data)), None)
-
-
-def _of_data_set(data: DataSet, crop_hw: tuple[int, int], limit: int) -> Iterator[NDArray[np.uint8]]:
+def _of_data_set(data: DataSet, crop_hw: tuple[int, int], limit: int, framing: Framing) -> Iterator[NDArray[np.uint8]]:
     kernels = choose_kernels()
     for index in np.unique(np.linspace(0, len(data) - 1, min(limit, len(data))).round().astype(int)):
         sample = data[int(index)]
-        yield kernels.crop_people(sample.image, crop_boxes(sample.box[None], crop_hw), crop_hw)
+        yield kernels.crop_people(sample.image, framing(sample.box[None], sample.image.shape[:2]), crop_hw)
 
 
 def _of_frames(
-    data: Path, crop_hw: tuple[int, int], limit: int, detector: Detector | None
+    data: Path, crop_hw: tuple[int, int], limit: int, detector: Detector | None, framing: Framing
 ) -> Iterator[NDArray[np.uint8]]:
     if detector is None:
         from qanet.runtime.detectors.open import PersonDetector
@@ -89,9 +88,10 @@ def _of_frames(
     for frame in source:
         if frame.index % step:
             continue
-        found = detector.detect(frame.image, frame.index)
+        found = detector.detect(frame.image, frame.index).usable()
         if len(found):
-            crops = kernels.crop_people(frame.image, crop_boxes(found.boxes, crop_hw), crop_hw)[: limit - given]
+            where = framing(found.boxes, frame.image.shape[:2])
+            crops = kernels.crop_people(frame.image, where, crop_hw)[: limit - given]
             given += len(crops)
             yield crops
         if given >= limit:

@@ -10,16 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.bundle import Bundle
-from qanet.datasets import AnnotatedImage, DataSet, DetectedBoxes, default_split, open_dataset
+from qanet.datasets import AnnotatedImage, DataSet, DetectedBoxes, default_split, format_of, open_dataset
 from qanet.datasets.annotations import read_tags, tags_of
 from qanet.errors import QanetError
 from qanet.labels import LabelSet
 from qanet.metrics import ParsingEvaluator, Prediction
 from qanet.results import Person
-from qanet.runtime.backends.base import KERNEL_TAIL_OUTPUTS, Engine, Outputs
+from qanet.runtime.backends.base import KERNEL_TAIL_OUTPUTS, Engine, Outputs, Reopened
 from qanet.runtime.backends.openvino import engine_from_graph
-from qanet.runtime.crops import format_of
-from qanet.runtime.detectors.base import Detections
+from qanet.runtime.detectors.base import Detections, WholeImage
 from qanet.runtime.parser import Parser
 
 TagsOf = Callable[[AnnotatedImage], NDArray[np.intp]]
@@ -60,7 +59,7 @@ def evaluate(
     for scene in data.images(detected):
         if tagged and tags:
             tagged.allow(tags(scene))
-        people = parser.every_box(scene.image, Detections(scene.boxes, scene.box_scores))
+        people = parser.every_box(scene.image, _boxes_of(scene, parser, detected))
         evaluator.add(scene.truth, predictions_of(people))
         if progress:
             progress()
@@ -69,6 +68,13 @@ def evaluate(
     occurs = np.isfinite(foreground)  # in the ground truth or in the predictions
     mean = float(foreground[occurs].mean()) if occurs.any() else math.nan
     return {**report, "mean_f_measure_foreground": mean}
+
+
+def _boxes_of(scene: AnnotatedImage, parser: Parser, detected: DetectedBoxes | None = None) -> Detections:
+    """The boxes to parse; a network of whole pictures is judged on the whole picture unless a detector's are given."""
+    if parser.is_whole and detected is None:
+        return WholeImage().detect(scene.image)
+    return Detections(scene.boxes, scene.box_scores)
 
 
 def plain(value: Any) -> Any:
@@ -113,7 +119,7 @@ def choose_tags(source: str, labels: LabelSet) -> TagsOf:
     return of
 
 
-class TaggedEngine:
+class TaggedEngine(Reopened):
     """An engine whose logits of classes that are not allowed can win nowhere.
 
     Args:
@@ -177,7 +183,7 @@ def open_accuracy(
         evaluator = ParsingEvaluator(bundle.labels.num_classes, "official", bundle.qam_weights)
         for index in chosen:
             scene = data.image(index)
-            people = parser.every_box(scene.image, Detections(scene.boxes, scene.box_scores))
+            people = parser.every_box(scene.image, _boxes_of(scene, parser))
             evaluator.add(scene.truth, predictions_of(people))
         report = evaluator.report()
         return {name: 100 * float(report[key]) for name, key in _KEYS.items()}

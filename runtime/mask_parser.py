@@ -41,7 +41,7 @@ class PersonMask:
 
 
 class MaskParser:
-    """Computes masks of the people of an image. Use one instance per thread."""
+    """Computes masks of the people of an image. Threads may share it."""
 
     def __init__(self, bundle: Bundle, engine: Engine, flip: bool = False):
         """
@@ -133,10 +133,9 @@ def mask_images(
     for image in images:
         if image["id"] not in boxes:
             continue
-        pixels = decode_photo(folder / file_name(image))
-        require_size(
-            f"{folder / file_name(image)} and its annotation", (image["height"], image["width"]), pixels.shape[:2]
-        )
+        hw = (image["height"], image["width"])
+        pixels = decode_photo(folder / file_name(image), hw)
+        require_size(f"{folder / file_name(image)} and its annotation", hw, pixels.shape[:2])
         for person in parser(pixels, *boxes[image["id"]]):
             yield result_of(person, image["id"], category)
 

@@ -1,5 +1,6 @@
 """Image in, people out: detector, crop, network, tail, quality, suppression."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -8,19 +9,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qanet.bundle import Bundle, open_bundle
+from qanet.bundle.ladder import LADDER
 from qanet.errors import QanetError
-from qanet.geometry import check_boxes, crop_boxes
+from qanet.geometry import check_boxes, check_label_bytes
 from qanet.images import open_image
 from qanet.labels import CELEBAMASK19, PERSON1, PERSON_BOX1
-from qanet.quality import PixelScores, clamp_iou, fuse_quality
+from qanet.quality import PixelScores
 from qanet.results import People, Person
-from qanet.runtime.backends.base import GRAPH_TAIL_OUTPUTS, KERNEL_TAIL_OUTPUTS, Engine, Outputs
+from qanet.runtime.backends.base import GRAPH_TAIL_OUTPUTS, KERNEL_TAIL_OUTPUTS, Engine, Outputs, graph_name
 from qanet.runtime.cuda.device_path import DevicePath, open_device_path
-from qanet.runtime.detectors.base import Detections, Detector
+from qanet.runtime.detectors.base import Detections, Detector, WholeImage, check_scores
 from qanet.runtime.kernels import choose_kernels
-from qanet.runtime.postprocess import parsing_nms, paste_labels
+from qanet.runtime.postprocess import MIN_LABELLED_SHARE, expect, parsing_nms, people_of_graph, people_of_scores
 from qanet.runtime.timing import StageTimes
 from qanet.runtime.tta import PLAIN, Augmentation, check_augmentation, look, score_people
+from qanet.runtime.whole_pictures import scores_within
 
 if TYPE_CHECKING:
     from qanet.runtime.video.frame import Frame
@@ -42,13 +45,14 @@ def load(
     """Load a bundle and compile or load its engine.
 
     Args:
-        name_or_path: a shipped bundle's name or a NAME.qanet folder.
+        name_or_path: "fast", "balanced" or "accurate", a shipped bundle's name, or a NAME.qanet folder.
         device: "auto" (TensorRT where there is a GPU and it is installed, else OpenVINO), "cpu", "onnxruntime",
             "cuda".
         precision: "fp32", "fp16", "int8", or "auto": the fastest the bundle has a graph for.
         tail: "kernel" (labels and scores at image resolution) or "graph" (at crop resolution, inside the network).
         detector: finds the people where a call gives no boxes: a detector, or the name of a bundle or of an ONNX file;
-            None opens the shipped one, person-lite0, on first use.
+            None opens the shipped one, person-lite0, on first use. A model of whole pictures runs without one and gives
+            one person who fills the picture; with a detector or boxes its people are what lies in each box.
         threads: CPU threads of the engine; None leaves the choice to the runtime.
         flip: parse each crop's mirror image too and average the two; twice the network's time.
         scales: factors of the crop box to parse and average, each as long as the network; (0.9, 1.1, 1.2, 1.3) beside
@@ -60,8 +64,10 @@ def load(
 
     if tail not in TAILS:
         raise QanetError("unknown tail", expected=f"one of {', '.join(TAILS)}", got=tail)
-    augmentation = check_augmentation(flip, scales, tail)
     bundle = open_bundle(name_or_path)
+    if bundle.is_shipped and str(name_or_path) in LADDER:
+        flip = flip or (LADDER[str(name_or_path)].flip and tail == "kernel")
+    augmentation = check_augmentation(flip, scales, tail)
     if bundle.labels == PERSON1:
         raise QanetError(
             f"{bundle.name} gives instance masks, not parsings",
@@ -80,12 +86,19 @@ def load(
         from qanet.runtime.detectors.open import open_detector
 
         detector = open_detector(str(detector), threads=threads)
+    if bundle.view == "whole" and augmentation.scales != (1.0,):
+        raise QanetError(f"{bundle.name} is of whole pictures", expected="scales (1,)", got=augmentation.scales)
     outputs = KERNEL_TAIL_OUTPUTS if tail == "kernel" else GRAPH_TAIL_OUTPUTS
     return Parser(bundle, open_engine(bundle, device, precision, outputs, threads), tail, detector, augmentation)
 
 
 class Parser:
-    """Parses the people of an image. One parser a thread."""
+    """Parses the people of an image.
+
+    Threads may share a parser: where the network's runtime takes one call at a time, their calls take turns, and crops
+    and tail run beside each other. A parser pickles as its bundle, its options and its detector; the process that
+    unpickles it opens an engine of its own: for the workers of a pool that `multiprocessing` spawns.
+    """
 
     def __init__(
         self,
@@ -97,14 +110,17 @@ class Parser:
     ):
         self.bundle, self.engine, self.tail = bundle, engine, tail
         self.augmentation = augmentation
-        self.detector = detector
+        self.is_whole = bundle.view == "whole"  # one run of the network a picture, whatever the number of people
+        self.detector = WholeImage() if detector is None and self.is_whole else detector
         self.times = StageTimes()
         self.kernels = choose_kernels()
         # Looked up once: the manifest's entries are parsed anew at each access.
         self._labels, self._input_hw = bundle.labels, bundle.input_hw
         self._threshold, self._qam_weights = bundle.threshold, bundle.qam_weights
+        self._quality_map = bundle.quality_map(graph_name(engine))
         self._is_plain = augmentation.is_plain
         self._tail: Callable[..., list[Person]] = self._kernel_tail if tail == "kernel" else self._graph_tail
+        self._opening = threading.Lock()  # of the default detector
         self._device_path = open_device_path(engine) if tail == "kernel" and augmentation.is_plain else None
 
     def __enter__(self) -> "Parser":
@@ -118,6 +134,9 @@ class Parser:
         for part in (self.engine, self.detector):
             if part is not None and hasattr(part, "close"):
                 part.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Parser, (self.bundle, self.engine, self.tail, self.detector, self.augmentation)
 
     def __repr__(self) -> str:
         height, width = self.bundle.input_hw
@@ -164,7 +183,7 @@ class Parser:
         if boxes is None:
             return self.parse(frame, self.detect(frame))
         where = check_boxes(boxes, frame.shape[:2])
-        return self.parse(frame, Detections(where, _check_scores(box_scores, len(where))))
+        return self.parse(frame, Detections(where, check_scores(box_scores, len(where))))
 
     def video(
         self,
@@ -211,15 +230,21 @@ class Parser:
     def detect(self, image: NDArray[np.uint8], frame: int | str = 0) -> Detections:
         """The people of a BGR image, by the parser's detector."""
         if self.detector is None:
-            from qanet.runtime.detectors.open import PersonDetector
-
-            self.detector = PersonDetector()
-            if self._labels == CELEBAMASK19:
-                from qanet.runtime.faces.detector import HEAD_MODEL, HeadDetector
-
-                self.detector = HeadDetector(self.detector, load(HEAD_MODEL))
+            with self._opening:
+                self.detector = self.detector or self._default_detector()
         with self.times.stage("detect"):
-            return self.detector.detect(image, frame)
+            return self.detector.detect(image, frame).usable()
+
+    def _default_detector(self) -> Detector:
+        """The shipped detector of people; for a model of faces, of the heads of those people."""
+        from qanet.runtime.detectors.open import PersonDetector
+
+        people = PersonDetector()
+        if self._labels != CELEBAMASK19:
+            return people
+        from qanet.runtime.faces.detector import HEAD_MODEL, HeadDetector
+
+        return HeadDetector(people, load(HEAD_MODEL))
 
     def parse(self, image: NDArray[np.uint8], found: Detections) -> People:
         """The people at given boxes of a BGR image, best first, without duplicates."""
@@ -229,7 +254,8 @@ class Parser:
         """`parse` for several BGR images of any sizes, whose people share the network's batches."""
         found = self._every_box(frames)
         with self.times.stage("suppress"):
-            kept = [parsing_nms(people, self._labels.num_classes) for people in found]
+            least = 0.0 if isinstance(self.detector, WholeImage) else MIN_LABELLED_SHARE  # a picture may be wide
+            kept = [parsing_nms(people, self._labels.num_classes, least_share=least) for people in found]
         return [People(image, self._labels, people) for (image, _), people in zip(frames, kept)]
 
     def every_box(self, image: NDArray[np.uint8], found: Detections) -> list[Person]:
@@ -237,16 +263,31 @@ class Parser:
         return self._every_box([(image, found)])[0]
 
     def _every_box(self, frames: Sequence[tuple[NDArray[np.uint8], Detections]]) -> list[list[Person]]:
+        for image, found in frames:
+            check_label_bytes(self.bundle.crop_boxes(found.boxes, image.shape[:2]), image.shape[:2])
+        if self.is_whole:
+            return [self._of_whole(image, found) for image, found in frames]
         people: list[list[Person]] = [[] for _ in frames]
         for batch in batches([len(found) for _, found in frames], self.max_batch):
             parts = [(frames[number][0], frames[number][1].take(where)) for number, where in batch]
-            grown = [crop_boxes(found.boxes, self._input_hw) for _, found in parts]
+            grown = [self.bundle.crop_boxes(found.boxes, image.shape[:2]) for image, found in parts]
             for (number, _), (_, found), parsed in zip(batch, parts, self._run(parts, grown)):
-                if found.track_ids is not None:
-                    for person, track_id in zip(parsed, found.track_ids):
-                        person.track_id = int(track_id)
-                people[number] += parsed
+                people[number] += self._finished(parsed, found)
         return people
+
+    def _of_whole(self, image: NDArray[np.uint8], found: Detections) -> list[Person]:
+        """Of a network of whole pictures: who fills the picture as the network sees it, others within their box."""
+        if len(found) == 0:
+            return []
+        if np.array_equal(found.boxes, WholeImage().detect(image).boxes):
+            return self._finished(self._run([(image, found)], [found.boxes])[0], found)
+        if self.tail != "kernel" or not self._is_plain:
+            raise QanetError("people of a whole picture are separated by the plain kernel tail", got=self.tail)
+        scored, iou = scores_within(self.engine, self.kernels, image, found, self.bundle, self.times)
+        people = []
+        for number, one in enumerate(scored):
+            people += self._people(found.take(slice(number, number + 1)), one, iou)
+        return self._finished(people, found)
 
     def _run(
         self, parts: list[tuple[NDArray[np.uint8], Detections]], grown: list[NDArray[np.float32]]
@@ -286,7 +327,7 @@ class Parser:
     def _augmented(self, image: NDArray[np.uint8], found: Detections) -> list[Person]:
         """Every view through the network, their mean through the kernel tail."""
         bundle = self.bundle
-        views, iou = look(self.engine, self.kernels, image, found, bundle.input_hw, self.augmentation, self.times)
+        views, iou = look(self.engine, self.kernels, image, found, bundle, self.augmentation, self.times)
         with self.times.stage("tail"):
             scored = score_people(self.kernels, views, image.shape[:2], bundle.threshold, bundle.labels.flip_pairs)
             return self._people(found, scored, iou)
@@ -306,48 +347,21 @@ class Parser:
         ]
 
     def _people(self, found: Detections, scored: PixelScores, iou_scores: NDArray) -> list[Person]:
-        """Pixel scores fused with the detector's and the network's."""
-        iou = clamp_iou(iou_scores)
-        box = np.clip(found.scores, 0, 1)
-        weights = self._qam_weights
-        quality = fuse_quality(box, iou, scored.pixel_scores, weights)
-        part_quality = fuse_quality(box[:, None], iou[:, None], scored.part_scores, weights)
-        return [
-            Person(
-                found.boxes[i],
-                float(found.scores[i]),
-                float(iou[i]),
-                float(scored.pixel_scores[i]),
-                float(quality[i]),
-                scored.part_scores[i],
-                part_quality[i],
-                scored.labels[i],
-                _roi(scored.rois[i]),
-            )
-            for i in range(len(found))
-        ]
+        return people_of_scores(found, scored, iou_scores, self._qam_weights)
+
+    def _finished(self, people: list[Person], found: Detections) -> list[Person]:
+        """The people with their expected IoUs and their track numbers, where there are any."""
+        if self._quality_map is not None:
+            expect(people, self._quality_map)
+        for person, track_id in zip(people, () if found.track_ids is None else found.track_ids):
+            person.track_id = int(track_id)
+        return people
 
     def _graph_tail(
         self, outputs: Outputs, found: Detections, grown: NDArray[np.float32], image_hw: tuple[int, int]
     ) -> list[Person]:
-        """Labels and scores that the graph computed at crop resolution; the labels are pasted nearest."""
-        people = []
-        for i, box in enumerate(grown):
-            labels, roi = paste_labels(outputs["labels"][i], box, image_hw)
-            people.append(
-                Person(
-                    found.boxes[i],
-                    float(found.scores[i]),
-                    float(outputs["iou_scores"][i]),
-                    float(outputs["pixel_scores"][i]),
-                    float(outputs["quality"][i]),
-                    outputs["part_scores"][i],
-                    outputs["part_quality"][i],
-                    labels,
-                    roi,
-                )
-            )
-        return people
+        """Labels and scores that the graph computed at crop resolution."""
+        return people_of_graph(outputs, found, grown, image_hw)
 
 
 def batches(counts: Sequence[int], size: int) -> list[list[tuple[int, slice]]]:
@@ -371,23 +385,3 @@ def batches(counts: Sequence[int], size: int) -> list[list[tuple[int, slice]]]:
             room -= stop - start
             start = stop
     return made
-
-
-def _check_scores(box_scores: ArrayLike | None, count: int) -> NDArray[np.float32]:
-    """(count,) float32 of finite scores, ones for None; QanetError for anything else."""
-    if box_scores is None:
-        return np.ones(count, np.float32)
-    try:
-        scores = np.asarray(box_scores, np.float32)
-    except (TypeError, ValueError) as error:
-        raise QanetError("box_scores are not numbers", expected=(count,), got=box_scores) from error
-    if scores.shape != (count,):
-        raise QanetError("box_scores do not fit the boxes", expected=(count,), got=scores.shape)
-    if not np.isfinite(scores).all():
-        raise QanetError("a box score is not finite", expected="numbers in [0, 1]", got=scores.tolist())
-    return scores
-
-
-def _roi(values: Any) -> tuple[int, int, int, int]:
-    x0, y0, x1, y1 = (int(v) for v in values)
-    return x0, y0, x1, y1

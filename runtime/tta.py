@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from qanet.bundle import Bundle
 from qanet.errors import QanetError
-from qanet.geometry import CROP_SCALE, crop_boxes
+from qanet.geometry import CROP_SCALE
 from qanet.quality import MULTI_SCALE, Look, PixelScores, average_looks, check_scales
 from qanet.runtime.backends.base import Engine
 from qanet.runtime.detectors.base import Detections
@@ -73,7 +74,7 @@ def look(
     kernels: Kernels,
     image: NDArray[np.uint8],
     found: Detections,
-    input_hw: tuple[int, int],
+    bundle: Bundle,
     augmentation: Augmentation,
     times: StageTimes,
 ) -> tuple[list[Look], NDArray[np.float32]]:
@@ -82,14 +83,15 @@ def look(
     Args:
         image: (H, W, 3) uint8 BGR.
         found: N people.
-        input_hw: the network's crop (H, W) pixels.
+        bundle: of the network; it gives the crops.
         times: receives one sample of "crop" and of "engine".
     Returns:
         The views in the order of the scales, each before its mirror image, and (N,) float32 mean IoU scores.
     """
-    boxes = [crop_boxes(found.boxes, input_hw, CROP_SCALE * scale) for scale in augmentation.scales]
+    hw = image.shape[0], image.shape[1]
+    boxes = [bundle.crop_boxes(found.boxes, hw, CROP_SCALE * scale) for scale in augmentation.scales]
     with times.stage("crop"):
-        batches = [kernels.crop_people(image, where, input_hw) for where in boxes]
+        batches = [kernels.crop_people(image, where, bundle.input_hw) for where in boxes]
         if augmentation.flip:
             batches = [np.concatenate([crops, crops[:, :, ::-1]]) for crops in batches]
     box_scores = np.tile(found.scores, 1 + augmentation.flip)

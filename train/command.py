@@ -7,7 +7,7 @@ from pathlib import Path
 from qanet.commandline import command_parser, emit, note, output_folder
 from qanet.datasets import DATA_FORMATS
 from qanet.errors import QanetError
-from qanet.train.recipes import RECIPES, recipe
+from qanet.train.recipes import RECIPES, Recipe
 from qanet.train.run import IMAGES_PER_EPOCH, train
 
 
@@ -18,12 +18,12 @@ def _arguments() -> argparse.ArgumentParser:
         "--nproc-per-node N -m qanet train ...",
         epilog=f"Recipes: {', '.join(RECIPES)}. `qanet inspect RECIPE` shows one with its settings.",
     )
-    parser.add_argument("recipe", metavar="RECIPE")
+    parser.add_argument("recipe", metavar="RECIPE", help="name of a recipe, or a folder of qanet new")
     parser.add_argument("settings", metavar="key=value", nargs="*", help="settings of the recipe, e.g. epochs=10")
-    parser.add_argument("--data", required=True, metavar="DIR", help="folder of the data set")
+    parser.add_argument("--data", metavar="DIR", help="folder of the data set; that of qanet new is its own")
     parser.add_argument("--format", choices=(*DATA_FORMATS, "coco"), help="layout of the data; default: the recipe's")
     parser.add_argument("--output", type=output_folder, metavar="DIR", help="folder of the run; default: runs/RECIPE")
-    parser.add_argument("--initial-weights", metavar="FILE", type=Path, help="start from a .safetensors checkpoint")
+    parser.add_argument("--initial-weights", metavar="FILE", help="start from a .safetensors checkpoint or a bundle")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="threads that load and augment (default 2)")
     parser.add_argument("--deterministic", action="store_true", help="repeatable GPU kernels where PyTorch has them")
@@ -67,9 +67,11 @@ def _arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Entry point."""
     args = _arguments().parse_args(argv)
-    chosen = recipe(args.recipe, dict(_setting(text) for text in args.settings))
+    settings = dict(_setting(text) for text in args.settings)
+    if strange := {key: value for key, value in settings.items() if key not in Recipe.__dataclass_fields__}:
+        Recipe(args.recipe, "", "", (0, 0)).override(strange)  # names the nearest key
     result = train(
-        chosen,
+        args.recipe,
         args.data,
         args.output,
         format=args.format,
@@ -83,20 +85,23 @@ def main(argv: Sequence[str]) -> int:
         workers=args.workers,
         deterministic=args.deterministic,
         report=note,
+        **settings,
     )
 
     from qanet.train.distributed import is_main_process
 
     if is_main_process():
-        document = {"weights": str(result.weights), "epochs": result.epochs, "seconds": round(result.seconds, 1)}
-        if "val_miou" in result.scores:
-            document["val_crop_miou"] = result.scores["val_miou"]
-            document["val_crop_pixel_accuracy"] = result.scores["val_pixel_accuracy"]
+        document: dict[str, object] = {
+            "weights": str(result.weights),
+            "epochs": result.epochs,
+            "seconds": round(result.seconds, 1),
+        }
+        document |= result.scores
         emit(
             args.json,
             document,
             f"wrote {result.weights} after {result.seconds / 3600:.2f} h\n"
-            f"next: qanet export {result.weights} --output {chosen.name}.qanet",
+            f"next: qanet export {result.weights} --output {result.recipe.name}.qanet",
         )
     return 0
 

@@ -48,7 +48,7 @@ def describe_network(source: str) -> dict[str, Any]:
 
 def _size(chosen: Recipe) -> dict[str, Any]:
     parts = {name: dataclasses.asdict(size) for name, size in network_size(chosen).items()}
-    return {"recipe": dataclasses.asdict(chosen), "parts": parts}
+    return {"recipe": chosen.to_document(), "parts": parts}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import time
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -69,12 +70,46 @@ def lr_factor(recipe: Recipe, step: int, total_steps: int) -> float:
     raise QanetError("unknown schedule", expected="cosine, level or step", got=recipe.schedule)
 
 
+_TIMED_CROPS = 4
+_timed_s: dict[tuple[object, ...], dict[str, float]] = {}  # in this process, so that its runs choose alike
+
+
+def timed_steps_s(model: Network, recipe: Recipe, device: torch.device) -> dict[str, float]:
+    """Seconds of a forward and backward pass in each type that "auto" chooses from; the model stays as it is.
+
+    A CPU without BF16 in hardware computes it slower than FP32, and what a list of instruction sets promises is not
+    what the libraries use. FP16 is for GPUs without BF16.
+    """
+    wide = device.type == "cuda" and not torch.cuda.is_bf16_supported()
+    key = (type(model), recipe.backbone, recipe.input_hw, recipe.width, device, torch.get_num_threads())
+    if key not in _timed_s:
+        copied = copy.deepcopy(model).train()
+        crops = torch.zeros((min(_TIMED_CROPS, recipe.batch_size), *recipe.input_hw, 3), dtype=torch.uint8)
+        x = copied.normalise(crops.to(device)).contiguous(memory_format=torch.channels_last)
+        _timed_s[key] = {name: _step_s(copied, x, name) for name in ("off", "fp16" if wide else "bf16")}
+    return _timed_s[key]
+
+
+def _step_s(model: nn.Module, x: Tensor, name: str) -> float:
+    """The faster of two passes after one that is not timed."""
+    precision, least = MixedPrecision(name, x.device.type), math.inf
+    for number in range(3):
+        start = time.perf_counter()
+        with precision.autocast():
+            outputs = model(x)
+        torch.stack([part.float().mean() for part in outputs if isinstance(part, Tensor)]).sum().backward()
+        if x.device.type == "cuda":
+            torch.cuda.synchronize(x.device)
+        least = min(least, time.perf_counter() - start) if number else least
+    return least
+
+
 class MixedPrecision:
     """Autocast for the forward pass and, for FP16, loss scaling for the backward pass."""
 
     def __init__(self, name: str, device_type: str):
         if name not in AMP_TYPES:
-            raise QanetError("unknown amp", expected=f"one of {', '.join(AMP_TYPES)}", got=name)
+            raise QanetError("unknown amp", expected=f"auto or one of {', '.join(AMP_TYPES)}", got=name)
         self.device_type, self.dtype = device_type, AMP_TYPES[name]
         self.scaler = torch.amp.GradScaler(device_type, init_scale=4096.0, enabled=name == "fp16")
 

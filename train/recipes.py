@@ -1,6 +1,7 @@
 """Recipes: the record of everything that decides what a training run produces, and all recipes by name.
 
-RECIPES holds the official recipes of the method and modern ones for every backbone. This file imports no torch.
+RECIPES holds the official recipes of the method and modern ones for every backbone. A folder of `qanet new` holds one
+of its own in `recipe.json`: another recipe's name and what differs from it. This file imports no torch.
 """
 
 import dataclasses
@@ -8,10 +9,11 @@ import difflib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from qanet.errors import QanetError
-from qanet.labels import LABEL_SETS
+from qanet.labels import LABEL_SETS, LabelSet, label_set
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Recipe:
     """A network, its data and its schedule. The defaults are the modern recipe of the edge family."""
 
     name: str
-    labels: str  # name of a label set, a key of qanet.labels.LABEL_SETS
+    labels: str  # name of the label set
     data_format: str  # layout of the data set: one of qanet.datasets.DATA_FORMATS, "coco" or "detection"
     input_hw: tuple[int, int]
     backbone: str = "lite0"
@@ -40,7 +42,7 @@ class Recipe:
     schedule: str = "cosine"  # to zero; "step": x0.1 at each milestone; "level": constant, then linear to zero
     milestones: tuple[float, float] = (90 / 140, 120 / 140)  # of schedule "step", as shares of all steps
     warmup_share: float = 0.05  # of all steps
-    amp: str = "bf16"  # autocast type: "bf16", "fp16" (with loss scaling) or "off"
+    amp: str = "auto"  # autocast type: "bf16", "fp16" (with loss scaling), "off", or the faster on this machine
     sync_bn: bool = False  # share batch-norm statistics between processes (GPUs only)
     clip_norm: float = 5.0
     ema_decay: float = 0.995
@@ -67,34 +69,56 @@ class Recipe:
     spoil_probability: float = 0.0  # degrade: exposure, white balance, resolution, blur, noise, JPEG
     epoch_people: int = 0  # people drawn per epoch; 0: the size of the data set
     seed: int = 0
+    own_labels: LabelSet | None = None  # the label set itself where it is not built in
+
+    @property
+    def label_set(self) -> LabelSet:
+        """The classes; QanetError where the recipe names a set of somebody else's that it does not hold."""
+        return self.own_labels or label_set(self.labels)
 
     @property
     def num_classes(self) -> int:
         """Number of classes C, background included."""
-        return LABEL_SETS[self.labels].num_classes
+        return self.label_set.num_classes
+
+    def with_labels(self, labels: LabelSet) -> "Recipe":
+        """The same recipe for other classes."""
+        own = None if labels.name in LABEL_SETS else labels
+        return dataclasses.replace(self, labels=labels.name, own_labels=own)
+
+    def to_document(self) -> dict[str, Any]:
+        """The fields as plain data."""
+        fields = dataclasses.asdict(self)
+        return {**fields, "own_labels": self.own_labels and self.own_labels.to_document()}
 
     def to_json(self) -> str:
         """One line of JSON, stored in every checkpoint."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return json.dumps(self.to_document(), sort_keys=True)
 
     @staticmethod
     def from_json(text: str) -> "Recipe":
         """Inverse of `to_json`."""
         fields: dict[str, Any] = json.loads(text)
-        return Recipe(**{k: _as_tuple(v) for k, v in fields.items()})
+        own = fields.pop("own_labels", None)
+        return Recipe(**{k: _as_tuple(v) for k, v in fields.items()}, own_labels=own and LabelSet.of_document(own))
 
     def override(self, settings: Mapping[str, object]) -> "Recipe":
         """A copy with other settings; each value becomes the type of the key's default.
 
         Args:
-            settings: key -> value; text is parsed ("128x96" for input_hw, "false" for pretrained).
+            settings: key -> value; text is parsed ("128x96" for input_hw, "false" for pretrained). `labels` is the name
+                of a built-in set, the file of another, or a LabelSet.
         Raises:
             QanetError: an unknown key, or a value that is not of the key's type.
         """
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(Recipe)}
         changes: dict[str, Any] = {}
         for key, value in settings.items():
-            if key not in fields or key == "name":
+            if key == "labels":
+                chosen = value if isinstance(value, LabelSet) else label_set(str(value))
+                changes |= {"labels": chosen.name, "own_labels": self.with_labels(chosen).own_labels}
+                continue
+            if key not in fields or key in ("name", "own_labels"):
                 near = difflib.get_close_matches(key, fields, 1)
                 hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(fields)}"
                 raise QanetError(f"recipe {self.name} has no key {key!r}", next_command=hint)
@@ -226,6 +250,7 @@ def _modern() -> Iterator[Recipe]:
     )
 
 
+RECIPE_FILE = "recipe.json"
 RECIPES = {r.name: r for r in (*_modern(), *_official())}
 
 
@@ -239,11 +264,49 @@ def recipe(name: str, settings: Mapping[str, object] | None = None) -> Recipe:
         near = nearest(name)
         raise QanetError(
             f"unknown recipe {name!r}",
-            expected=f"DATA-BACKBONE, such as {near}; all: qanet train --help",
+            expected=f"DATA-BACKBONE, such as {near}, or a folder of qanet new; all: qanet train --help",
             got=name,
             next_command=f"qanet train {near}",
         )
     return RECIPES[name].override(settings or {})
+
+
+@dataclass(frozen=True)
+class RecipeFile:
+    """A recipe.json: a recipe, the folder of its data, and the checkpoint or bundle to start from."""
+
+    recipe: Recipe
+    data: Path
+    initial_weights: str | None
+
+
+def is_recipe_file(name: str | Path) -> bool:
+    """Whether a name is that of a recipe.json or of its folder, and not of a recipe."""
+    return str(name) not in RECIPES and (Path(name) / RECIPE_FILE).is_file() or Path(name).suffix == ".json"
+
+
+def read_recipe(path: str | Path, settings: Mapping[str, object] | None = None) -> RecipeFile:
+    """The recipe of a recipe.json, or of a folder that has one; paths in it are relative to it.
+
+    Args:
+        settings: keys of the recipe with other values than the file's.
+    Raises:
+        QanetError: no such file, not JSON, or what `recipe` and `Recipe.override` refuse.
+    """
+    file = Path(path) / RECIPE_FILE if Path(path).is_dir() else Path(path)
+    keys = ("name", "recipe", "data", "labels", "initial_weights", "settings")
+    try:
+        document = json.loads(file.read_text())
+        strange = sorted(document.keys() - set(keys))
+        if strange or not isinstance(document["name"], str) or not isinstance(document.get("settings", {}), dict):
+            raise ValueError(f"unknown key {strange[0]}" if strange else "name or settings of another type")
+        base, data = str(document["recipe"]), file.parent / str(document.get("data", "."))
+        labels = {"labels": file.parent / document["labels"]} if "labels" in document else {}
+        start = document.get("initial_weights")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise QanetError(f"{file} is no recipe", expected=f"an object of {', '.join(keys)}", got=error) from error
+    chosen = recipe(base, {**labels, **document.get("settings", {}), **(settings or {})})
+    return RecipeFile(dataclasses.replace(chosen, name=document["name"]), data, start and str(start))
 
 
 def nearest(name: str) -> str:

@@ -8,30 +8,33 @@
 Importing this file does not import torch.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qanet.bundle import open_bundle
 from qanet.coco.people import open_train_and_val
-from qanet.datasets import DataSet, open_dataset, splits_of
+from qanet.datasets import PHOTO_FORMATS, DataSet, label_file, open_dataset, splits_of
+from qanet.datasets.check import doubts_of_labels
 from qanet.errors import QanetError
-from qanet.labels import PERSON1, PERSON_BOX1
+from qanet.labels import PERSON1, PERSON_BOX1, read_label_set
 from qanet.paths import check_outputs
 from qanet.train.data.people import Mixture, PeopleFolder
 from qanet.train.data.scenery import Scenery
-from qanet.train.recipes import Recipe
+from qanet.train.recipes import Recipe, is_recipe_file, read_recipe
 from qanet.train.recipes import recipe as recipe_of
 
 if TYPE_CHECKING:
     from qanet.train.trainer import Trainer, TrainResult
 
+CHECKPOINT = "model.safetensors"  # of a bundle
 IMAGES_PER_EPOCH = 1024  # of a detection recipe
 
 
 def train(
-    recipe: str | Recipe,
-    data: str | Path,
+    recipe: str | Path | Recipe,
+    data: str | Path | None = None,
     output: str | Path | None = None,
     *,
     format: str | None = None,
@@ -52,11 +55,13 @@ def train(
     In a process that torchrun started it trains together with the others, and only the first reports and writes files.
 
     Args:
-        recipe: name of a recipe, such as "ccp13-lite0" (`qanet.train.recipes.RECIPES`), or a Recipe.
-        data: folder of the data set; for a detection recipe a folder of photographs of people.
+        recipe: name of a recipe, such as "ccp13-lite0" (`qanet.train.recipes.RECIPES`), a folder of `qanet new`, or a
+            Recipe.
+        data: folder of the data set; for a detection recipe a folder of photographs of people. A folder of `qanet new`
+            is its own.
         output: folder of the run; default runs/RECIPE.
         format: layout of the data; default: the recipe's.
-        initial_weights: a .safetensors checkpoint to start from, in place of ImageNet weights.
+        initial_weights: a .safetensors checkpoint or a bundle to start from, in place of ImageNet weights.
         people: more people for a parsing recipe: (folder, share of the people drawn).
         scenery: folders of photographs without people, for the augmentation of a parsing recipe.
         looks: for a detection recipe: detections of teachers in the unlabelled photographs.
@@ -73,13 +78,13 @@ def train(
         QanetError: an unknown recipe or setting, data that is missing or broken, a device that is missing, a run in
             `output` with another recipe, or a loss that is not finite.
     """
-    chosen = recipe_of(recipe, settings) if isinstance(recipe, str) else recipe.override(settings)
+    chosen, data, start = _resolved(recipe, data, initial_weights, settings)
     folder = Path(output or f"runs/{chosen.name}")
-    start = Path(initial_weights) if initial_weights is not None else None
     check_outputs((folder / name for name in ("last.pt", "log.csv", "model.safetensors")), read=[start, looks])
     detection = chosen.labels == PERSON_BOX1.name
     if not detection:
-        train_data, val_data = _open_data(chosen, Path(data), format or chosen.data_format)
+        train_data, val_data = _open_data(chosen, data, format or _layout(chosen, data))
+        doubt = _doubt(train_data, data)
         if people:
             folders = [PeopleFolder(Path(root), train_data.label_set) for root, _ in people]
             train_data = Mixture(train_data, folders, [share for _, share in people])
@@ -114,6 +119,8 @@ def train(
             )
         if trainer.epoch:
             say(f"resuming {folder} after epoch {trainer.epoch} of {chosen.epochs}")
+        if not detection and doubt:
+            say(f"note: {doubt}")
         say(_summary(trainer, "images per epoch" if detection else "people"))
         return trainer.run(say)
 
@@ -124,15 +131,65 @@ def train(
         leave_world()
 
 
+def _resolved(
+    recipe: str | Path | Recipe,
+    data: str | Path | None,
+    initial_weights: str | Path | None,
+    settings: Mapping[str, object],
+) -> tuple[Recipe, Path, Path | None]:
+    """The recipe, the folder of the data and the checkpoint to start from."""
+    if isinstance(recipe, Recipe):
+        chosen = recipe.override(settings)
+    elif is_recipe_file(recipe):
+        file = read_recipe(recipe, settings)
+        chosen, data, initial_weights = file.recipe, data or file.data, initial_weights or file.initial_weights
+    else:
+        chosen = recipe_of(str(recipe), settings)
+    if data is None:
+        raise QanetError("no data given", expected="--data DIR, or a folder of qanet new", got=chosen.name)
+    if initial_weights is None or Path(initial_weights).is_file():
+        return chosen, Path(data), Path(initial_weights) if initial_weights else None
+    bundle = open_bundle(initial_weights)
+    bundle.read(CHECKPOINT)  # its hash is checked
+    return chosen, Path(data), bundle.path / CHECKPOINT
+
+
+def _layout(chosen: Recipe, root: Path) -> str:
+    """The recipe's layout; that of a folder with its own label set, which the recipe must have."""
+    own = label_file(root)
+    if own is None or chosen.data_format not in PHOTO_FORMATS:
+        return chosen.data_format
+    if read_label_set(own).classes != chosen.label_set.classes:
+        raise QanetError(
+            f"{root} has other classes than recipe {chosen.name}",
+            expected=", ".join(chosen.label_set.classes),
+            got=", ".join(read_label_set(own).classes),
+            next_command=f"add labels={own}",
+        )
+    return "folder"
+
+
 def _open_data(chosen: Recipe, root: Path, format: str) -> tuple[DataSet, DataSet | None]:
     """The training and, where the data has it, the validation split."""
     if (format == "coco") != (chosen.labels == PERSON1.name):
         raise QanetError(f"recipe {chosen.name} does not learn from {format}", expected=chosen.data_format, got=format)
     if format == "coco":
         return open_train_and_val(root)
-    data = open_dataset(root, format, chosen.labels, "train")
+    data = open_dataset(root, format, chosen.label_set, "train")
     has_val = "val" in splits_of(root, format)
-    return data, open_dataset(root, format, chosen.labels, "val") if has_val else None
+    return data, open_dataset(root, format, chosen.label_set, "val") if has_val else None
+
+
+def _doubt(data: DataSet, root: Path) -> str:
+    """What `qanet check` would remark on the label maps, in one line.
+
+    Raises:
+        QanetError: nothing right can be learnt from them.
+    """
+    problems, remarks = doubts_of_labels(data)
+    if problems:
+        raise QanetError(f"{root}: {problems[0]}", next_command=f"qanet check {root}")
+    return "; ".join(remarks)
 
 
 @contextmanager
@@ -158,7 +215,8 @@ def _summary(trainer: "Trainer", unit: str) -> str:
     parameters = sum(p.numel() for p in trainer.model.parameters())
     processes = f", {trainer.world.size} processes" if trainer.world.size > 1 else ""
     size = f"{parameters / 1e6:.2f} M parameters, {len(trainer.loader.data)} {unit}"
-    return f"{trainer.recipe.name}: {size}, on {trainer.device}{processes}"
+    in_type = {"off": "FP32"}.get(trainer.amp, trainer.amp.upper())
+    return f"{trainer.recipe.name}: {size}, on {trainer.device}{processes} in {in_type}"
 
 
 def _silent(_: str) -> None:

@@ -14,19 +14,18 @@ from torch import Tensor, nn
 
 from qanet.datasets import DataSet
 from qanet.errors import QanetError
-from qanet.labels import LABEL_SETS
 from qanet.train.data.loader import Batch, Loader
 from qanet.train.data.people import partial_sets
 from qanet.train.data.scenery import Scenery
 from qanet.train.distributed import World
 from qanet.train.losses import losses_of
 from qanet.train.networks import build
-from qanet.train.optimise import LEVEL_UNTIL, Ema, MixedPrecision, lr_factor, make_optimizer
+from qanet.train.optimise import LEVEL_UNTIL, Ema, MixedPrecision, lr_factor, make_optimizer, timed_steps_s
 from qanet.train.recipes import Recipe
 from qanet.train.validate import score_crops, write_pictures
 from qanet.train.weights import frozen_modules, load_state, save_state, save_weights, take_over
 
-_SCORE_NAMES = {"val_miou": "mIoU", "val_pixel_accuracy": "acc", "val_ap50": "AP50"}  # in the report of an epoch
+_SCORE_NAMES = {"val_crop_miou": "mIoU of crops", "val_crop_pixel_accuracy": "accuracy of crops", "val_ap50": "AP50"}
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,8 @@ class TrainResult:
         recipe: the recipe of the run, settings included.
         epochs: epochs trained in all.
         seconds: time of all epochs, those before a resume included.
-        scores: of the last validation in this process, in 0..1: "val_miou" and "val_pixel_accuracy", or "val_ap50" of
-            a detector; empty if there was none.
+        scores: of the last validation in this process, in 0..1: "val_crop_miou" and "val_crop_pixel_accuracy", or
+            "val_ap50" of a detector; empty if there was none.
     """
 
     weights: Path
@@ -76,8 +75,8 @@ class Trainer:
         "lovasz",
         "iou",
         "learning_rate",
-        "val_miou",
-        "val_pixel_accuracy",
+        "val_crop_miou",
+        "val_crop_pixel_accuracy",
         "seconds",
         "data_wait_share",
     )
@@ -100,23 +99,31 @@ class Trainer:
         self.world, self.scenery = world or World(), scenery
         self.model = build(recipe)
         if initial_weights is not None:
-            take_over(self.model, initial_weights)
+            take_over(self.model, initial_weights, recipe.label_set)
         elif recipe.pretrained:
             self.model.backbone.load_pretrained()
         self.frozen: list[nn.Module] = frozen_modules(self.model, recipe.frozen_stages)
         self.model.to(device, memory_format=torch.channels_last)
         self.ema = Ema(self.model, recipe.ema_decay)
-        self.precision = MixedPrecision(recipe.amp, device.type)
+        self.state_path = folder / "last.pt"
+        state = load_state(self.state_path) if self.state_path.exists() else None
+        self.amp = recipe.amp if recipe.amp != "auto" else (state or {}).get("amp") or self._faster_amp()
+        self.precision = MixedPrecision(self.amp, device.type)
         self.optimizer = make_optimizer(self.model, recipe)
         self.loader = self._open_loader(train_data, workers)
         total = recipe.epochs * len(self.loader)
         factor: Callable[[int], float] = lambda step: lr_factor(recipe, step, total)  # noqa: E731
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
         self.epoch, self.seconds = 0, 0.0
-        self.state_path = folder / "last.pt"
-        if self.state_path.exists():
-            self._restore(load_state(self.state_path))
+        if state is not None:
+            self._restore(state)
         self.parallel = self.world.parallel(self.model, device, recipe.sync_bn)
+
+    def _faster_amp(self) -> str:
+        """The autocast type of the faster step, the same for all processes."""
+        seconds = timed_steps_s(self.model, self.recipe, self.device)
+        total = self.world.sum(torch.tensor(list(seconds.values()), dtype=torch.float64, device=self.device))
+        return list(seconds)[int(total.argmin())]
 
     def run(self, report: Callable[[str], None] = print, until: int | None = None) -> TrainResult:
         """Train to the recipe's last epoch, or to epoch `until`. Interrupted, it loses at most one epoch.
@@ -165,7 +172,7 @@ class Trainer:
             lovasz_stride=recipe.lovasz_stride,
             phase=(row, column),
             with_lovasz=self.epoch >= recipe.lovasz_from * recipe.epochs,
-            partial=partial_sets(LABEL_SETS[recipe.labels]),
+            partial=partial_sets(recipe.label_set),
         )
         weights = {"ce": recipe.ce_weight, "lovasz": recipe.lovasz_weight, "iou": recipe.iou_weight}
         return {key: weights[key] * value for key, value in terms.items()}
@@ -173,7 +180,7 @@ class Trainer:
     def _validate(self) -> dict[str, float]:
         """Scores of the averaged weights on the validation data; empty if this epoch has no validation."""
         assert self.val_data is not None
-        return score_crops(self.ema.model, self.val_data, self.recipe, self.device, self.world)
+        return score_crops(self.ema.model, self.val_data, self.recipe, self.device, self.world, self.precision)
 
     def _keep_epoch(self, scores: dict[str, float]) -> None:
         """Write the further files of an epoch, after the state and before the log."""
@@ -245,6 +252,7 @@ class Trainer:
         """The state to resume from: tensors, numbers, strings and containers of them."""
         return {
             "recipe": self.recipe.to_json(),
+            "amp": self.amp,
             "epoch": self.epoch,
             "seconds": self.seconds,
             "model": self.model.state_dict(),

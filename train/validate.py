@@ -1,6 +1,7 @@
 """Validation during training: scores of argmax on ground-truth crops, and pictures of a few people.
 
-It is quick and rough; `qanet val` computes the real metric. `paste_probabilities` brings the logits of a crop to image
+It is quick and rough: it counts the pixels of crops. `qanet val` counts those of pictures, with all that lies around a
+person, so its mIoU of the same weights is another number. `paste_probabilities` brings the logits of a crop to image
 resolution, as the runtime does in NumPy.
 """
 
@@ -17,10 +18,12 @@ from qanet.drawing import blend_labels
 from qanet.files import write_bytes
 from qanet.geometry import box_to_image, crop_boxes, resample, resample_labels
 from qanet.labels import IGNORE
+from qanet.metrics.measures import confusion, summarize
 from qanet.quality import UPSAMPLE
 from qanet.train.distributed import World
 from qanet.train.losses import two_class_logits
 from qanet.train.networks.parser import ParsingNetwork
+from qanet.train.optimise import MixedPrecision
 from qanet.train.recipes import Recipe
 
 _PICTURED_PEOPLE = 6
@@ -29,31 +32,33 @@ _GAP_PX = 8
 
 @torch.inference_mode()
 def score_crops(
-    model: ParsingNetwork, data: DataSet, recipe: Recipe, device: torch.device, world: World | None = None
+    model: ParsingNetwork,
+    data: DataSet,
+    recipe: Recipe,
+    device: torch.device,
+    world: World | None = None,
+    precision: MixedPrecision | None = None,
 ) -> dict[str, float]:
     """mIoU and pixel accuracy of the argmax over all crop pixels that are not void; crops are not augmented.
 
     Several processes share the people between them, and each returns the scores of all.
 
     Returns:
-        {"val_miou", "val_pixel_accuracy"} in 0..1; a class that never occurs counts 0 in the mIoU.
+        {"val_crop_miou", "val_crop_pixel_accuracy"} in 0..1; a class that never occurs counts 0 in the mIoU.
     """
-    world = world or World()
+    world, precision = world or World(), precision or MixedPrecision("off", device.type)
     model.eval()
     c = recipe.num_classes
     table = np.zeros((c, c), np.int64)  # rows: truth, columns: prediction
     for index in range(world.rank, len(data), world.size):
         crop, truth = _plain_crop(data[index], recipe)
         pixels = torch.from_numpy(crop)[None].to(device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with precision.autocast():
             logits, _ = model(model.normalise(pixels).contiguous(memory_format=torch.channels_last))
-        guess = _labels(logits, recipe)
-        valid = truth != IGNORE
-        table += np.bincount(truth[valid].astype(np.int64) * c + guess[valid], minlength=c * c).reshape(c, c)
+        table += confusion(truth, _labels(logits, recipe).astype(np.uint8), c)
     table = world.sum(torch.from_numpy(table).to(device)).cpu().numpy()
-    hits = table.diagonal()
-    iou = hits / np.maximum(table.sum(0) + table.sum(1) - hits, 1)
-    return {"val_miou": float(iou.mean()), "val_pixel_accuracy": float(hits.sum() / max(table.sum(), 1))}
+    found = summarize(table, absent_is_zero=True)  # as `qanet val` does by default
+    return {f"val_crop_{name}": float(found[name]) for name in ("miou", "pixel_accuracy")}
 
 
 def write_pictures(path: Path, model: ParsingNetwork, data: DataSet, recipe: Recipe, device: torch.device) -> None:

@@ -21,12 +21,14 @@ from torch import Tensor, nn
 from qanet.commandline import CommandParser, note, run_module
 from qanet.errors import QanetError
 from qanet.files import write_by
+from qanet.labels import LabelSet
 from qanet.paths import check_outputs
 from qanet.train.networks import build
 from qanet.train.networks.parser import ParsingNetwork
 from qanet.train.recipes import Recipe
 
 _RECIPE_KEY = "qanet_recipe"
+_CLASSIFIER = "parsing_head.classify."
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -55,9 +57,11 @@ def save_weights(path: Path, model: nn.Module, recipe: Recipe, half: bool = True
     write_by(path, lambda aside: save_file(tensors, aside, {_RECIPE_KEY: recipe.to_json()}))
 
 
-def load_weights(path: Path) -> tuple[ParsingNetwork, Recipe]:
+def load_weights(path: Path, labels: LabelSet | None = None) -> tuple[ParsingNetwork, Recipe]:
     """The network (eval mode, FP32) and recipe of a .safetensors checkpoint.
 
+    Args:
+        labels: the classes, for a checkpoint that only names them.
     Raises:
         QanetError: not a safetensors file, or the first missing, extra or misshapen tensor by name.
     """
@@ -74,6 +78,7 @@ def load_weights(path: Path) -> tuple[ParsingNetwork, Recipe]:
     if _RECIPE_KEY not in metadata:
         raise QanetError(f"{path} holds no recipe", expected=f"metadata {_RECIPE_KEY}", got=sorted(metadata))
     recipe = Recipe.from_json(metadata[_RECIPE_KEY])
+    recipe = recipe.with_labels(labels) if labels else recipe
     model = build(recipe)
     load_strictly(model, tensors, str(path))
     return model.eval(), recipe
@@ -100,9 +105,11 @@ def load_strictly(model: nn.Module, tensors: dict[str, Tensor], where: str, call
     model.load_state_dict(tensors)
 
 
-def take_over(model: ParsingNetwork, checkpoint: Path) -> list[str]:
+def take_over(model: ParsingNetwork, checkpoint: Path, labels: LabelSet | None = None) -> list[str]:
     """Copy the tensors that fit from a .safetensors checkpoint, which may have other classes.
 
+    Args:
+        labels: the model's classes; the classifier's rows of those that the checkpoint has by the same name are copied.
     Returns:
         the names of the tensors that do not fit and keep their values, such as the classifier of another label set.
     Raises:
@@ -115,7 +122,13 @@ def take_over(model: ParsingNetwork, checkpoint: Path) -> list[str]:
     if not any(key.startswith("backbone.") for key in fitting):
         raise QanetError(f"{checkpoint} has another backbone", expected=type(model.backbone).__name__, got=recipe.name)
     model.load_state_dict({**own, **fitting})
-    return sorted(set(own) - set(fitting))
+    others = sorted(set(own) - set(fitting))
+    shared = [name for name in labels.classes if name in recipe.label_set.classes] if labels else []
+    for key in others:
+        if key.startswith(_CLASSIFIER) and labels and len(own[key]) == labels.num_classes:
+            rows = [labels.classes.index(name) for name in shared]
+            own[key][rows] = theirs[key][[recipe.label_set.classes.index(name) for name in shared]]
+    return others
 
 
 def frozen_modules(model: ParsingNetwork, count: int) -> list[nn.Module]:

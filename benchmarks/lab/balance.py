@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--output", required=True, type=Path, metavar="NEW.safetensors")
     args = parser.parse_args(argv)
     network, recipe = load_weights(args.checkpoint)
-    data = open_dataset(args.data, args.format or recipe.data_format, recipe.labels, "train")
+    data = open_dataset(args.data, args.format or recipe.data_format, recipe.label_set, "train")
     change = bias_change(class_pixels(data), args.tau)
     bias = network.parsing_head.classify.bias
     assert bias is not None

@@ -286,7 +286,7 @@ def main(argv: Sequence[str]) -> int:
     bundles = [open_bundle(name) for name in args.models]
     facts = machine.describe()
     detector = open_detector(args.detector, boxes=args.boxes, whole_image=args.whole_image, threads=args.threads)
-    people = collect(open_source(args.input), detector, bundles[0].input_hw, args.frames)
+    people = collect(open_source(args.input), detector, bundles[0], args.frames)
     document: dict[str, Any] = {
         "kind": "qanet families",
         "machine": facts,
@@ -299,7 +299,7 @@ def main(argv: Sequence[str]) -> int:
     for bundle in bundles:
         note(f"{bundle.name}: {', '.join(plan.precisions)}")
         try:
-            found = measure_family(bundle, recrop(people, bundle.input_hw), plan)
+            found = measure_family(bundle, recrop(people, bundle), plan)
         except KeyboardInterrupt:
             interrupted = True
             break

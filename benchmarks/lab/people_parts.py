@@ -20,7 +20,7 @@ from torch import Tensor
 from qanet.benchmarks.lab.pseudo_labels import Teacher
 from qanet.commandline import CommandParser, run_module
 from qanet.files import write_bytes
-from qanet.labels import IGNORE, LABEL_SETS, LabelSet
+from qanet.labels import IGNORE, LabelSet
 from qanet.train.data.people import ANY_CLASS, BOTTOM, FIRST, INDEX, SUIT, TOP, PeopleFolder, partial_sets
 from qanet.train.weights import load_weights
 
@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
     args = parser.parse_args(argv)
     network, recipe = load_weights(args.teacher)
-    labels = LABEL_SETS[recipe.labels]
+    labels = recipe.label_set
     teacher = Teacher(network, recipe.input_hw, labels)
     scales = [float(text) for text in args.scales.split(",")]
     people = PeopleFolder(args.people, labels)

@@ -170,7 +170,7 @@ def _open_teachers(paths: Sequence[Path]) -> list[Teacher]:
     teachers = []
     for path in paths:
         network, recipe = load_weights(path)
-        teachers.append(Teacher(network, recipe.input_hw, LABEL_SETS[recipe.labels]))
+        teachers.append(Teacher(network, recipe.input_hw, recipe.label_set))
     first = teachers[0].labels
     for teacher, path in zip(teachers[1:], paths[1:]):
         if teacher.labels.num_raw != first.num_classes:

@@ -187,7 +187,7 @@ def _parse(
 ) -> tuple[LookScores, NDArray[np.float32]]:
     """Scores of one batch and its clamped IoU scores (N,)."""
     bundle = parser.bundle
-    views, iou = look(parser.engine, parser.kernels, image, found, bundle.input_hw, parser.augmentation, parser.times)
+    views, iou = look(parser.engine, parser.kernels, image, found, bundle, parser.augmentation, parser.times)
     with parser.times.stage("tail"):
         size = (image.shape[0], image.shape[1])
         return score_looks(views, size, thresholds, bundle.labels.flip_pairs), clamp_iou(iou)

@@ -52,6 +52,10 @@ class ParsingGraph(nn.Module):
 
     def forward(self, crops: Tensor, box_scores: Tensor) -> tuple[Tensor, ...]:
         logits, iou = self.network(self.network.normalise(crops))
+        return self.outputs(logits, iou, box_scores)
+
+    def outputs(self, logits: Tensor, iou: Tensor, box_scores: Tensor) -> tuple[Tensor, ...]:
+        """Logits (N, C, H/4, W/4), predicted IoU (N,) and box scores (N,) -> OUTPUTS."""
         full = F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
         labels, pixel, part = self._scores(full)
         iou = iou.clamp(0.0, 1.0)
@@ -159,7 +163,11 @@ def graph_of(network: Any, labels: str) -> tuple[nn.Module, tuple[str, ...], tup
 
 
 def to_onnx(
-    graph: nn.Module, outputs: Sequence[str], input_hw: tuple[int, int], inputs: Sequence[str] = INPUTS
+    graph: nn.Module,
+    outputs: Sequence[str],
+    input_hw: tuple[int, int],
+    inputs: Sequence[str] = INPUTS,
+    example: tuple[Tensor, ...] | None = None,
 ) -> bytes:
     """The FP32 ONNX file of a graph, batch norm folded into the convolutions; deterministic for the same weights.
 
@@ -168,11 +176,13 @@ def to_onnx(
         outputs: names of its outputs, in order.
         input_hw: crop size (H, W) pixels, multiples of 32.
         inputs: names of its inputs: the first, or both, of INPUTS.
+        example: a batch of two for other inputs.
     """
     import onnx
 
     graph.eval()
-    example = (torch.zeros((2, *input_hw, 3), dtype=torch.uint8), torch.ones(2))[: len(inputs)]
+    if example is None:
+        example = (torch.zeros((2, *input_hw, 3), dtype=torch.uint8), torch.ones(2))[: len(inputs)]
     batch = torch.export.Dim("N", min=1, max=64)
     program = torch.onnx.export(
         graph,
@@ -192,6 +202,14 @@ def to_onnx(
     return data
 
 
+def has_free_batch(graph: bytes) -> bool:
+    """Whether the first axis of every input is open; the exporter fixes it where a module looks at it."""
+    import onnx
+
+    inputs = onnx.load_model_from_string(graph).graph.input
+    return all(bool(value.type.tensor_type.shape.dim[0].dim_param) for value in inputs)
+
+
 def _tidy(model: Any, outputs: Sequence[str]) -> None:
     """Drop the exporter's traces of this machine and name every node and tensor after the module it came from.
 
@@ -203,7 +221,7 @@ def _tidy(model: Any, outputs: Sequence[str]) -> None:
     for value in (*graph.value_info, *graph.input, *graph.output, *graph.initializer, *graph.node, graph, model):
         del value.metadata_props[:]
     new_names = {tensor.name: tensor.name.removeprefix("network.") for tensor in graph.initializer}
-    taken = {*INPUTS, *outputs, *new_names.values()}
+    taken = {*(value.name for value in graph.input), *outputs, *new_names.values()}
     for node in graph.node:
         node.doc_string = ""
         for output in node.output:

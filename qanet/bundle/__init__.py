@@ -4,8 +4,18 @@ manifest.json is read and checked before anything else; a file of the bundle is 
 parser. A bundle that ships inside the package is read-only: `writable_copy` makes one to build into.
 """
 
-from qanet.bundle.bundle import SHIPPED, SUFFIX, Bundle, copy_bundle, create, open_bundle, safe_name, writable_copy
-from qanet.bundle.manifest import NO_VNNI, OPTIONAL_PRECISIONS, PRECISIONS, SCHEMA_VERSION
+from qanet.bundle.bundle import (
+    SHIPPED,
+    SUFFIX,
+    Bundle,
+    copy_bundle,
+    create,
+    new_folder,
+    open_bundle,
+    safe_name,
+    writable_copy,
+)
+from qanet.bundle.manifest import NO_VNNI, OPTIONAL_PRECISIONS, PRECISIONS, SCHEMA_VERSION, VIEWS
 
 __all__ = [
     "NO_VNNI",
@@ -14,9 +24,11 @@ __all__ = [
     "SCHEMA_VERSION",
     "SHIPPED",
     "SUFFIX",
+    "VIEWS",
     "Bundle",
     "copy_bundle",
     "create",
+    "new_folder",
     "open_bundle",
     "safe_name",
     "writable_copy",

@@ -8,12 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qanet.bundle.manifest import SCHEMA_VERSION, read_manifest
+import numpy as np
+from numpy.typing import NDArray
+
+from qanet.bundle.ladder import LADDER
+from qanet.bundle.manifest import SCHEMA_VERSION, VIEWS, labels_of, read_manifest
 from qanet.bundle.storage import path_inside, read_checked, save_files
 from qanet.errors import QanetError
 from qanet.files import fitting_name, locked, place_of, sha256_bytes
-from qanet.labels import LabelSet, label_set
+from qanet.geometry import CROP_SCALE, crop_boxes
+from qanet.labels import LabelSet
 from qanet.paths import same_file
+from qanet.quality.quality_map import QualityMap, map_of
 
 SUFFIX = ".qanet"
 _COPY_TIMEOUT_S = 600.0  # another process may copy a large bundle
@@ -55,7 +61,8 @@ class Bundle:
 
     @property
     def labels(self) -> LabelSet:
-        return label_set(self.manifest["labels"])
+        """The classes: the bundle's own record of them, or in an older bundle the built-in set of that name."""
+        return labels_of(self.manifest)
 
     @property
     def input_hw(self) -> tuple[int, int]:
@@ -70,9 +77,43 @@ class Bundle:
         return float(a), float(b), float(g)
 
     @property
+    def view(self) -> str:
+        """What the network was trained on: "person", crops of people, or "whole" pictures."""
+        return str(self.manifest.get("view", VIEWS[0]))
+
+    def crop_boxes(
+        self, boxes: NDArray[np.float32], image_hw: tuple[int, int], scale: float = CROP_SCALE
+    ) -> NDArray[np.float32]:
+        """What the network gets of each person, (N, 4) xyxy pixels: the grown box, or the whole picture.
+
+        Args:
+            boxes: (N, 4) xyxy pixels of the people.
+            image_hw: (H, W) pixels of their picture.
+            scale: by which a box is grown beside the crop's aspect.
+        """
+        if self.view == VIEWS[0]:
+            return crop_boxes(boxes, self.input_hw, scale)
+        whole = np.array([0, 0, image_hw[1], image_hw[0]], np.float32)
+        return np.tile(whole, (len(boxes), 1))
+
+    @property
+    def quality_of(self) -> str:
+        """The scores that Q is made of, in words."""
+        parts = [name for name, w in zip(("box", "predicted IoU", "pixel score"), self.qam_weights) if w]
+        return " and ".join([", ".join(parts[:-1]), parts[-1]] if parts[1:] else parts)
+
+    @property
     def threshold(self) -> float:
         """T of the pixel score."""
         return float(self.manifest["pixel_score_threshold"])
+
+    def quality_map(self, graph: str) -> QualityMap | None:
+        """What turns the scores of a graph ("fp32", "int8", ...) into expected IoUs; None where none was fitted.
+
+        Raises:
+            QanetError: a map that cannot be used.
+        """
+        return map_of(self.manifest.get("quality_map", {}), graph)
 
     @property
     def engines(self) -> list[dict[str, Any]]:
@@ -173,6 +214,19 @@ def open_bundle(name_or_path: str | Path) -> Bundle:
     return Bundle.of_folder(_find(str(name_or_path)))
 
 
+def new_folder(output: Path | str) -> Path:
+    """The folder to write a bundle to, with its suffix; QanetError where something else lies there.
+
+    >>> new_folder("mine").name
+    'mine.qanet'
+    """
+    output = Path(output)
+    output = output if output.name.endswith(SUFFIX) else output.with_name(output.name + SUFFIX)
+    if output.exists() and not (output / "manifest.json").exists() and any(output.iterdir()):
+        raise QanetError(f"{output} exists and is not a bundle", next_command="choose another --output")
+    return output
+
+
 def create(path: Path, **fields: Any) -> Bundle:
     """A new bundle with an empty set of files; `fields` go into the manifest. Nothing is written until `save`.
 
@@ -259,7 +313,8 @@ def safe_name(text: str) -> str:
 
 def _find(name_or_path: str) -> Path:
     given = Path(name_or_path)
-    shipped = SHIPPED / (given.name.removesuffix(SUFFIX) + SUFFIX)
+    name = LADDER[name_or_path].bundle if name_or_path in LADDER else given.name.removesuffix(SUFFIX)
+    shipped = SHIPPED / (name + SUFFIX)
     for candidate in (given, Path(name_or_path.rstrip("/") + SUFFIX), shipped):
         if candidate.is_dir() and (candidate / "manifest.json").exists():
             return candidate
@@ -268,7 +323,7 @@ def _find(name_or_path: str) -> Path:
     known = sorted(p.name.removesuffix(SUFFIX) for p in SHIPPED.glob(f"*{SUFFIX}"))
     raise QanetError(
         f"no bundle {name_or_path!r}",
-        expected=f"a folder with a manifest.json, or one of: {', '.join(known)}",
+        expected=f"a folder with a manifest.json, or one of: {', '.join([*LADDER, *known])}",
         got="something else" if given.exists() else "nothing",
         next_command=f"qanet inspect {known[0]}" if known else None,
     )

@@ -1,15 +1,18 @@
 """manifest.json: its schema, the check on reading, and the merge of two writers' changes."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from qanet.errors import QanetError
-from qanet.labels import label_set
+from qanet.labels import LabelSet, label_set
+from qanet.quality.quality_map import QualityMap
 
 SCHEMA_VERSION = 1
 PRECISIONS = ("fp32", "fp16", "int8")
 OPTIONAL_PRECISIONS = ("bf16", "fp8")  # built on demand: not every processor has them
+VIEWS = ("person", "whole")  # what a parsing network was trained on: crops of people, or whole pictures
 NO_VNNI = "int8-no-vnni"  # the INT8 graph for CPUs without VNNI: neighbouring weights share their range
 _REQUIRED = {"schema_version": int, "name": str, "labels": str, "input_hw": list, "files": dict, "graphs": dict}
 _DEFAULTS: dict[str, Any] = {
@@ -18,8 +21,10 @@ _DEFAULTS: dict[str, Any] = {
     "made": {},
     "answers": {},
     "timings": [],
+    "quality_map": {},
     "qam_weights": [1, 0.5, 3],
     "pixel_score_threshold": 0.2,
+    "view": VIEWS[0],
 }
 
 
@@ -108,12 +113,36 @@ def _check_values(path: Path, manifest: dict[str, Any]) -> None:
             isinstance(manifest["timings"], list) and all(map(_is_timing, manifest["timings"])),
         ),
         "made": ("an object", isinstance(manifest["made"], dict)),
+        "view": (" or ".join(VIEWS), manifest["view"] in VIEWS),
+        "quality_map": ("a map of each graph", _are_quality_maps(manifest["quality_map"])),
     }
     for key, (expected, right) in checks.items():
         if not right:
             got = json.dumps(manifest[key])
             raise QanetError(f"{path}: bad field {key}", expected=expected, got=got[:120])
-    label_set(manifest["labels"])
+    labels_of(manifest, str(path))
+
+
+def labels_of(manifest: Mapping[str, Any], where: str = "manifest.json") -> LabelSet:
+    """The label set of a manifest: `label_set`, or the built-in set that `labels` names.
+
+    Raises:
+        QanetError: neither, or a label set of another name.
+    """
+    if manifest.get("label_set") is None:
+        return label_set(manifest["labels"])
+    labels = LabelSet.of_document(manifest["label_set"], f"{where}: label_set")
+    if labels.name != manifest["labels"]:
+        raise QanetError(f"{where}: bad field label_set", expected=f"the set {manifest['labels']}", got=labels.name)
+    return labels
+
+
+def _are_quality_maps(value: Any) -> bool:
+    """Graph -> what `qanet.quality.quality_map` reads."""
+    try:
+        return isinstance(value, dict) and all(QualityMap.from_json(entry) for entry in value.values())
+    except QanetError:
+        return False
 
 
 def _are_names(value: Any) -> bool:

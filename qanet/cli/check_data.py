@@ -1,14 +1,16 @@
 """`qanet check`: decode every file of a data set, list the broken ones, count people and classes."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from qanet.commandline import command_parser, emit, table
-from qanet.datasets import DATA_FORMATS, own_labels, splits_of
-from qanet.datasets.check import Findings, check_dataset
+from qanet.datasets import DATA_FORMATS, layout_of, own_labels, splits_of
+from qanet.datasets.check import Findings, check_dataset, doubts
 from qanet.datasets.official import LAYOUTS
 from qanet.errors import QanetError
-from qanet.labels import LABEL_SETS, LabelSet, label_set
+from qanet.labels import LabelSet, label_set
 
 _SHOWN = 50  # problems in the text; --json has all
 
@@ -17,20 +19,47 @@ def main(argv: Sequence[str]) -> int:
     """Entry point; 2 where something is broken."""
     parser = command_parser("check", "Decode every file of a data set, list the broken ones, count people and classes.")
     parser.add_argument("data", metavar="DIR", help="folder of the data set")
-    parser.add_argument("--format", default="ccp", choices=DATA_FORMATS, help="layout of the folder (default: ccp)")
+    parser.add_argument(
+        "--format", choices=DATA_FORMATS, help="layout of the folder (default: what lies in it; ccp in doubt)"
+    )
     parser.add_argument("--split", metavar="NAME", help="split to check (default: every split of the folder)")
-    parser.add_argument("--labels", choices=tuple(LABEL_SETS), help="label set (default: the format's own)")
+    parser.add_argument(
+        "--labels", metavar="NAME|FILE", help="a built-in label set, or a JSON or YAML file (default: the folder's own)"
+    )
     args = parser.parse_args(argv)
-    labels = label_set(args.labels) if args.labels else own_labels(args.format)
-    splits = [args.split] if args.split else _splits(args.data, args.format)
-    found = Findings(labels.num_classes)
-    for split in splits:
-        found.add(_check(args.data, args.format, labels, split, quiet=args.json))
-    document = {"data": args.data, "format": args.format, "splits": splits, **_document(found, labels)}
-    emit(args.json, document, _text(found, labels, splits))
-    if found.problems:
-        raise QanetError(f"{args.data} is broken", expected="no problem", got=f"{len(found.problems)} problems, above")
+    report = checked(args.data, args.format, args.labels, args.split, quiet=args.json)
+    emit(args.json, document_of(report), text_of(report))
+    if report.found.problems:
+        got = f"{len(report.found.problems)} problems, above"
+        raise QanetError(f"{args.data} is broken", expected="no problem", got=got)
     return 0
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What was found in a data set, and what was looked at."""
+
+    data: str
+    format: str
+    labels: LabelSet
+    splits: list[str | None]
+    found: Findings
+
+
+def checked(
+    data: str | Path, format: str | None, labels: str | None = None, split: str | None = None, quiet: bool = False
+) -> CheckReport:
+    """Look at every file of a data set, then at its counts as a whole; a progress bar on stderr unless `quiet`."""
+    layout = layout_of(data, format)
+    chosen = label_set(labels) if labels else own_labels(layout, data)
+    splits: list[str | None] = [split] if split else _splits(str(data), layout)
+    found = Findings(chosen.num_classes)
+    for name in splits:
+        found.add(_check(str(data), layout, chosen, name, quiet))
+    problems, remarks = doubts(found, chosen)
+    found.problems += problems
+    found.remarks += remarks
+    return CheckReport(str(data), layout, chosen, splits, found)
 
 
 def _splits(data: str, format: str) -> list[str | None]:
@@ -57,8 +86,13 @@ def _check(data: str, format: str, labels: LabelSet, split: str | None, quiet: b
         return check_dataset(data, format, labels, split, progress)
 
 
-def _document(found: Findings, labels: LabelSet) -> dict[str, Any]:
+def document_of(report: CheckReport) -> dict[str, Any]:
+    """The document of --json."""
+    found, labels = report.found, report.labels
     return {
+        "data": report.data,
+        "format": report.format,
+        "splits": report.splits,
         "whole": not found.problems,
         "problems": found.problems,
         "remarks": found.remarks,
@@ -73,7 +107,9 @@ def _document(found: Findings, labels: LabelSet) -> dict[str, Any]:
     }
 
 
-def _text(found: Findings, labels: LabelSet, splits: Sequence[str | None]) -> str:
+def text_of(report: CheckReport) -> str:
+    """Counts by class, problems and remarks."""
+    found, labels, splits = report.found, report.labels, report.splits
     total = max(int(found.pixels.sum()) + found.void_pixels, 1)
     rows: list[tuple[object, ...]] = [
         (name, f"{100 * pixels / total:.3f}", int(pixels), int(images))

@@ -8,6 +8,7 @@ from qanet.bundle import SUFFIX, Bundle, open_bundle
 from qanet.commandline import command_parser, emit, table
 from qanet.errors import QanetError
 
+_VIEWS = {"person": "crops of people", "whole": "whole pictures"}
 _CHECKPOINTS = (".safetensors", ".pt", ".pth")
 
 
@@ -77,6 +78,7 @@ def _text(bundle: Bundle, size: dict[str, int]) -> str:
         f"{size['parameters'] / 1e6:.2f} million parameters with batch norm folded in, "
         f"{size['multiply_adds'] / 1e9:.2f} billion multiply-adds per crop",
         f"classes: {', '.join(bundle.labels.classes)}",
+        f"Q is made of {bundle.quality_of}; trained on {_VIEWS[bundle.view]}",
         table(
             [(n, f"{f['bytes'] / 2**20:.2f}", f["sha256"][:16], "whole") for n, f in manifest["files"].items()],
             ("file", "MiB", "sha256", "check"),

@@ -108,7 +108,7 @@ class CocoPeople(DataSet):
         return int(self._images[index]["height"]), int(self._images[index]["width"])
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
-        image = decode_photo(self.image_path(index))
+        image = decode_photo(self.image_path(index), self._hw(index))
         require_size(f"{self.image_path(index)} and its annotation", self._hw(index), image.shape[:2])
         return image
 

@@ -140,7 +140,7 @@ def finite_box(value: Any) -> list[float] | None:
 def read_json(path: Path, what: str) -> Any:
     """A JSON file's content; QanetError where there is none or it is broken."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise QanetError(f"no file {path}", expected=what, got="missing") from error
     except OSError as error:

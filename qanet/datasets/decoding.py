@@ -1,8 +1,9 @@
 """Files of a data set as arrays; every error names its file.
 
-Safe to call from many threads. The EXIF orientation is not applied: labels are drawn on the pixels as stored.
+Safe to call from many threads.
 """
 
+import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -10,26 +11,41 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.errors import QanetError
-from qanet.images import is_truncated
+from qanet.errors import QanetError, QanetWarning
+from qanet.images import completed
 from qanet.labels import IGNORE
+from qanet.picture_files import is_truncated
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _GREY, _PALETTE = 0, 3  # colour types
 
 
-def decode_photo(path: Path) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 BGR of a JPEG or PNG file.
+def decode_photo(path: Path, label_hw: tuple[int, ...] | None = None) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 BGR of a JPEG, PNG or other picture that OpenCV reads, turned as its EXIF orientation says.
 
+    Args:
+        path: of the file.
+        label_hw: (H, W) of its labels; a photograph that has this size as it is stored only, labelled by a program
+            that ignores EXIF, is not turned.
     Raises:
         QanetError: missing, truncated or no picture.
     """
     import cv2
 
-    image = _decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    image = _decode(path, cv2.IMREAD_COLOR, whole=_completed)
     if image is None:
         raise QanetError(f"broken image file {path}", expected="a whole JPEG or PNG", got=_state(path))
+    if label_hw is not None and image.shape[:2] == tuple(label_hw)[::-1] != tuple(label_hw):
+        stored = _decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, whole=_completed)
+        return image if stored is None or stored.shape[:2] != tuple(label_hw) else stored
     return image
+
+
+def _completed(data: bytes, path: Path) -> bytes:
+    """A photograph that lacks its end marker alone, with one; empty where pixels are missing."""
+    if data := completed(data):
+        warnings.warn(f"{path} lacks its last bytes; its pixels are complete", QanetWarning, stacklevel=4)
+    return data
 
 
 def decode_ids(path: Path, deep: bool = False) -> NDArray[np.integer]:
@@ -40,7 +56,7 @@ def decode_ids(path: Path, deep: bool = False) -> NDArray[np.integer]:
     """
     import cv2
 
-    ids = _decode(path, cv2.IMREAD_UNCHANGED, ids_of_png)
+    ids = _decode(path, cv2.IMREAD_UNCHANGED, prepare=ids_of_png)
     depths = (np.uint8, np.uint16) if deep else (np.uint8,)
     if ids is None or ids.ndim != 2 or ids.dtype not in depths:
         got = _state(path) if ids is None else f"{ids.dtype} {ids.shape}"
@@ -52,21 +68,23 @@ def decode_ids(path: Path, deep: bool = False) -> NDArray[np.integer]:
     return ids
 
 
-def translate_ids(raw: NDArray[np.integer], lookup: NDArray[np.uint8], known: int, path: Path) -> NDArray[np.uint8]:
-    """Raw ids -> class ids by a (256,) table; `known` is the number of ids that the label files may hold.
+def translate_ids(
+    raw: NDArray[np.integer], lookup: NDArray[np.uint8], known: NDArray[np.bool_], path: Path
+) -> NDArray[np.uint8]:
+    """Raw ids -> class ids by a (256,) table; `known`, (256,) bool, are the ids that the label files may hold.
 
-    255 is void and becomes IGNORE. Any other id from `known` on is an error and not void: it means another label
-    set, another class order or a damaged file, and a network would silently learn from what is left.
+    Any other id is an error and not void: it means another label set, another class order or a damaged file, and a
+    network would silently learn from what is left.
 
     Raises:
         QanetError: ids outside the set.
     """
     present = np.flatnonzero(np.bincount(raw.ravel(), minlength=256))
-    strange = [int(i) for i in present if i >= known and i != IGNORE]
+    strange = present[~known[present]].tolist()
     if strange:
         raise QanetError(
             f"{path} holds label ids outside the set",
-            expected=f"0..{known - 1}, or {IGNORE} for void",
+            expected=f"0..{np.argmin(known) - 1}, or {IGNORE} for void",
             got=strange[:8],
             next_command="choose the --format and the label set that the files were made with",
         )
@@ -102,15 +120,21 @@ def ids_of_png(data: bytes) -> tuple[bytes, int]:
 
 
 def _decode(
-    path: Path, flags: int, prepare: Callable[[bytes], tuple[bytes, int]] = lambda data: (data, 1)
+    path: Path,
+    flags: int,
+    whole: Callable[[bytes, Path], bytes] = lambda data, path: b"",
+    prepare: Callable[[bytes], tuple[bytes, int]] = lambda data: (data, 1),
 ) -> NDArray | None:
+    """The pixels; None for what is none. `whole` gets a truncated file, and gives it with its end or nothing."""
     import cv2
 
     try:
         data = path.read_bytes()
     except OSError:
         return None
-    if not data or is_truncated(data):
+    if data and is_truncated(data):
+        data = whole(data, path)
+    if not data:
         return None
     data, step = prepare(data)
     try:

@@ -131,7 +131,7 @@ class OfficialFolder(DataSet):
         """Class ids with IGNORE and human ids, both (H, W) uint8, of the image of that index."""
         record = self.records[index]
         path = map_path(self.folder, CATEGORIES, record)
-        labels = translate_ids(decode_ids(path), self._lookup, self.label_set.num_classes, path)
+        labels = translate_ids(decode_ids(path), self._lookup, self.label_set.known, path)
         if (self.folder / HUMANS).is_dir():
             human_path = map_path(self.folder, HUMANS, record)
             human = decode_ids(human_path).astype(np.uint8, copy=False)
@@ -182,7 +182,7 @@ class OfficialFolder(DataSet):
         record = self.records[image_index]
         person = record.people[number]
         labels, human = self.maps(image_index)
-        image = decode_photo(self.folder / IMAGES / record.file_name)
+        image = decode_photo(self.folder / IMAGES / record.file_name, labels.shape)
         require_size(f"{record.file_name}: image and labels", image.shape[:2], labels.shape)
         own = self.person_pixels(image_index, person, human)
         if self.other_people == "ignore":
@@ -196,7 +196,7 @@ class OfficialFolder(DataSet):
         record = self.records[index]
         labels, human = self.maps(index)
         parts, table = self.parts(index)
-        pixels = decode_photo(self.folder / IMAGES / record.file_name)
+        pixels = decode_photo(self.folder / IMAGES / record.file_name, labels.shape)
         require_size(f"{record.file_name}: image and labels", pixels.shape[:2], labels.shape)
         if parts is not None:
             require_size(f"{record.file_name}: image and Instance_ids", pixels.shape[:2], parts.shape)

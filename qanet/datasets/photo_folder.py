@@ -5,6 +5,7 @@ of a split. A folder without split files is taken whole. A label map without a p
 box is the whole photograph.
 """
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,12 @@ from numpy.typing import NDArray
 
 from qanet.datasets.decoding import decode_ids, decode_photo, require_size, translate_ids
 from qanet.datasets.records import AnnotatedImage, DataSet, Sample, person_box
-from qanet.errors import QanetError
+from qanet.errors import QanetError, QanetWarning
 from qanet.labels import LabelSet
 from qanet.metrics.records import Truth
+from qanet.picture_files import pictures_of
 
 _PHOTO_FOLDERS = ("photos", "images")
-_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 class PhotoFolder(DataSet):
@@ -61,15 +62,22 @@ class PhotoFolder(DataSet):
 
     def labels(self, index: int, image_hw: tuple[int, ...] | None = None) -> NDArray[np.uint8]:
         """Class ids (H, W) uint8 with IGNORE, of the photograph's size where that is given."""
-        raw, path = self.raw_labels(index), self.label_path(self.names[index])
+        return self.translated(index, self.raw_labels(index), image_hw)
+
+    def translated(
+        self, index: int, raw: NDArray[np.uint8], image_hw: tuple[int, ...] | None = None
+    ) -> NDArray[np.uint8]:
+        """`labels` of a label file that was decoded already."""
+        path = self.label_path(self.names[index])
         if image_hw is not None:
             require_size(f"{self.names[index]}: photograph and label", image_hw, raw.shape)
-        return translate_ids(raw, self.label_set.lookup, self.label_set.num_raw, path)
+        return translate_ids(raw, self.label_set.lookup, self.label_set.known, path)
 
     def __getitem__(self, index: int) -> Sample:
         name = self.names[index]
-        image = decode_photo(self.photo_path(name))
-        labels = self.labels(index, image.shape[:2])
+        labels = self.labels(index)
+        image = decode_photo(self.photo_path(name), labels.shape)
+        require_size(f"{name}: photograph and label", image.shape[:2], labels.shape)
         return Sample(name, image, labels, person_box(labels))
 
     def image(self, index: int) -> AnnotatedImage:
@@ -94,18 +102,26 @@ def photos_of(root: Path) -> dict[str, Path]:
             got="neither" if not root.is_dir() else sorted(p.name for p in root.iterdir())[:8],
             next_command="give the folder of the data set, or the --format that it has",
         )
-    return {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in _SUFFIXES}
+    photos: dict[str, Path] = {}
+    for path in pictures_of(folder)[0]:
+        if (other := photos.setdefault(path.stem, path)) != path:
+            got = f"{other.name} and {path.name}"
+            raise QanetError(f"two photographs of one name in {folder}", expected="one", got=got)
+    return photos
 
 
 def split_names(root: Path, split: str | None, photos: dict[str, Path]) -> list[str]:
     """The stems of a split in the order of its file, all photographs where the folder has no split files.
+
+    A line is a stem or a photograph's file name, blanks inside it included. A name that comes again is left out with a
+    QanetWarning: it would count twice.
 
     Raises:
         QanetError: no such split, or an empty one.
     """
     split_file = root / f"{split}.txt"
     if split is not None and split_file.exists():
-        names = split_file.read_text().split()
+        names = _listed(split_file, photos)
     elif split is not None and (root / "train.txt").exists():
         raise QanetError(f"no split {split!r} in {root}", expected=f"a file {split_file.name}", got="none")
     else:
@@ -113,3 +129,22 @@ def split_names(root: Path, split: str | None, photos: dict[str, Path]) -> list[
     if not names:
         raise QanetError(f"the split is empty: {root}", expected="at least one photograph", got=0)
     return names
+
+
+def _listed(file: Path, photos: dict[str, Path]) -> list[str]:
+    """The stems in a split file, each once."""
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise QanetError(f"{file} cannot be read", expected="UTF-8 text, a name per line", got=error) from error
+    by_file = {path.name: stem for stem, path in photos.items()}
+    names: list[str] = []
+    for line in filter(None, lines):
+        several = line not in photos and line not in by_file and all(word in photos for word in line.split())
+        names += [by_file.get(name, name) for name in (line.split() if several else [line])]
+    once = list(dict.fromkeys(names))
+    if len(once) < len(names):
+        warnings.warn(
+            f"{file} names {len(names) - len(once)} photographs again; each counts once", QanetWarning, stacklevel=4
+        )
+    return once

@@ -198,7 +198,8 @@ def confusion(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], num_classe
 
 
 def summarize(histogram: NDArray[np.int64], *, absent_is_zero: bool) -> dict[str, float | NDArray[np.float64]]:
-    """IoU, accuracy (recall) and F-measure per class and their means, and pixel accuracy.
+    """IoU, accuracy (recall) and F-measure per class and their means, pixel accuracy, and how many classes the ground
+    truth lacks.
 
     Mean recall, the "mean recognition rate" of arXiv 1502.00739, runs over the classes of the ground truth and the
     mean F-measure (harmonic mean of precision and recall, Dice) over the classes of either map, whatever
@@ -222,6 +223,7 @@ def summarize(histogram: NDArray[np.int64], *, absent_is_zero: bool) -> dict[str
         "mean_accuracy": mean_defined(accuracy),
         "mean_recall": mean_defined(accuracy[rows > 0]),
         "mean_f_measure": mean_defined(f_measure),
+        "classes_absent": float((rows == 0).sum()),
         "iou": iou,
         "accuracy": accuracy,
         "f_measure": f_measure,

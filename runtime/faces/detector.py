@@ -78,7 +78,7 @@ class HeadDetector:
 
     def detect(self, image: NDArray[np.uint8], frame: int | str = 0) -> Detections:
         """See `Detector.detect`; a face has its person's score."""
-        found = self.people.detect(image, frame)
+        found = self.people.detect(image, frame).usable()
         if len(found) == 0:
             return NOBODY
         if self.parser is None:
@@ -100,7 +100,7 @@ class FaceDetector:
 
     def detect(self, image: NDArray[np.uint8], frame: int | str = 0) -> Detections:
         """See `Detector.detect`."""
-        found = self.faces.detect(image, frame)
+        found = self.faces.detect(image, frame).usable()
         boxes = np.array([frame_of_face(box) for box in found.boxes], np.float32).reshape(-1, 4)
         return _distinct(boxes, found.scores, image)
 

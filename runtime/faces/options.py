@@ -27,6 +27,8 @@ def add_face_options(parser: argparse.ArgumentParser) -> None:
 def choose_model(args: argparse.Namespace, default: str) -> Bundle:
     """The bundle of --model, or of --recipe where --model has its default; sets `args.model` to its name.
 
+    A model of whole pictures sets `args.whole_image`, unless boxes or a detector are given.
+
     Raises:
         QanetError: no such bundle, one made with another recipe, or options for faces with a model of people.
     """
@@ -36,6 +38,8 @@ def choose_model(args: argparse.Namespace, default: str) -> Bundle:
     made_by = bundle.manifest["made"].get("recipe", {}).get("name", bundle.name)
     if args.recipe not in (None, made_by):
         raise QanetError(f"{bundle.name} is of another recipe", expected=args.recipe, got=made_by)
+    if bundle.view == "whole" and not (args.boxes or args.detector):
+        args.whole_image = True
     for option in ("face_detector", "head_model"):
         if getattr(args, option) and not is_of_faces(bundle.labels):
             raise QanetError(

@@ -3,6 +3,7 @@
 import importlib.util
 import math
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -14,12 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.errors import QanetError
-from qanet.images import quiet_opencv
+from qanet.images import MAX_SIDE_PX
+from qanet.quiet import quiet_opencv
 from qanet.runtime.video.frame import Capture, read_frame
 from qanet.runtime.video.hardware import GStreamer, Nvidia
 
 _FRAMES = 30
+_STILL = ("image2", "ico")  # FFmpeg's containers of still pictures, as is every NAME_pipe
 _LIMITED_RANGE, _FULL_RANGE = 1, 2  # of colours, 16..235 and 0..255; PyAV 16 does not expand by default
+_MAX_ASPECT = 8.0  # of a pixel; a value beyond it is a broken header
 _SAME_LEVELS = 8.0  # mean difference of two decoders' pictures; conversions to RGB differ by less
 
 
@@ -71,7 +75,8 @@ class Software:
 class AvCapture:
     """The first video stream of a file, an address or a pipe, decoded by PyAV.
 
-    Rotation metadata is applied. A broken packet is one failed `read`.
+    Rotation metadata and the pixel aspect are applied: the pixels of a frame are square. A broken packet is one failed
+    `read`. `still` names the format of a file that is no video but a picture.
 
     Args:
         source: path, address, or an object with `read(size) -> bytes`.
@@ -104,6 +109,8 @@ class AvCapture:
         if not self._container.streams.video:
             self._container.close()
             raise OSError("no video stream")
+        name = self._container.format.name
+        self.still = name.removesuffix("_pipe") if name in _STILL or name.endswith("_pipe") else None
         self._path = source if isinstance(source, str) and not low_delay else None
         self._begin("SLICE" if low_delay else "AUTO")
         if self._stream.codec_context.name == "mjpeg" and not isinstance(source, str):
@@ -142,6 +149,9 @@ class AvCapture:
             self._time_s = frame.time - self._first_s
         try:
             full = {"dst_color_range": _FULL_RANGE} if frame.color_range == _LIMITED_RANGE else {}
+            size = square_size(frame.width, frame.height, self._pixel_aspect())
+            if size != (frame.width, frame.height):
+                full |= {"width": size[0], "height": size[1]}
             converted = self._reformatter.reformat(frame, format="bgr24", interpolation=self._interpolation, **full)
             image = np.asarray(converted.to_ndarray(), np.uint8)
         except (self._av.error.FFmpegError, ValueError):
@@ -149,6 +159,10 @@ class AvCapture:
         if turns := round(getattr(frame, "rotation", 0) / 90) % 4:
             image = np.ascontiguousarray(np.rot90(image, turns))
         return True, image
+
+    def _pixel_aspect(self) -> float:
+        """Width of a pixel by its height, as the container says, else as the codec does."""
+        return float(self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio or 1)
 
     def _decode(self, packet: Any) -> bool:
         """Decode a packet, whose frames may come later; False if it is broken."""
@@ -196,15 +210,39 @@ class AvCapture:
             return self._time_s * 1000
         if prop != cv2.CAP_PROP_FRAME_COUNT:
             return 0.0
-        if self._stream.frames:
-            return float(self._stream.frames)
-        return float(round((self._container.duration or 0) / self._av.time_base * rate))
+        by_time, count = self._duration_s() * rate, self._stream.frames
+        if count and by_time and "mp4" in self._container.format.name:
+            # an edit list shows fewer frames than the file counts, and no part of a frame
+            return float(min(count, math.floor(by_time + 0.01)))
+        return float(count or math.ceil(by_time - 0.01))
+
+    def _duration_s(self) -> float:
+        """Of the video stream, where the file tells it; of the whole file otherwise."""
+        if self._stream.duration:
+            return float(self._stream.duration * self._stream.time_base)
+        if said := re.match(r"(\d+):(\d+):(\d+(?:\.\d+)?)", self._stream.metadata.get("DURATION", "")):  # Matroska
+            return int(said[1]) * 3600 + int(said[2]) * 60 + float(said[3])
+        return (self._container.duration or 0) / self._av.time_base
 
     def release(self) -> None:
         """Close the file."""
         self.ended = True
         self._frames.clear()
         self._container.close()
+
+
+def square_size(width: int, height: int, aspect: float) -> tuple[int, int]:
+    """(width, height) of a frame with square pixels, where one pixel was `aspect` times as wide as high.
+
+    The short side of a pixel is stretched, so that nothing is lost. An aspect that no video has is ignored.
+
+    >>> square_size(160, 240, 2.0), square_size(720, 480, 8 / 9)
+    ((320, 240), (720, 540))
+    """
+    if not 1 / _MAX_ASPECT <= aspect <= _MAX_ASPECT:
+        return width, height
+    size = (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
+    return size if max(size) <= MAX_SIDE_PX else (width, height)
 
 
 KNOWN: tuple[Decoder, ...] = (Software(), GStreamer(), Nvidia())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.images import quiet_opencv
+from qanet.quiet import quiet_opencv
 from qanet.runtime.video.frame import Capture
 
 _JETSON = Path("/etc/nv_tegra_release")

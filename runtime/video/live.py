@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from qanet.commandline import note
 from qanet.errors import QanetError
-from qanet.images import quiet_opencv
+from qanet.quiet import quiet_opencv
 from qanet.runtime.video import hardware
 from qanet.runtime.video.decoders import AvCapture, has_pyav
 from qanet.runtime.video.frame import Capture, Frame, frame_rate, read_frame

@@ -3,12 +3,13 @@
 import os
 import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from qanet.errors import QanetError
-from qanet.images import IMAGE_SUFFIXES, read_image
+from qanet.errors import QanetError, printable
+from qanet.images import read_image
 from qanet.paths import local_path
+from qanet.picture_files import PICTURE_SUFFIXES, READ, count_pictures, kind_of_file, pictures_of
 from qanet.runtime.video.decoders import AvCapture, choose, has_pyav
 from qanet.runtime.video.frame import DEFAULT_FPS, Capture, Frame, Source, frame_rate, last_time_s, read_frame
 from qanet.runtime.video.live import is_live, open_live
@@ -18,6 +19,8 @@ _MAX_BROKEN = 250  # failed reads in a row before a video counts as ended: ten s
 _LOOK_S = 0.2  # between two looks at `stop` while a pipe is silent
 _LOOK_BYTES = 4096
 _CONTAINERS = {b"\xff\xd8\xff": "mjpeg", b"--": "mpjpeg"}  # FFmpeg does not recognise all of these by itself
+_MJPEG = (".mjpeg", ".mjpg", ".mjp")
+_NAMED = 5  # files that a warning names
 _PIPE_NEXT = "ffmpeg -i INPUT -c copy -f matroska - | qanet parse -"
 
 
@@ -42,16 +45,37 @@ def open_source(
     if not path.exists():
         raise QanetError(f"{uri}: no such file", expected="a video, an image or a folder of images")
     if path.is_dir():
-        names = (p for p in path.iterdir() if not p.name.startswith("."))
-        images = sorted(p for p in names if p.suffix.lower() in IMAGE_SUFFIXES)
-        if not images:
-            raise QanetError(f"no images in {path}", expected=f"files that end in {', '.join(IMAGE_SUFFIXES)}", got=0)
-        return ImageFiles(images, "folder", rate)
-    if path.stat().st_size == 0:
+        pictures, others = pictures_of(path)
+        left_out = [f"left out of {path}, no pictures: {_names(others)}"] if others else []
+        if not pictures:
+            raise QanetError(f"no images in {path}", expected=READ, got=_names(others) if others else 0)
+        return ImageFiles(pictures, "folder", rate, left_out)
+    if path.is_file() and path.stat().st_size == 0:
         raise QanetError(f"{path} is empty", expected="a video or an image", got="0 bytes")
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return ImageFiles([path], "image")
-    return VideoFile(path, decoder)
+    return ImageFiles([path], "image") if _is_picture(path) else VideoFile(path, decoder)
+
+
+def _names(paths: list[Path]) -> str:
+    """How many, and the first of them by name."""
+    shown = ", ".join(f"{path.name}/" if path.is_dir() else path.name for path in paths[:_NAMED])
+    return f"{len(paths)}: {shown}" + (" ..." if len(paths) > _NAMED else "")
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether a file is a still picture, by its content, or by its suffix where the content says nothing."""
+    kind, suffix = kind_of_file(path), path.suffix.lower()
+    if kind == "jpeg":
+        return suffix not in _MJPEG  # pictures in a row
+    if kind in ("gif", "png"):  # PyAV reads the animated ones as videos
+        return not has_pyav() or _count(path, kind) < 2
+    return kind is not None or suffix in PICTURE_SUFFIXES
+
+
+def _count(path: Path, kind: str) -> int:
+    try:
+        return count_pictures(path.read_bytes(), kind)
+    except OSError:  # said by whoever reads it
+        return 1
 
 
 class _Frames:
@@ -107,6 +131,13 @@ class VideoFile:
         choice = choose(path, decoder)
         self._decoder, self.decoder = choice.decoder, choice.to_json()
         capture = self._decoder.open(path)
+        if (still := getattr(capture, "still", None)) is not None:
+            raise QanetError(
+                f"{path} is a picture of a kind that is not read",
+                expected=READ,
+                got=still,
+                next_command=f"convert it to PNG: magick {path} {path.stem}.png",
+            )
         ok = capture is not None and read_frame(capture) is not None
         if not ok or capture is None:
             size, by = path.stat().st_size, "" if decoder == "auto" else f" by the {decoder} decoder"
@@ -229,28 +260,31 @@ def open_stdin(fps: float | None = None) -> PipeSource:
 
 
 class ImageFiles:
-    """One image, or the images of a folder in the order of their names.
+    """One image, or the images of a folder in the order given.
 
     Args:
         paths: of the images.
         kind: "image" or "folder".
         fps: of a folder's overlay; None: 10.
+        warnings: that are known already.
     """
 
-    def __init__(self, paths: list[Path], kind: str, fps: float | None = None):
+    def __init__(self, paths: list[Path], kind: str, fps: float | None = None, warnings: Sequence[str] = ()):
         self.paths, self.kind, self.fps = paths, kind, fps or 10.0
         self.expected_frames = len(paths)
-        self.warnings: list[str] = []
+        self.warnings: list[str] = list(warnings)
 
     def __iter__(self) -> Iterator[Frame]:
+        unread = 0
         for index, path in enumerate(self.paths):
             try:
-                image = read_image(path)
+                image = read_image(path, self.warnings.append)
             except QanetError as error:
                 if self.kind == "image":
                     raise
                 self.warnings.append(f"skipped: {error}")  # one bad picture does not stop a folder
-                if len(self.warnings) == len(self.paths):
+                unread += 1
+                if unread == len(self.paths):
                     raise QanetError(f"no image in {path.parent} can be read; the last: {error}") from error
                 continue
-            yield Frame(index, path.name, image)
+            yield Frame(index, printable(path.name), image)

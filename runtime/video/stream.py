@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qanet.results import People
-from qanet.runtime.detectors.base import Detections
+from qanet.runtime.detectors.base import Detections, WholeImage
 from qanet.runtime.timing import StageTimes
 from qanet.runtime.track.carry import CarriedPeople
 from qanet.runtime.track.smooth import LabelSmoother
@@ -37,6 +37,7 @@ class FrameWork:
         self, parser: "Parser", kind: str, detect_every: int | None, carry: bool, smooth: bool, max_people: int
     ):
         moving = kind in MOVING
+        carry = carry and not isinstance(parser.detector, WholeImage)
         self._parser, self.times = parser, parser.times
         self._people = CarriedPeople(carry) if moving and (carry or smooth) else None
         self._cadence = Cadence(detect_every if moving and carry else 1)
@@ -51,7 +52,7 @@ class FrameWork:
     def detect(self, frame: Frame) -> Detections:
         """The detections of a frame; may run in another thread."""
         self.detections += 1
-        return self._parser.detect(frame.image, frame.name if not frame.name.isdigit() else frame.index)
+        return self._parser.detect(frame.image, frame.index if frame.name == str(frame.index) else frame.name)
 
     def propose(self, frame: Frame, found: Detections | None) -> Detections:
         """The boxes to parse in a frame; `found` is None if the detector did not run on it."""

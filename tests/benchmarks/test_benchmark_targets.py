@@ -1,5 +1,7 @@
 """Samples from an input, and what each target does with them."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from qanet.benchmarks.harness import WarmUp, run
 from qanet.benchmarks.samples import Sample, SampleSet, collect, recrop
 from qanet.benchmarks.targets import TIMED, baseline_target, batches, build_targets, mean_batch
 from qanet.benchmarks.variants import list_variants
+from qanet.bundle import Bundle
 from qanet.errors import QanetError
 from qanet.geometry import crop_boxes, crop_people
 from qanet.runtime.detectors.base import NOBODY, Detections
@@ -21,6 +24,11 @@ def sample(count, seed=0):
     grown = crop_boxes(boxes, CROP_HW)
     found = Detections(boxes, np.full(count, 0.9, np.float32))
     return Sample(str(seed), image, found, grown, crop_people(image, grown, CROP_HW))
+
+
+def model_of(input_hw):
+    """A bundle of crops of people, as far as cropping knows it."""
+    return Bundle(Path("fake.qanet"), {"input_hw": list(input_hw), "view": "person"})
 
 
 def sample_set(*counts):
@@ -112,7 +120,7 @@ def test_the_baseline_gets_the_same_frames_and_boxes(fake_bundle):
 
 def test_another_input_size_keeps_the_frames_and_boxes():
     samples = sample_set(2, 1)
-    again = recrop(samples, (32, 24))
+    again = recrop(samples, model_of((32, 24)))
     assert [s.crops.shape[1:3] for s in again.samples] == [(32, 24)] * 2
     assert again.samples[0].image is samples.samples[0].image and again.samples[0].found is samples.samples[0].found
 
@@ -145,7 +153,7 @@ class Detector:
 
 def test_frames_are_spread_over_the_input():
     detector = Detector({0, 20})
-    samples = collect(Source(40), detector, CROP_HW, 4)
+    samples = collect(Source(40), detector, model_of(CROP_HW), 4)
     assert detector.seen == [0, 10, 20, 30] and samples.frames == 4
     assert [s.name for s in samples.samples] == ["0", "20"] and samples.mean_people == 1
     assert samples.samples[0].crops.shape == (1, *CROP_HW, 3)
@@ -153,10 +161,10 @@ def test_frames_are_spread_over_the_input():
 
 def test_a_long_video_is_not_decoded_to_its_end():
     source = Source(100_000)
-    collect(source, Detector(range(100_000)), CROP_HW, 4)
+    collect(source, Detector(range(100_000)), model_of(CROP_HW), 4)
     assert source.read <= 4 * 30
 
 
 def test_nobody_there_is_an_error_with_the_way_out():
     with pytest.raises(QanetError, match=r"no person was found in 4 frames.*--detector"):
-        collect(Source(4), Detector(set()), CROP_HW, 4)
+        collect(Source(4), Detector(set()), model_of(CROP_HW), 4)

@@ -1,10 +1,12 @@
-"""Label sets: the classes of the data sets, their mirrors, and CCP's 59 labels in 13 classes."""
+"""Label sets: the classes of the data sets, their mirrors, CCP's 59 labels in 13 classes, and sets of one's own."""
+
+import json
 
 import numpy as np
 import pytest
 
 from qanet.errors import QanetError
-from qanet.labels import CCP13, CCP13_GROUPS, CCP59, IGNORE, LABEL_SETS, label_set
+from qanet.labels import CCP13, CCP59, IGNORE, LABEL_SETS, LabelSet, label_set, read_label_set
 
 
 @pytest.mark.parametrize(
@@ -50,12 +52,6 @@ def test_colours_are_distinct_and_background_is_black(labels):
     assert colours.shape == (labels.num_classes, 3) and colours.dtype == np.uint8
     assert not colours[0].any()
     assert len(np.unique(colours, axis=0)) == labels.num_classes
-
-
-def test_every_grouped_name_is_a_label_of_ccp_and_in_one_group_only():
-    members = [member for group in CCP13_GROUPS.values() for member in group]
-    assert set(members) <= set(CCP59.classes)
-    assert len(members) == len(set(members))
 
 
 @pytest.mark.parametrize(
@@ -106,3 +102,85 @@ def test_how_many_ids_a_label_file_may_hold(name, count):
 def test_an_unknown_set_lists_the_known():
     with pytest.raises(QanetError, match="unknown label set 'coco' .expected one of ccp13, .*personbox1, got coco"):
         label_set("coco")
+
+
+OWN = {"name": "hats", "classes": ["background", "hair", "skin", "left-shoe", "right-shoe"]}
+
+
+@pytest.mark.parametrize("suffix", ["json", "yaml", "yml"])
+def test_a_set_of_ones_own_is_a_file(tmp_path, suffix):
+    document = {
+        **OWN,
+        "colours": ["#000000", "#ff0000", "#00ff00", "#0000ff", "#102030"],
+        "flip_pairs": [["left-shoe", "right-shoe"]],
+        "void": [200],
+        "ids": ["background", "hair", "face", "arm", "ring", "left-shoe", "right-shoe"],
+        "groups": {"skin": ["face", "arm"]},
+    }
+    path = tmp_path / f"hats.{suffix}"
+    if suffix == "json":
+        path.write_text(json.dumps(document))
+    else:
+        path.write_text(pytest.importorskip("yaml").safe_dump(document))
+    labels = label_set(path)
+    assert labels.classes == tuple(OWN["classes"]) and labels.flip_pairs == ((3, 4),)
+    assert labels.colours_rgb.tolist()[-1] == [16, 32, 48]
+    assert labels.lookup[:8].tolist() == [0, 1, 2, 2, IGNORE, 3, 4, IGNORE]
+    assert np.flatnonzero(labels.known).tolist() == [0, 1, 2, 3, 4, 5, 6, 200, 255]
+    assert labels.lookup[200] == IGNORE
+
+
+@pytest.mark.parametrize("labels", LABEL_SETS.values(), ids=LABEL_SETS)
+def test_a_set_survives_the_trip_through_json(labels):
+    assert LabelSet.of_document(json.loads(json.dumps(labels.to_document()))) == labels
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "../hats"}, "bad name"),
+        ({"name": None}, "bad name"),
+        ({"classes": ["hair", "skin"]}, '"background" first'),
+        ({"classes": ["background"]}, "bad classes"),
+        ({"classes": ["background", "hair", "hair"]}, "'hair' twice"),
+        ({"classes": ["background", "a,b"]}, "without commas"),
+        ({"classes": "background hair"}, "without commas"),
+        ({"classes": ["background", *map(str, range(250))]}, "bad classes"),
+        ({"colours": ["#000000"]}, "one for each of 5"),
+        ({"colours": ["red"] * 5}, "#rrggbb"),
+        ({"flip_pairs": [["left-shoe", "hat"]]}, "two different classes of the set"),
+        ({"flip_pairs": [["hair", "hair"]]}, "two different classes of the set"),
+        ({"flip_pairs": [["hair", "skin"], ["skin", "left-shoe"]]}, "each class in one"),
+        ({"flip_pairs": 3}, "a list"),
+        ({"void": [256]}, "ids below 256"),
+        ({"void": [True]}, "ids below 256"),
+        ({"source_map": [0, 7]}, "bad source_map"),
+        ({"ids": ["background", "arm"], "groups": {"skin": ["leg"]}}, "bad member of group skin"),
+        ({"ids": ["background", "arm"], "groups": {"skin": ["arm"], "hair": ["arm"]}}, "each in one group"),
+        ({"ids": ["background", "arm"], "groups": {"legs": ["arm"]}}, "bad groups"),
+        ({"ids": "no-such-set"}, "unknown label set"),
+        ({"colors": []}, "unknown key .*got colors"),
+    ],
+)
+def test_a_file_that_cannot_be_right_is_refused_by_name(tmp_path, change, message):
+    path = tmp_path / "hats.json"
+    path.write_text(json.dumps({**OWN, **change}))
+    with pytest.raises(QanetError, match=message):
+        read_label_set(path)
+
+
+def test_a_file_with_the_name_of_a_built_in_set_must_be_that_set(tmp_path):
+    path = tmp_path / "set.json"
+    path.write_text(json.dumps(CCP13.to_document()))
+    assert read_label_set(path) == CCP13
+    path.write_text(json.dumps({**OWN, "name": "ccp13"}))
+    with pytest.raises(QanetError, match="name of a built-in label set"):
+        read_label_set(path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"name": 1}', "\x00"])
+def test_a_file_that_is_no_label_set_is_one_line(tmp_path, text):
+    path = tmp_path / "hats.json"
+    path.write_text(text)
+    with pytest.raises(QanetError, match="hats.json"):
+        read_label_set(path)

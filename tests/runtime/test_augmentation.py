@@ -24,7 +24,7 @@ def bundle(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def keep_everybody(monkeypatch):
     """The drawn people mean nothing, so that suppression would pick among them at random."""
-    monkeypatch.setattr("qanet.runtime.parser.parsing_nms", lambda people, num_classes: people)
+    monkeypatch.setattr("qanet.runtime.parser.parsing_nms", lambda people, *_, **__: people)
 
 
 def by_box(result):

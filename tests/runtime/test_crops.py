@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from official_sets import write_official
 
+from qanet.datasets import format_of
 from qanet.errors import QanetError
-from qanet.runtime.crops import format_of, people_crops
+from qanet.runtime.crops import people_crops
 from qanet.runtime.detectors.base import NOBODY, WholeImage
 
 

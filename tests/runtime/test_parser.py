@@ -5,6 +5,7 @@ import pytest
 
 import qanet
 from qanet.errors import QanetError
+from qanet.images import open_image
 from qanet.quality import fuse_quality
 from qanet.runtime.detectors.base import Detections, WholeImage
 from qanet.runtime.parser import MAX_BATCH
@@ -180,3 +181,34 @@ def test_a_gpu_that_is_not_there_is_told(shared_tiny_bundle, monkeypatch):
     with pytest.raises(QanetError, match="no GPU to run on .*; next: qanet doctor"):
         qanet.load(shared_tiny_bundle, device="cuda")
     assert qanet.load(shared_tiny_bundle, device="auto", threads=1).engine.runtime == "openvino"
+
+
+@pytest.mark.parametrize(("side", "fits"), [(20, True), (1500, False)])
+def test_ten_thousand_boxes_are_bounded_in_memory(tiny_parser, monkeypatch, side, fits):
+    image, engine = np.zeros((2000, 2000, 3), np.uint8), tiny_parser.engine
+    boxes = np.tile(np.array([[100, 100, 100 + side, 100 + side]], np.float32), (10_000, 1))
+    calls = []
+
+    class Counted:
+        def __getattr__(self, name):
+            return getattr(engine, name)
+
+        def run(self, batch, box_scores):
+            calls.append(len(batch))
+            raise MemoryError  # the first batch is enough
+
+    monkeypatch.setattr(tiny_parser, "engine", Counted())
+    with pytest.raises(MemoryError if fits else QanetError, match="" if fits else "10000 boxes are too large"):
+        tiny_parser(image, boxes=boxes)
+    assert bool(calls) == fits
+
+
+@pytest.mark.parametrize("kind", ["requires_grad", "bfloat16", "half", "sparse"])
+def test_tensors_of_every_kind_are_read_or_refused_in_a_line(kind):
+    torch = pytest.importorskip("torch")
+    tensor = torch.full((3, 6, 8), 0.5, dtype={"bfloat16": torch.bfloat16, "half": torch.half}.get(kind))
+    if kind == "sparse":
+        with pytest.raises(QanetError, match="this cannot be read as an image"):
+            open_image(tensor.to_sparse())
+        return
+    assert (open_image(tensor.requires_grad_(kind == "requires_grad")) == 128).all()

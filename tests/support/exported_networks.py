@@ -1,13 +1,17 @@
-"""Graphs of small networks, each exported once in a test session: an export takes seconds to a minute."""
+"""Graphs of small networks, each exported once for all processes and runs: an export takes seconds to a minute."""
 
+import contextlib
 import functools
+import importlib.metadata
 from typing import NamedTuple
 
 import pytest
 import torch
+from made_once import made_once, sources
 from tiny_networks import FAMILIES, lively_network, register, tiny_recipe
 
-from qanet.export.graphs.network import OUTPUTS, ParsingGraph, to_onnx
+from qanet.export.graphs import network as graphs
+from qanet.export.graphs.network import OUTPUTS, ParsingGraph
 from qanet.train.recipes import recipe
 
 SIZE = (64, 96)
@@ -29,4 +33,24 @@ def exported(family):
         register(patch)
         chosen = tiny_recipe(family) if family in FAMILIES else recipe("ccp13-lite0", settings)
         network = lively_network(chosen)
-        return Exported(chosen, network, to_onnx(ParsingGraph(network), OUTPUTS, SIZE))
+        return Exported(chosen, network, exported_graph(ParsingGraph(network), OUTPUTS, SIZE))
+
+
+_to_onnx = graphs.to_onnx
+
+
+def exported_graph(module, outputs, input_hw, inputs=graphs.INPUTS):
+    """`to_onnx`, which gives the same bytes for the same weights, by the cache of `made_once`."""
+    weights = [part for name, value in module.state_dict().items() for part in (name, value.numpy().tobytes())]
+    versions = [importlib.metadata.version(name) for name in ("torch", "onnx", "onnxscript")]
+    parts = [*versions, *sources("export/graphs", "train/networks"), module, *weights, outputs, input_hw, inputs]
+    path = made_once("graph.onnx", parts, lambda path: path.write_bytes(_to_onnx(module, outputs, input_hw, inputs)))
+    return path.read_bytes()
+
+
+@contextlib.contextmanager
+def exports_kept():
+    """`qanet export` takes graphs that were exported before; for tests of what comes after an export."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graphs, "to_onnx", exported_graph)
+        yield

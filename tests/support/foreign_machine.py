@@ -81,7 +81,7 @@ class Machine:
             pytest.skip(self.missing())
         return self
 
-    def python(self, *arguments: object, folder: Path, library: Path | None = None, timeout_s: float = 300) -> str:
+    def python(self, *arguments: object, folder: Path, library: Path | None = None, timeout_s: float = 1200) -> str:
         """Run Python there and return what it prints; an AssertionError quotes its errors.
 
         Args:

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+from made_once import compiled_once
 
 from qanet.runtime import native
 
@@ -27,11 +28,9 @@ def build_library(compiler, folder):
 
 def _compile(compiler, output, *more):
     """The native sources and what else is given; an AssertionError quotes the compiler."""
-    sources = sorted(_SOURCES.rglob("*.cpp"))
-    command = [compiler, *_FLAGS, f"-I{_SOURCES}", *sources, *more, "-o", output]
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return output
+    files = sorted(_SOURCES.rglob("*.cpp"))
+    depends_on = [*_SOURCES.rglob("*.*"), *(part for part in more if isinstance(part, Path))]
+    return compiled_once([compiler, *_FLAGS, f"-I{_SOURCES}", *files, *more], depends_on, output)
 
 
 class ForeignLibrary:

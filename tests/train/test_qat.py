@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from exported_networks import exports_kept
 from tiny_networks import lively_network, register, tiny_recipe
 
 from qanet.__main__ import main as qanet
@@ -42,7 +43,8 @@ def _bundle(folder, backbone, data):
     if not path.exists():
         chosen = tiny_recipe(backbone)
         save_weights(folder / f"{backbone}.safetensors", lively_network(chosen), chosen, half=False)
-        export_checkpoint(folder / f"{backbone}.safetensors", path)
+        with exports_kept():
+            export_checkpoint(folder / f"{backbone}.safetensors", path)
         assert qanet(["calibrate", str(path), "--data", str(data), "--method", "minmax", "--json"]) == 0
     return open_bundle(path)
 

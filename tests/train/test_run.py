@@ -36,9 +36,9 @@ def test_a_run_returns_its_checkpoint_recipe_and_scores(trained):
     result, folder, lines = trained
     assert result.weights == folder / "model.safetensors" and result.epochs == 1 and result.seconds > 0
     assert result.recipe == recipe("ccp13-lite0", SMALL) == load_weights(result.weights)[1]
-    assert set(result.scores) == {"val_miou", "val_pixel_accuracy"}
+    assert set(result.scores) == {"val_crop_miou", "val_crop_pixel_accuracy"}
     assert all(0 <= value <= 1 for value in result.scores.values())
-    assert "4 people, on cpu" in lines[0] and "val mIoU" in lines[1]
+    assert "4 people, on cpu" in lines[1] and "never occur" in lines[0] and "val mIoU of crops" in lines[2]
 
 
 def test_a_finished_run_is_not_trained_again(trained, small_ccp_of_the_module):
@@ -46,7 +46,7 @@ def test_a_finished_run_is_not_trained_again(trained, small_ccp_of_the_module):
     lines = []
     again = train(before.recipe, small_ccp_of_the_module, folder, device="cpu", report=lines.append)
     assert (again.epochs, again.seconds, again.scores) == (1, before.seconds, {})
-    assert lines[0] == f"resuming {folder} after epoch 1 of 1" and len(lines) == 2
+    assert lines[0] == f"resuming {folder} after epoch 1 of 1" and len(lines) == 3
 
 
 def test_the_state_to_resume_from_names_no_module_of_this_package(trained):

@@ -143,7 +143,7 @@ class Loader:
 
 def class_presence(data: DataSet, cache: Path | None) -> NDArray[np.bool_]:
     """(len, C) bool: the classes that each person shows. Cached in a file, because it takes every label of the set."""
-    key = sha256_bytes("\n".join([data.label_set.name, *data.names]).encode())
+    key = sha256_bytes("\n".join([str(data.label_set.to_document()), *data.names]).encode())
     if cache is not None and cache.is_file():
         try:
             with np.load(cache) as stored:

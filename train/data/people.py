@@ -116,8 +116,8 @@ class PeopleFolder(DataSet):
 
     def __getitem__(self, index: int) -> Sample:
         person = self.people[index]
-        image = decode_photo(Path(person.photo))
         labels = self.labels(index)
+        image = decode_photo(Path(person.photo), labels.shape)
         require_size(f"{person.name}: photograph and label", image.shape[:2], labels.shape)
         return Sample(person.name, image, labels, np.array(person.box_xyxy, np.float32))
 

@@ -8,7 +8,8 @@ import pytest
 from official_sets import HW, edit_json, write_ccp, write_official
 
 from qanet.__main__ import main
-from qanet.datasets.check import check_dataset
+from qanet.datasets.check import Findings, check_dataset, doubts
+from qanet.labels import CCP13
 
 
 @pytest.fixture
@@ -145,3 +146,20 @@ def test_a_json_file_that_is_none_is_one_error(cihp, capsys):
 def test_a_split_without_people_is_a_problem(cihp):
     edit_json(cihp / "annotations" / "CIHP_val.json", lambda d: d["annotations"].clear())
     assert check_dataset(cihp, "cihp").problems == ["the split val has no annotated person"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "maps", "problem"),
+    [
+        ([0, 1, 2, 3], 30, "hold the ids 0 to 3 alone"),  # four classes of somebody's own, read as CCP
+        ([0, 1, 2, 3], 4, ""),  # too few to say
+        ([0, 3, 11], 30, ""),
+        ([0], 30, "nothing can be learnt"),
+    ],
+)
+def test_the_counts_of_a_whole_set_show_what_cannot_be_right(ids, maps, problem):
+    found = Findings(CCP13.num_classes, images=maps)
+    for _ in range(maps):
+        found.count(np.array([ids], np.uint8), np.array([ids], np.uint8))
+    problems, _ = doubts(found, CCP13)
+    assert problem in " ".join(problems) and bool(problems) == bool(problem)

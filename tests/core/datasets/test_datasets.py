@@ -37,7 +37,7 @@ def test_every_official_layout_opens_under_its_own_names(tmp_path, format, name,
 
 
 def test_every_format_is_tested():
-    assert DATA_FORMATS == ("ccp", "celebamask", "cihp", "lip", "atr", "mhp", "ppp", "ppp-arms-first")
+    assert DATA_FORMATS == ("ccp", "celebamask", "folder", "cihp", "lip", "atr", "mhp", "ppp", "ppp-arms-first")
 
 
 def test_a_person_has_own_pixels_and_box(cihp):

@@ -10,7 +10,7 @@ from official_sets import write_ccp, write_official
 
 from qanet.datasets import open_dataset, read_detections
 from qanet.datasets.decoding import decode_ids, ids_of_png
-from qanet.errors import QanetError
+from qanet.errors import QanetError, QanetWarning
 
 
 def chunk(kind, data):
@@ -115,3 +115,82 @@ def test_broken_boxes_files_are_named(cihp, text, message):
         path.write_text(text)
     with pytest.raises(QanetError, match=message):
         read_detections(path, open_dataset(cihp, "cihp").image_ids)
+
+
+def photo_folder(root, photos, split=None):
+    """A folder in CCP's layout: file name -> (pixels (H, W, 3), EXIF orientation); labels of the shown size."""
+    image = pytest.importorskip("PIL.Image")
+    (root / "photos").mkdir(parents=True)
+    (root / "labels").mkdir()
+    for name, (pixels, orientation) in photos.items():
+        exif = image.Exif()
+        exif[0x0112] = orientation
+        image.fromarray(pixels).save(root / "photos" / name, exif=exif)
+        shown = pixels.shape[:2] if orientation < 5 else pixels.shape[1::-1]
+        cv2.imwrite(str(root / "labels" / f"{name.rsplit('.', 1)[0]}.png"), np.ones(shown, np.uint8))
+    if split is not None:
+        (root / "val.txt").write_bytes(split)
+    return root
+
+
+HALVES = np.zeros((8, 12, 3), np.uint8)
+HALVES[:, :6] = 255  # white on the left
+
+
+@pytest.mark.parametrize(
+    ("orientation", "bright"), [(1, np.s_[:, :5]), (3, np.s_[:, 7:]), (6, np.s_[:5]), (8, np.s_[7:])]
+)
+def test_a_photograph_is_turned_as_its_labels_are(tmp_path, orientation, bright):
+    root = photo_folder(tmp_path, {"a.png": (HALVES, orientation)})
+    sample = open_dataset(root, "ccp")[0]
+    assert sample.image.shape[:2] == sample.labels.shape
+    assert (sample.image[bright] == 255).all() and (sample.image == 255).mean() == 0.5
+    if orientation > 4:  # labels drawn by a program that ignores EXIF
+        cv2.imwrite(str(root / "labels" / "a.png"), np.ones(HALVES.shape[:2], np.uint8))
+        assert np.array_equal(open_dataset(root, "ccp")[0].image, HALVES)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (b"\xef\xbb\xbfa\r\nb c\r\n", ["a", "b c"]),
+        (b"\n  a  \n\n\nd\n\n", ["a", "d"]),
+        (b"a.png\nb c.png\n", ["a", "b c"]),
+        (b"a d\n", ["a", "d"]),
+        (b"d", ["d"]),
+    ],
+    ids=["BOM", "blank lines", "file names", "two on a line", "no end of line"],
+)
+def test_a_split_file_is_read_as_it_was_meant(tmp_path, text, names):
+    root = photo_folder(tmp_path, {f"{name}.png": (HALVES, 1) for name in ("a", "b c", "d")}, text)
+    assert open_dataset(root, "ccp", split="val").names == names
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [(b"e\n", "the first is e"), (b"\xff\xfe", "cannot be read"), (b"\n\n", "the split is empty")]
+)
+def test_a_wrong_split_file_is_refused(tmp_path, text, message):
+    root = photo_folder(tmp_path, {"a.png": (HALVES, 1)}, text)
+    with pytest.raises(QanetError, match=message):
+        open_dataset(root, "ccp", split="val")
+
+
+def test_names_that_come_again_count_once_and_are_said(tmp_path):
+    root = photo_folder(tmp_path, {"a.png": (HALVES, 1), "b.png": (HALVES, 1)}, b"a\nb\na.png\n")
+    with pytest.warns(QanetWarning, match="names 1 photographs again"):
+        assert open_dataset(root, "ccp", split="val").names == ["a", "b"]
+
+
+def test_two_photographs_of_one_name_are_refused(tmp_path):
+    root = photo_folder(tmp_path, {"a.png": (HALVES, 1), "a.jpg": (HALVES, 1)})
+    with pytest.raises(QanetError, match="two photographs of one name .*a.jpg and a.png"):
+        open_dataset(root, "ccp")
+
+
+def test_a_photograph_without_its_last_bytes_is_learnt_from_and_said(tmp_path):
+    root = photo_folder(tmp_path, {"a.jpg": (HALVES, 1)})
+    whole = open_dataset(root, "ccp")[0].image
+    path = root / "photos" / "a.jpg"
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.warns(QanetWarning, match="a.jpg lacks its last bytes"):
+        assert np.array_equal(open_dataset(root, "ccp")[0].image, whole)

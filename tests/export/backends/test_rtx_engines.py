@@ -93,6 +93,8 @@ def test_a_graph_that_rtx_refuses_names_its_first_failing_node():
 def test_a_build_that_fails_says_what_was_logged(graphs):
     with pytest.raises(QanetError, match="could not build model.onnx for sm_75: .*FP32 GEMM is not supported"):
         tensorrt.build(graphs["fp32"], targets=["sm_75"])
+    after = tensorrt.build(graphs["int8"], targets=["sm_86"], outputs=["logits"])
+    check_delivered(after.census, "int8")  # the library would build it for sm_75, in FP32
 
 
 @needs_rtx
@@ -130,6 +132,7 @@ def test_ctrl_c_ends_a_build_between_two_steps(graphs):
     with pytest.raises(KeyboardInterrupt):
         tensorrt.build(graphs["fp16"], targets=["sm_86"], outputs=["logits"], bar=bar)
     assert signal.getsignal(signal.SIGINT) is before
+    check_delivered(tensorrt.build(graphs["int8"], targets=["sm_86"], outputs=["logits"]).census, "int8")
     whole = Bar()
     tensorrt.build(graphs["fp16"], targets=["sm_86"], outputs=["logits"], bar=whole)
     assert bar.done < whole.done

@@ -1,10 +1,9 @@
-"""Real TensorRT-RTX engines for two GPU generations, without a GPU: the bundled network, R50c with drawn weights."""
+"""Real TensorRT-RTX engines for two GPU generations, without a GPU: the bundled network, and R50c's blocks."""
 
 import onnx
 import pytest
 from engine_graphs import needs_rtx
 from rtx_header import plan_targets
-from tiny_networks import lively_network
 
 from qanet.bundle import open_bundle
 from qanet.calib.quantize import quantise
@@ -56,14 +55,12 @@ def test_the_bundled_network(lite0, precision):
 
 
 @pytest.fixture(scope="module")
-def r50c():
-    """The typed graphs of ccp13-r50c at 96x64."""
-    from qanet.export.graphs.network import OUTPUTS, ParsingGraph, to_onnx
-    from qanet.train.recipes import recipe
+def resnet_c():
+    """The typed graphs of a network of R50c's blocks."""
+    from exported_networks import SIZE, exported
 
-    settings = recipe("ccp13-r50c", {"input_hw": "96x64"})
-    fp32 = to_onnx(ParsingGraph(lively_network(settings)), OUTPUTS, settings.input_hw)
-    crops = drawn_crops(2, settings.input_hw)
+    fp32 = exported("tiny-c").graph
+    crops = drawn_crops(2, SIZE)
     scales, _ = find_scales(fp32, [crops], "minmax", threads=1, use_cache=False)
     typed = {"fp16": fp32, "int8": quantise(fp32, scales)}
     made = {name: to_fp16(onnx.load_model_from_string(graph)).SerializeToString() for name, graph in typed.items()}
@@ -71,8 +68,7 @@ def r50c():
 
 
 @needs_rtx
-@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_r50c(r50c, precision):
-    built = build_and_check(r50c[precision], precision, nodes=75, left_wider=LEFT_WIDER)
-    assert (built.census.requantizations > 40) == (precision == "int8")  # each convolution writes FP32
+def test_blocks_of_r50c(resnet_c, precision):
+    built = build_and_check(resnet_c[precision], precision, nodes=39, left_wider=LEFT_WIDER)
+    assert (built.census.requantizations > 20) == (precision == "int8")  # each convolution writes FP32

@@ -180,7 +180,10 @@ MISTAKES = {
     "no argument": (["parse"], "the following arguments are required: INPUT_URI; next: qanet parse --help"),
     "no model": (["parse", CLIP, "--model", "nowhere", "--whole-image"], "no bundle 'nowhere'"),
     "no detector": (["parse", CLIP, "--detector", "x.onnx", "--model", BUNDLE], "no detector at x.onnx"),
-    "no boxes": (["parse", CLIP, "--boxes", "x.json", "--model", BUNDLE], "no boxes file x.json (got No such file"),
+    "no boxes": (
+        ["parse", CLIP, "--boxes", "x.json", "--model", BUNDLE],
+        "no file x.json (expected boxes of people, got missing",
+    ),
     "unknown command": (["prase", CLIP], "no command 'prase', did you mean 'parse'? (expected one of doctor, "),
     "nonsense": (["xyzzy"], "no command 'xyzzy' (expected one of doctor"),
     "unknown option": (["parse", CLIP, "--fast"], "unrecognized arguments: --fast; next: qanet parse --help"),

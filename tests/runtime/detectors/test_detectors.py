@@ -8,8 +8,9 @@ import pytest
 
 from qanet.errors import QanetError
 from qanet.geometry import check_boxes
-from qanet.runtime.detectors.base import BoxesFile, WholeImage
+from qanet.runtime.detectors.base import BoxesFile, Detections, WholeImage
 from qanet.runtime.detectors.open import OnnxDetector
+from qanet.runtime.parser import Parser
 
 IMAGE = np.zeros((120, 160, 3), np.uint8)
 
@@ -118,7 +119,7 @@ def test_an_empty_list_is_nobody(boxes):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[[1, 2,", "boxes.json is not JSON"),
+        ("[[1, 2,", "boxes.json is no JSON"),
         ("5", "boxes cannot be read"),
         ("null", "boxes cannot be read"),
         ([[1, 2, 3]], "boxes cannot be read .expected lists of x0 y0 x1 y1 and maybe a score"),
@@ -146,5 +147,62 @@ def test_boxes_outside_the_image_and_files_that_are_none_are_refused(boxes, tmp_
     with pytest.raises(QanetError, match="box 0 lies wholly outside the image"):
         boxes([[200, 0, 220, 10]]).detect(IMAGE)
     for path in (tmp_path / "missing.json", tmp_path):
-        with pytest.raises(QanetError, match="no boxes file"):
+        with pytest.raises(QanetError, match="no file|cannot be read"):
             BoxesFile(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "frame", "found"),
+    [
+        (785, "000000000785.jpg", True),
+        (785, "COCO_val2014_000000000785.jpg", True),
+        ("000000000785", "000000000785.jpg", True),
+        (0, "000.png", True),
+        (785, 785, True),
+        (785, "000000001785.jpg", False),
+        (85, "000000000785.jpg", False),
+        (4, "clip.mp4", False),
+    ],
+)
+def test_a_number_of_coco_meets_the_file_of_that_number(boxes, key, frame, found):
+    detector = boxes([{"image_id": key, "bbox": [1, 2, 30, 40]}, {"image_id": 99, "bbox": [1, 2, 3, 4]}])
+    assert len(detector.detect(IMAGE, frame)) == found
+    assert (str(key) in detector.unused) != found
+
+
+def test_a_number_of_two_files_is_refused(boxes):
+    detector = boxes([{"image_id": 7, "bbox": [1, 2, 30, 40]}])
+    detector.detect(IMAGE, "a_007.jpg")
+    with pytest.raises(QanetError, match="two images have the number 7 .*a_007.jpg, b_007.jpg"):
+        detector.detect(IMAGE, "b_007.jpg")
+
+
+@pytest.mark.parametrize("box", [[0.1, 0.2, 0.5, 0.9], [0, 0, 1, 1], [-0.1, 0.1, 1.2, 0.8]])
+def test_boxes_in_fractions_are_refused(boxes, box):
+    with pytest.raises(QanetError, match="the boxes are within one pixel .*multiply boxes in 0..1"):
+        boxes([box]).detect(IMAGE)
+
+
+BAD = float("nan")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        (BAD, 1, 20, 20, 0.5),
+        (1, 1, 20, BAD, 0.5),
+        (1, 1, float("inf"), 20, 0.5),
+        (1, 1, 20, 20, BAD),
+        (20, 1, 1, 20, 0.5),
+    ],
+)
+def test_what_is_no_box_reaches_nobody_behind_the_detector(tiny_parser, row):
+    class Broken:
+        name = "broken"
+
+        def detect(self, image, frame=0):
+            rows = np.array([row, (10, 10, 50, 60, 0.9)], np.float32)
+            return Detections(rows[:, :4], rows[:, 4])
+
+    parser = Parser(tiny_parser.bundle, tiny_parser.engine, "kernel", Broken())
+    assert parser.detect(IMAGE).boxes.tolist() == [[10, 10, 50, 60]]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_once import compiled_once
 
 from qanet import quality
 from qanet.errors import QanetError
@@ -147,9 +148,8 @@ def test_the_sources_are_clean_under_address_and_undefined_behaviour_sanitizers(
         "-fsanitize=address,undefined",
         "-fno-sanitize-recover=all",
     ]
-    command = [compiler, *flags, f"-I{cpp}", *map(str, cpp.rglob("*.cpp")), "-o", str(built_here)]
-    compiled = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert compiled.returncode == 0, compiled.stderr
+    command = [compiler, *flags, f"-I{cpp}", *cpp.rglob("*.cpp")]
+    compiled_once(command, cpp.rglob("*.*"), built_here)
     environment = {"LD_PRELOAD": runtime.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0", "PATH": "/usr/bin:/bin"}
     done = subprocess.run(
         [sys.executable, "-c", SANITIZED, str(built_here)],

@@ -98,7 +98,7 @@ def test_nothing_and_empty_inputs_are_told_apart(tmp_path):
     for name in ("zero.mp4", "zero.png"):
         with pytest.raises(QanetError, match=f"{name} is empty .*got 0 bytes"):
             open_source(str(tmp_path / name))
-    with pytest.raises(QanetError, match="no images in .*folder .expected files that end in .jpg"):
+    with pytest.raises(QanetError, match="no images in .*folder .expected a JPEG, PNG"):
         open_source(str(tmp_path / "folder"))
     with pytest.raises(QanetError, match="missing: no such file .expected a video, an image or a folder"):
         open_source(str(tmp_path / "missing"))
@@ -127,7 +127,27 @@ def test_one_broken_image_does_not_stop_a_folder(folder, parser, tmp_path):
     ]
     assert sorted(os.listdir(out)) == ["a-1.png", "a.png", "b.png"]  # neither overlay of a replaces the other
     assert cv2.imread(str(out / "a-1.png")).shape == (120, 160, 3)
-    assert len(summary.warnings) == 1 and "skipped: " in summary.warnings[0] and "c.png" in summary.warnings[0]
+    left_out, skipped = summary.warnings
+    assert "left out of" in left_out and left_out.endswith("no pictures: 1: notes.txt")
+    assert "skipped: " in skipped and "c.png" in skipped
+
+
+def test_pictures_are_told_by_content_and_taken_in_natural_order(parser, people, tmp_path):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    png = cv2.imencode(".png", people(0))[1].tobytes()
+    for name in ("f10.png", "f9.jfif", "f2", "f1.heic", "f11.gif"):
+        (folder / name).write_bytes(png)
+    for number in range(7):
+        (folder / f"n{number}.txt").write_text("no picture")
+    (folder / "sub").mkdir()
+    summary = run(open_source(str(folder)), parser, [JsonLines(tmp_path / "o.jsonl")])
+    names = [json.loads(line)["name"] for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert names == ["f1.heic", "f2", "f9.jfif", "f10.png", "f11.gif"]
+    assert [w.split("frames, ")[1] for w in summary.warnings] == [
+        "no pictures: 8: n0.txt, n1.txt, n2.txt, n3.txt, n4.txt ..."
+    ]
+    assert all(open_source(str(folder / name)).kind == "image" for name in names)
 
 
 def test_a_folder_of_broken_images_is_an_error(folder, parser, tmp_path):

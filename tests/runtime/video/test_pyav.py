@@ -4,6 +4,7 @@ import functools
 import http.server
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -158,6 +159,63 @@ def break_packets(path, numbers):
         for number in numbers:
             file.seek(packets[number][0])
             file.write(bytes(packets[number][1]))
+
+
+@pytest.mark.parametrize(
+    ("aspect", "size"),
+    [
+        ("1/1", (64, 48)),
+        ("2/1", (128, 48)),
+        ("1/2", (64, 96)),
+        ("4/3", (85, 48)),
+        ("8/9", (64, 54)),
+        ("9999/1", (64, 48)),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_pixels_that_are_not_square_become_so(parser, tmp_path, suffix, aspect, size):
+    path = tmp_path / f"wide{suffix}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(aspect)
+        picture = np.zeros((48, 64, 3), np.uint8)
+        picture[:, 32:] = 255
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
+        container.mux(stream.encode())
+    frames = [frame.image for frame in open_source(str(path))]
+    assert len(frames) == 3 and frames[0].shape == (size[1], size[0], 3)
+    third = size[0] // 3
+    assert frames[0][:, :third].max() < 40 and frames[0][:, -third:].min() > 215
+    out = tmp_path / "out.mp4"
+    run(open_source(str(path)), parser, [VideoFileSink(out, 10)])
+    with av.open(str(out)) as container:
+        written = container.streams.video[0]
+        assert (written.width, written.height) == (size[0] // 2 * 2, size[1] // 2 * 2)
+        assert (written.sample_aspect_ratio or 1) == 1
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="ffmpeg writes the edit lists")
+@pytest.mark.parametrize("cut_s", [("-ss", "0.55"), ("-t", "0.5"), ("-itsoffset", "0.4")])
+def test_an_edit_list_is_no_early_end(tmp_path, cut_s):
+    whole = write_clip(tmp_path / "whole.mp4", count=20, options={"g": "20", "bf": "0"})
+    part = tmp_path / "part.mp4"
+    subprocess.run(["ffmpeg", "-loglevel", "error", *cut_s, "-i", str(whole), "-c", "copy", str(part)], check=True)
+    source = open_source(str(part))
+    frames = list(source)
+    assert source.warnings == [] and 4 <= len(frames) <= 20
+    assert frames[0].time_s == 0 and frames[-1].time_s == pytest.approx((len(frames) - 1) / 10)
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"\xff\xfe", "\u4eba".encode(), b"two words", b"x" * 240])
+def test_names_that_are_not_utf8_are_read_and_written(parser, tmp_path, name):
+    path = write_clip(tmp_path / "clip.mp4").rename(tmp_path / os.fsdecode(name + b".mp4"))
+    folder = tmp_path / os.fsdecode(name)
+    folder.mkdir()
+    out, lines = folder / os.fsdecode(b"o\xe9.webm"), folder / os.fsdecode(b"o\xe9.jsonl")
+    run(open_source(str(path)), parser, [VideoFileSink(out, 10), JsonLines(lines)])
+    assert len(times_of(out)) == len(lines.read_text().splitlines()) == 10
 
 
 @pytest.mark.parametrize("broken", [[4], [2, 3, 7], [1, 8], [7, 8]])
