@@ -53,7 +53,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
     clip, new = str(folder / "clip.avi"), str(folder / "new.qanet")
     whole = ["--whole-image", "--threads", "1"]
     return {
-        "train": ["train", "ccp13-lite0", *_SMALL, "epochs=3", "--data", data, "--output", run, "--device", "cpu"],
+        "train": ["train", "ccp13-lite0", *_SMALL, "epochs=2", "--data", data, "--output", run, "--device", "cpu"],
         "export": ["export", f"{run}/model.safetensors", "--output", bundle],
         "calibrate": ["calibrate", bundle, "--data", data, "--method", "minmax"],
         "build": ["build", bundle, "--output", new, "--runtime", "openvino", "--precision", "fp32,int8"],
@@ -61,7 +61,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
         "val": ["val", bundle, "--data", data, "--save", "--precision", "fp32"],
         "parse": ["parse", clip, str(folder / "o.mp4"), "--model", bundle, "--results", str(folder / "o.jsonl"), *whole]
         + ["--labels", str(folder / "labels")],
-        "benchmark": ["benchmark", bundle, "--input", clip, "--output", str(folder / "report"), "--duration", "2"]
+        "benchmark": ["benchmark", bundle, "--input", clip, "--output", str(folder / "report"), "--duration", "1"]
         + [*whole, "--precision", "fp32"],
     }
 

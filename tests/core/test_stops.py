@@ -13,7 +13,9 @@ from qanet.signals import check_stop, remembered_stop, stoppable
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 FORMS = {
-    "raised in the command": "time.sleep(20)",
+    "raised in the command": """
+    print("ready", flush=True)
+    time.sleep(20)""",
     "kept, as by parse and benchmark": """
     with remembered_stop() as came:
         print("ready", flush=True)
@@ -27,7 +29,6 @@ import signal, sys, time
 from qanet.commandline import run_command
 from qanet.signals import remembered_stop
 def command():
-    print("ready", flush=True)
     {body}
 sys.exit(run_command(command))
 """
