@@ -24,7 +24,7 @@ KNOTS = 5
 class Curve:
     """Straight lines between knots, constant beyond the first and the last.
 
-    >>> Curve((0.5, 0.9), (0.2, 0.6))([0.0, 0.7, 1.0]).round(3).tolist()
+    >>> Curve((0.5, 0.9), (0.2, 0.6))([0.0, 0.7, 1.0]).astype(float).round(3).tolist()
     [0.2, 0.4, 0.6]
     """
 
@@ -55,7 +55,7 @@ class QualityMap:
         """(N,) of N people; `iou` is clamped to [0, 1].
 
         >>> chart = QualityMap((0, 0.5, 3), Curve((0.5, 0.9), (0.2, 0.6)), Curve((0.0, 1.0), (0.0, 0.8)))
-        >>> chart.expected_miou([1.0, 0.4], [0.7, 0.7], [0.7, 0.7]).round(3).tolist()
+        >>> chart.expected_miou([1.0, 0.4], [0.7, 0.7], [0.7, 0.7]).astype(float).round(3).tolist()
         [0.4, 0.4]
         """
         return self.people(fuse_quality(box, iou, pixel, self.weights))

@@ -76,7 +76,7 @@ def write_ccp(root: Path, people: int = 8, hw=(120, 80)) -> Path:
         for rows, raw_id in ((slice(10, 30), 19), (slice(30, 60), 51), (slice(60, 100), 25), (slice(100, 110), 39)):
             raw[rows, 28:52] = raw_id
         raw[50:70, 52:60] = 2
-        image[raw > 0] = (10 + 30 * number, 255 - 30 * number, 40)
+        image[raw > 0] = ((10 + 30 * number) % 256, (255 - 30 * number) % 256, 40)
         cv2.imwrite(str(root / "photos" / f"p{number}.png"), image)
         cv2.imwrite(str(root / "labels" / f"p{number}.png"), raw)
     names = [f"p{number}\n" for number in range(people)]
