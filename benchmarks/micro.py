@@ -19,7 +19,7 @@ from qanet.benchmarks.schema import MicroRow
 from qanet.benchmarks.targets import batches, run_tail
 from qanet.benchmarks.variants import Variant
 from qanet.runtime.backends.base import Engine
-from qanet.runtime.backends.openvino import openvino_core, openvino_hint
+from qanet.runtime.backends.openvino import import_openvino, openvino_core, openvino_hint
 from qanet.runtime.kernels import choose_kernels
 
 
@@ -179,8 +179,8 @@ def multiply_adds_per_second(
     Args:
         precision: "fp32", "fp16" (in the CPU's 16-bit type) or "int8" (symmetric, with quantised inputs and weights).
     """
-    import openvino
-    from openvino import opset13 as ops
+    openvino = import_openvino()
+    ops = openvino.opset13
 
     channels, side = 256, 32
     crops = ops.parameter([1, channels, side, side], np.float32)

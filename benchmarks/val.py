@@ -5,6 +5,7 @@ or every box of a detector from a COCO results file, at image resolution. The me
 which suppresses duplicates itself. Void pixels are not counted.
 """
 
+import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -245,6 +246,10 @@ def _percent(value: float | None, missing: str = "absent") -> str:
 def main(argv: Sequence[str]) -> int:
     """Entry point."""
     args = _parser().parse_args(argv)
+    if args.suite:
+        return _judge_real(args)
+    if len(args.data) > 1:
+        raise QanetError("more than one --data", expected="one data set without --suite", got=args.data)
     if args.save and (args.boxes or args.weights or args.flip or args.scales != (1.0,) or args.tags):
         raise QanetError(
             "an accuracy card holds numbers of the plain parser",
@@ -263,7 +268,7 @@ def main(argv: Sequence[str]) -> int:
 
             report = validate(
                 bundle,
-                args.data,
+                args.data[0],
                 format=args.format,
                 split=args.split,
                 boxes=args.boxes,
@@ -282,6 +287,26 @@ def main(argv: Sequence[str]) -> int:
             save_card(bundle, report)
     report = replace(report, model=args.model)
     emit(args.json, report.to_json(), val_text(report, bundle.labels.classes))
+    return 0
+
+
+def _judge_real(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from qanet.benchmarks.real import LEAST_SCORE, judge_real, open_for_ranking
+    from qanet.benchmarks.report.real import real_text, write_real
+    from qanet.runtime.detectors.open import DEFAULT, SCORE_THRESHOLD
+
+    name = args.detector or DEFAULT
+    detector = open_for_ranking(name, "auto", args.threads, SCORE_THRESHOLD)
+    ranking = open_for_ranking(name, "auto", args.threads, LEAST_SCORE)
+    options = {"threads": args.threads, "flip": args.flip, "scales": args.scales}
+    parser = load(args.model, args.device, args.precision, args.tail, **options)
+    with tqdm(unit="photograph", desc="val", disable=args.json or None) as bar:
+        report = judge_real(parser, detector, ranking, [Path(p) for p in args.data], lambda name: bar.update())
+    if args.output:
+        note(f"wrote {', '.join(str(p) for p in write_real(args.output, report, parser.bundle.labels))}")
+    emit(args.json, report.to_json(), real_text(report))
     return 0
 
 
@@ -305,7 +330,18 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "model", metavar="BUNDLE_OR_CHECKPOINT", help="a bundle's name or folder, or a .safetensors file"
     )
-    parser.add_argument("--data", required=True, metavar="DIR", help="folder of the data set")
+    parser.add_argument(
+        "--data", required=True, action="append", metavar="DIR", help="folder of the data set; repeatable with --suite"
+    )
+    parser.add_argument(
+        "--suite",
+        choices=("real",),
+        help="real: the detector on boxed photographs, the whole pipeline on CIHP's, the parser on CCP's val; folders "
+        "of DIR with persons.json, Category_ids/ or val.txt; takes --detector, --precision, --device, --tail, --flip, "
+        "--scales, --threads and --output",
+    )
+    parser.add_argument("--detector", metavar="NAME", help="of --suite: a bundle or an ONNX file (person-lite0)")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="of --suite: report.html and pictures of the worst")
     parser.add_argument(
         "--format",
         choices=DATA_FORMATS,

@@ -23,6 +23,7 @@ from qanet.benchmarks.samples import open_people_detector
 from qanet.bundle import open_bundle
 from qanet.commandline import table
 from qanet.errors import QanetError
+from qanet.runtime.backends.openvino import import_openvino
 from qanet.runtime.parser import Parser, load
 from qanet.runtime.track.tracker import BYTE_SCORE
 from qanet.runtime.video import pipeline
@@ -58,9 +59,7 @@ class NetworkClock:
 
     def __enter__(self) -> "NetworkClock":
         if self._request is None:
-            import openvino
-
-            self._request = openvino.InferRequest
+            self._request = import_openvino().InferRequest
         self.cpu_s, self.calls = 0.0, 0
         self._original = self._request.infer
         self._request.infer = self._timed(self._original)

@@ -29,6 +29,9 @@ COMMANDS = {
     "val": Command("qanet.benchmarks.val", "accuracy of a bundle or a checkpoint on a data set"),
     "export": Command("qanet.export.command", "checkpoint to a bundle with one ONNX graph"),
     "calibrate": Command("qanet.calib.command", "INT8 scales from images of people"),
+    "calibrate-quality": Command(
+        "qanet.benchmarks.calibrate_quality", "the map from scores to the expected mean IoU of a person"
+    ),
     "qat": Command("qanet.train.qat", "fine-tune a calibrated network with fake quantisation"),
     "build": Command("qanet.export.building.command", "typed graphs and engines for a target, each proved"),
     "parse": Command("qanet.runtime.cli.command", "parse the people of a video, an image or a folder"),
@@ -94,6 +97,7 @@ def _install_hint(command: str) -> str:
         "export": "export",
         "val": "export",
         "calibrate": "calib",
+        "calibrate-quality": "export",
         "qat": "train",
         "inspect": "train",
     }
@@ -103,7 +107,7 @@ def _install_hint(command: str) -> str:
 
 def _help() -> str:
     lines = ["qanet: quality-aware human parsing on the edge", "", "usage: qanet COMMAND [ARGUMENTS]", ""]
-    lines += [f"  {name:<10} {command.summary}" for name, command in COMMANDS.items()]
+    lines += [f"  {name:<17} {command.summary}" for name, command in COMMANDS.items()]
     return "\n".join([*lines, "", "qanet COMMAND --help tells the arguments of each."])
 
 

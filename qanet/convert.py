@@ -56,7 +56,12 @@ def supervision_detections(people: Any) -> Any:
         confidence=people.quality,
         class_id=np.zeros(len(people), int),
         tracker_id=people.track_ids if tracked else None,
-        data={"box_score": people.scores, "iou_score": people.iou, "pixel_score": people.pixel},
+        data={
+            "box_score": people.scores,
+            "iou_score": people.iou,
+            "pixel_score": people.pixel,
+            "expected_miou": people.expected_miou,
+        },
     )
 
 
@@ -65,7 +70,7 @@ def dataframe(people: Any) -> Any:
     pandas = _optional("pandas")
     columns: dict[str, Any] = dict(zip(("x0", "y0", "x1", "y1"), people.boxes.T))
     columns |= {"box_score": people.scores, "iou_score": people.iou, "pixel_score": people.pixel}
-    columns |= {"quality": people.quality, "track_id": people.track_ids}
+    columns |= {"quality": people.quality, "expected_miou": people.expected_miou, "track_id": people.track_ids}
     names = people.label_set.classes[1:]
     columns |= {f"quality {name}": values for name, values in zip(names, people.part_quality.T)}
     return pandas.DataFrame(columns)

@@ -1,5 +1,6 @@
 """One object for the whole job: train, export, calibrate, build, validate, benchmark and parse with a model."""
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ class Model:
         self.path = path
         self._bundle: Bundle | None = None
         self._parser: Parser | None = None
+        self._opening = threading.Lock()  # of the parser
         if path.suffix in _CHECKPOINTS:
             if not path.is_file():
                 raise QanetError(f"no checkpoint {path}", expected="a file of `qanet train`", got="nothing there")
@@ -46,6 +48,9 @@ class Model:
 
     def _use(self, bundle: Bundle) -> None:
         self._bundle, self.path, self._parser = bundle, bundle.path, None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Model, (self.path,)
 
     def __repr__(self) -> str:
         if self._bundle is None:
@@ -198,6 +203,6 @@ class Model:
             image: anything that `Parser.__call__` takes.
             options: `boxes`, `box_scores` and `order` of `Parser.__call__`.
         """
-        if self._parser is None:
-            self._parser = self.load()
-        return self._parser(image, **options)
+        with self._opening:
+            parser = self._parser = self._parser or self.load()
+        return parser(image, **options)

@@ -3,7 +3,7 @@
 import io
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,9 @@ class Person:
         labels: (y1 - y0, x1 - x0) uint8 class of each pixel of the region.
         roi: x0, y0, x1, y1, the region in pixels of the whole image.
         track_id: the number of the person in a video; None where people are not tracked.
+        expected_miou: the mean IoU that a person of these scores can be expected to have, in [0, 1]; None where the
+            model has no quality map for this precision.
+        expected_part_iou: (C - 1,) float32 likewise of each part, 0 where it has no pixel.
 
     Source: QANet, arXiv 2103.05997, section 3.3.
     """
@@ -76,6 +79,13 @@ class Person:
     labels: NDArray[np.uint8]
     roi: tuple[int, int, int, int]
     track_id: int | None = None
+    expected_miou: float | None = None
+    expected_part_iou: NDArray[np.float32] | None = None
+
+    @property
+    def worth(self) -> float:
+        """What thresholds take: the expected mean IoU, or the quality where there is none."""
+        return self.quality if self.expected_miou is None else self.expected_miou
 
     def __repr__(self) -> str:
         x0, y0, x1, y1 = (round(float(v)) for v in self.box)
@@ -96,6 +106,8 @@ class Person:
                 "quality": _rounded(self.part_quality[class_id - 1]),
                 "area_px": area_px,
             }
+            if self.expected_part_iou is not None:
+                part["expected_iou"] = _rounded(self.expected_part_iou[class_id - 1])
             if masks:
                 part["rle"] = mask
             parts.append(part)
@@ -103,6 +115,8 @@ class Person:
         record: dict[str, Any] = {"box_xyxy": [_rounded(v, 2) for v in self.box]}
         record |= {key: _rounded(value) for key, value in scores.items()}
         record |= {"quality": _rounded(self.quality), "parts": parts}
+        if self.expected_miou is not None:
+            record["expected_miou"] = _rounded(self.expected_miou)
         if self.track_id is not None:
             record["track_id"] = self.track_id
         return record
@@ -135,6 +149,8 @@ class People:
         for person in self.people:
             person.part_scores = PartScores.of(person.part_scores, self.label_set.classes)
             person.part_quality = PartScores.of(person.part_quality, self.label_set.classes)
+            if person.expected_part_iou is not None:
+                person.expected_part_iou = PartScores.of(person.expected_part_iou, self.label_set.classes)
 
     def __len__(self) -> int:
         return len(self.people)
@@ -188,6 +204,27 @@ class People:
     def part_quality(self) -> NDArray[np.float32]:
         """(N, C - 1) float32 fused quality of each part."""
         return self._parts("part_quality")
+
+    @property
+    def expected_miou(self) -> NDArray[np.float32]:
+        """(N,) float32 expected mean IoU; nan where the model has no quality map."""
+        return np.array([np.nan if p.expected_miou is None else p.expected_miou for p in self.people], np.float32)
+
+    @property
+    def expected_part_iou(self) -> NDArray[np.float32]:
+        """(N, C - 1) float32 expected IoU of each part; nan where the model has no quality map."""
+        nothing = np.full(self.label_set.num_classes - 1, np.nan)
+        rows = [nothing if p.expected_part_iou is None else np.asarray(p.expected_part_iou) for p in self.people]
+        return np.array(rows, np.float32).reshape(-1, self.label_set.num_classes - 1)
+
+    def at_least(self, quality: float) -> "People":
+        """The people whose expected mean IoU is `quality` or more; whose Q, where the model has no quality map.
+
+        >>> from qanet.labels import CCP13
+        >>> len(People(np.zeros((9, 9, 3), np.uint8), CCP13, []).at_least(0.7))
+        0
+        """
+        return replace(self, people=[person for person in self.people if person.worth >= quality])
 
     @property
     def track_ids(self) -> NDArray[np.int64]:

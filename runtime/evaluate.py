@@ -16,7 +16,7 @@ from qanet.errors import QanetError
 from qanet.labels import LabelSet
 from qanet.metrics import ParsingEvaluator, Prediction
 from qanet.results import Person
-from qanet.runtime.backends.base import KERNEL_TAIL_OUTPUTS, Engine, Outputs
+from qanet.runtime.backends.base import KERNEL_TAIL_OUTPUTS, Engine, Outputs, Reopened
 from qanet.runtime.backends.openvino import engine_from_graph
 from qanet.runtime.detectors.base import Detections, WholeImage
 from qanet.runtime.parser import Parser
@@ -119,7 +119,7 @@ def choose_tags(source: str, labels: LabelSet) -> TagsOf:
     return of
 
 
-class TaggedEngine:
+class TaggedEngine(Reopened):
     """An engine whose logits of classes that are not allowed can win nowhere.
 
     Args:

@@ -41,7 +41,7 @@ class PersonMask:
 
 
 class MaskParser:
-    """Computes masks of the people of an image. Use one instance per thread."""
+    """Computes masks of the people of an image. Threads may share it."""
 
     def __init__(self, bundle: Bundle, engine: Engine, flip: bool = False):
         """

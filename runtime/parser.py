@@ -1,5 +1,6 @@
 """Image in, people out: detector, crop, network, tail, quality, suppression."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -8,17 +9,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qanet.bundle import Bundle, open_bundle
+from qanet.bundle.ladder import LADDER
 from qanet.errors import QanetError
 from qanet.geometry import check_boxes, check_label_bytes
 from qanet.images import open_image
 from qanet.labels import CELEBAMASK19, PERSON1, PERSON_BOX1
-from qanet.quality import PixelScores, clamp_iou, fuse_quality
+from qanet.quality import PixelScores
 from qanet.results import People, Person
-from qanet.runtime.backends.base import GRAPH_TAIL_OUTPUTS, KERNEL_TAIL_OUTPUTS, Engine, Outputs
+from qanet.runtime.backends.base import GRAPH_TAIL_OUTPUTS, KERNEL_TAIL_OUTPUTS, Engine, Outputs, graph_name
 from qanet.runtime.cuda.device_path import DevicePath, open_device_path
 from qanet.runtime.detectors.base import Detections, Detector, WholeImage, check_scores
 from qanet.runtime.kernels import choose_kernels
-from qanet.runtime.postprocess import MIN_LABELLED_SHARE, parsing_nms, paste_labels
+from qanet.runtime.postprocess import MIN_LABELLED_SHARE, expect, parsing_nms, people_of_graph, people_of_scores
 from qanet.runtime.timing import StageTimes
 from qanet.runtime.tta import PLAIN, Augmentation, check_augmentation, look, score_people
 from qanet.runtime.whole_pictures import scores_within
@@ -43,7 +45,7 @@ def load(
     """Load a bundle and compile or load its engine.
 
     Args:
-        name_or_path: a shipped bundle's name or a NAME.qanet folder.
+        name_or_path: "fast", "balanced" or "accurate", a shipped bundle's name, or a NAME.qanet folder.
         device: "auto" (TensorRT where there is a GPU and it is installed, else OpenVINO), "cpu", "onnxruntime",
             "cuda".
         precision: "fp32", "fp16", "int8", or "auto": the fastest the bundle has a graph for.
@@ -62,8 +64,10 @@ def load(
 
     if tail not in TAILS:
         raise QanetError("unknown tail", expected=f"one of {', '.join(TAILS)}", got=tail)
-    augmentation = check_augmentation(flip, scales, tail)
     bundle = open_bundle(name_or_path)
+    if bundle.is_shipped and str(name_or_path) in LADDER:
+        flip = flip or (LADDER[str(name_or_path)].flip and tail == "kernel")
+    augmentation = check_augmentation(flip, scales, tail)
     if bundle.labels == PERSON1:
         raise QanetError(
             f"{bundle.name} gives instance masks, not parsings",
@@ -89,7 +93,12 @@ def load(
 
 
 class Parser:
-    """Parses the people of an image. One parser a thread."""
+    """Parses the people of an image.
+
+    Threads may share a parser: where the network's runtime takes one call at a time, their calls take turns, and crops
+    and tail run beside each other. A parser pickles as its bundle, its options and its detector; the process that
+    unpickles it opens an engine of its own: for the workers of a pool that `multiprocessing` spawns.
+    """
 
     def __init__(
         self,
@@ -108,8 +117,10 @@ class Parser:
         # Looked up once: the manifest's entries are parsed anew at each access.
         self._labels, self._input_hw = bundle.labels, bundle.input_hw
         self._threshold, self._qam_weights = bundle.threshold, bundle.qam_weights
+        self._quality_map = bundle.quality_map(graph_name(engine))
         self._is_plain = augmentation.is_plain
         self._tail: Callable[..., list[Person]] = self._kernel_tail if tail == "kernel" else self._graph_tail
+        self._opening = threading.Lock()  # of the default detector
         self._device_path = open_device_path(engine) if tail == "kernel" and augmentation.is_plain else None
 
     def __enter__(self) -> "Parser":
@@ -123,6 +134,9 @@ class Parser:
         for part in (self.engine, self.detector):
             if part is not None and hasattr(part, "close"):
                 part.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Parser, (self.bundle, self.engine, self.tail, self.detector, self.augmentation)
 
     def __repr__(self) -> str:
         height, width = self.bundle.input_hw
@@ -216,15 +230,21 @@ class Parser:
     def detect(self, image: NDArray[np.uint8], frame: int | str = 0) -> Detections:
         """The people of a BGR image, by the parser's detector."""
         if self.detector is None:
-            from qanet.runtime.detectors.open import PersonDetector
-
-            self.detector = PersonDetector()
-            if self._labels == CELEBAMASK19:
-                from qanet.runtime.faces.detector import HEAD_MODEL, HeadDetector
-
-                self.detector = HeadDetector(self.detector, load(HEAD_MODEL))
+            with self._opening:
+                self.detector = self.detector or self._default_detector()
         with self.times.stage("detect"):
             return self.detector.detect(image, frame).usable()
+
+    def _default_detector(self) -> Detector:
+        """The shipped detector of people; for a model of faces, of the heads of those people."""
+        from qanet.runtime.detectors.open import PersonDetector
+
+        people = PersonDetector()
+        if self._labels != CELEBAMASK19:
+            return people
+        from qanet.runtime.faces.detector import HEAD_MODEL, HeadDetector
+
+        return HeadDetector(people, load(HEAD_MODEL))
 
     def parse(self, image: NDArray[np.uint8], found: Detections) -> People:
         """The people at given boxes of a BGR image, best first, without duplicates."""
@@ -252,7 +272,7 @@ class Parser:
             parts = [(frames[number][0], frames[number][1].take(where)) for number, where in batch]
             grown = [self.bundle.crop_boxes(found.boxes, image.shape[:2]) for image, found in parts]
             for (number, _), (_, found), parsed in zip(batch, parts, self._run(parts, grown)):
-                people[number] += _numbered(parsed, found)
+                people[number] += self._finished(parsed, found)
         return people
 
     def _of_whole(self, image: NDArray[np.uint8], found: Detections) -> list[Person]:
@@ -260,14 +280,14 @@ class Parser:
         if len(found) == 0:
             return []
         if np.array_equal(found.boxes, WholeImage().detect(image).boxes):
-            return _numbered(self._run([(image, found)], [found.boxes])[0], found)
+            return self._finished(self._run([(image, found)], [found.boxes])[0], found)
         if self.tail != "kernel" or not self._is_plain:
             raise QanetError("people of a whole picture are separated by the plain kernel tail", got=self.tail)
         scored, iou = scores_within(self.engine, self.kernels, image, found, self.bundle, self.times)
         people = []
         for number, one in enumerate(scored):
             people += self._people(found.take(slice(number, number + 1)), one, iou)
-        return _numbered(people, found)
+        return self._finished(people, found)
 
     def _run(
         self, parts: list[tuple[NDArray[np.uint8], Detections]], grown: list[NDArray[np.float32]]
@@ -327,55 +347,21 @@ class Parser:
         ]
 
     def _people(self, found: Detections, scored: PixelScores, iou_scores: NDArray) -> list[Person]:
-        """Pixel scores fused with the detector's and the network's."""
-        iou = clamp_iou(iou_scores)
-        box = np.clip(found.scores, 0, 1)
-        weights = self._qam_weights
-        quality = fuse_quality(box, iou, scored.pixel_scores, weights)
-        part_quality = fuse_quality(box[:, None], iou[:, None], scored.part_scores, weights)
-        return [
-            Person(
-                found.boxes[i],
-                float(found.scores[i]),
-                float(iou[i]),
-                float(scored.pixel_scores[i]),
-                float(quality[i]),
-                scored.part_scores[i],
-                part_quality[i],
-                scored.labels[i],
-                tuple(scored.rois[i].tolist()),
-            )
-            for i in range(len(found))
-        ]
+        return people_of_scores(found, scored, iou_scores, self._qam_weights)
+
+    def _finished(self, people: list[Person], found: Detections) -> list[Person]:
+        """The people with their expected IoUs and their track numbers, where there are any."""
+        if self._quality_map is not None:
+            expect(people, self._quality_map)
+        for person, track_id in zip(people, () if found.track_ids is None else found.track_ids):
+            person.track_id = int(track_id)
+        return people
 
     def _graph_tail(
         self, outputs: Outputs, found: Detections, grown: NDArray[np.float32], image_hw: tuple[int, int]
     ) -> list[Person]:
-        """Labels and scores that the graph computed at crop resolution; the labels are pasted nearest."""
-        people = []
-        for i, box in enumerate(grown):
-            labels, roi = paste_labels(outputs["labels"][i], box, image_hw)
-            people.append(
-                Person(
-                    found.boxes[i],
-                    float(found.scores[i]),
-                    float(outputs["iou_scores"][i]),
-                    float(outputs["pixel_scores"][i]),
-                    float(outputs["quality"][i]),
-                    outputs["part_scores"][i],
-                    outputs["part_quality"][i],
-                    labels,
-                    roi,
-                )
-            )
-        return people
-
-
-def _numbered(people: list[Person], found: Detections) -> list[Person]:
-    """The people with their track numbers, where there are any."""
-    for person, track_id in zip(people, () if found.track_ids is None else found.track_ids):
-        person.track_id = int(track_id)
-    return people
+        """Labels and scores that the graph computed at crop resolution."""
+        return people_of_graph(outputs, found, grown, image_hw)
 
 
 def batches(counts: Sequence[int], size: int) -> list[list[tuple[int, slice]]]:

@@ -1,4 +1,4 @@
-"""After the network: parsing NMS, and crop-sized label maps pasted into the image.
+"""After the network: people from its scores, crop-sized label maps pasted into the image, and parsing NMS.
 
 Of two detections of one person the one of lower quality is dropped if their parsings agree. Source: method, Metrics
 (parsing NMS: drop if the mean IoU of the classes is 0.6 or more). Dropping a person without labelled pixels is this
@@ -9,12 +9,74 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.geometry import box_to_image
+from qanet.quality import PixelScores, clamp_iou, fuse_quality
+from qanet.quality.quality_map import QualityMap
 from qanet.results import Person
+from qanet.runtime.backends.base import Outputs
+from qanet.runtime.detectors.base import Detections
 
 MIN_QUALITY = 0.01
 MEAN_IOU_THRESHOLD = 0.6
 MIN_LABELLED_SHARE = 0.01  # of the region: fewer labelled pixels are noise
 _EXACT_PX = 2**24  # OpenCV counts in float32
+
+
+def people_of_scores(
+    found: Detections, scored: PixelScores, iou_scores: NDArray, qam_weights: tuple[float, float, float]
+) -> list[Person]:
+    """The people of a kernel tail: pixel scores fused with the detector's and the network's.
+
+    Args:
+        iou_scores: (N,) of the network.
+        qam_weights: exponents of box score, predicted IoU and pixel score.
+    """
+    iou, box = clamp_iou(iou_scores), np.clip(found.scores, 0, 1)
+    quality = fuse_quality(box, iou, scored.pixel_scores, qam_weights)
+    part_quality = fuse_quality(box[:, None], iou[:, None], scored.part_scores, qam_weights)
+    return [
+        Person(
+            found.boxes[i],
+            float(found.scores[i]),
+            float(iou[i]),
+            float(scored.pixel_scores[i]),
+            float(quality[i]),
+            scored.part_scores[i],
+            part_quality[i],
+            scored.labels[i],
+            tuple(scored.rois[i].tolist()),
+        )
+        for i in range(len(found))
+    ]
+
+
+def people_of_graph(
+    outputs: Outputs, found: Detections, grown: NDArray[np.float32], image_hw: tuple[int, int]
+) -> list[Person]:
+    """The people of a graph tail, whose labels are pasted into the image by the nearest pixel.
+
+    Args:
+        outputs: of a graph with the whole QAM inside.
+        grown: (N, 4) crop boxes in pixels of the image.
+        image_hw: (H, W) pixels.
+    """
+    people = []
+    for i, box in enumerate(grown):
+        labels, roi = paste_labels(outputs["labels"][i], box, image_hw)
+        iou, pixel, quality = (float(outputs[name][i]) for name in ("iou_scores", "pixel_scores", "quality"))
+        parts = outputs["part_scores"][i], outputs["part_quality"][i]
+        people.append(Person(found.boxes[i], float(found.scores[i]), iou, pixel, quality, *parts, labels, roi))
+    return people
+
+
+def expect(people: list[Person], quality_map: QualityMap) -> None:
+    """Give people the IoUs that persons of their scores can be expected to have."""
+    if not people:
+        return
+    box, iou, pixel = np.array([(p.box_score, p.iou_score, p.pixel_score) for p in people], np.float32).clip(0, 1).T
+    mious = quality_map.expected_miou(box, iou, pixel)
+    parts = quality_map.expected_part_iou(box, iou, np.array([p.part_scores for p in people]))
+    for person, miou, part_ious in zip(people, mious, parts):
+        person.expected_miou, person.expected_part_iou = float(miou), part_ious
 
 
 def parsing_nms(

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qanet.benchmarks.lab.detector_on_photographs import LEAST_SCORE, open_for_ranking
+from qanet.benchmarks.real import LEAST_SCORE, open_for_ranking
 from qanet.commandline import CommandParser, emit, run_module, table
 from qanet.errors import QanetError
 from qanet.files import write_bytes

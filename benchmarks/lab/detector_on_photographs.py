@@ -15,18 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from qanet.benchmarks.real import open_for_ranking, read_truth
 from qanet.bundle import PRECISIONS, open_bundle
-from qanet.coco.annotations import read_people_boxes
 from qanet.commandline import CommandParser, emit, run_module
 from qanet.errors import QanetError
 from qanet.images import read_image
 from qanet.metrics.detection import DetectedImage, at_threshold, average_precision, bootstrapped_precisions
 from qanet.runtime.detectors.base import Detector
-from qanet.runtime.detectors.open import SCORE_THRESHOLD, OnnxDetector, PersonDetector, names_a_bundle
+from qanet.runtime.detectors.open import SCORE_THRESHOLD, names_a_bundle
 
-LEAST_SCORE = 0.03  # of the boxes that are ranked
 _INTERVAL = (2.5, 97.5)  # percentiles
 
 
@@ -37,18 +35,6 @@ class Judged:
     name: str
     images: list[DetectedImage] = field(default_factory=list)
     cpu_ms: list[float] = field(default_factory=list)
-
-
-def read_truth(folder: Path) -> dict[Path, tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Boxes (M, 4) of people and (K, 4) of crowds of every photograph of a folder.
-
-    Raises:
-        QanetError: no persons.json, or one that cannot be read.
-    """
-    return {
-        folder / "images" / photo.file_name: (photo.boxes[~photo.crowds], photo.boxes[photo.crowds])
-        for photo in read_people_boxes(folder / "persons.json")
-    }
 
 
 def judge(folder: Path, detectors: Sequence[tuple[str, Detector]]) -> list[Judged]:
@@ -88,13 +74,6 @@ def report(judged: Sequence[Judged], iou: float, threshold: float) -> list[dict[
             }
         )
     return rows
-
-
-def open_for_ranking(name: str, precision: str, threads: int | None) -> Detector:
-    """A bundle or an ONNX file as a detector on the CPU that gives boxes of LEAST_SCORE and more."""
-    if names_a_bundle(name):
-        return PersonDetector(name, LEAST_SCORE, "cpu", precision, threads)
-    return OnnxDetector(Path(name), LEAST_SCORE, threads)
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -4,8 +4,10 @@
         --people tagged 0.2 --scenery EMPTY --initial-weights START.safetensors --output runs/distilled epochs=9
 
 Each batch holds hard crops of the mixture and, behind them, MILD whole crops of the annotated data. On the mild crops
-the teacher's probabilities are a target beside the masks (KL divergence, weight KL_WEIGHT). Everything else is that of
-`qanet train`: files, settings, resume. The averaged weights of each epoch are kept in `epochs/`.
+the teacher's probabilities are a target beside the masks (KL divergence, weight KL_WEIGHT); with `--teach all` on the
+hard ones too, which makes a small parser of a larger one. The two may have crops of different sizes: crops are made at
+the larger size, and reduced for the other. Everything else is that of `qanet train`: files, settings, resume. The
+averaged weights of each epoch are kept in `epochs/`.
 """
 
 import dataclasses
@@ -71,27 +73,38 @@ class HardAndMild(Loader):
             yield Batch(crops, labels, hard.names + mild.names)
 
 
+def reduced(crops: Tensor, input_hw: tuple[int, int]) -> Tensor:
+    """(N, H, W, 3) uint8 crops at a size that is no larger, each pixel the mean of its area."""
+    import cv2
+
+    if tuple(crops.shape[1:3]) == tuple(input_hw):
+        return crops
+    size = (input_hw[1], input_hw[0])
+    return torch.from_numpy(np.stack([cv2.resize(c, size, interpolation=cv2.INTER_AREA) for c in crops.numpy()]))
+
+
 class DistillingTrainer(Trainer):
     """A run whose mild crops a bundle teaches beside their masks."""
 
-    def __init__(self, teacher: str, *args: Any, **options: Any):
+    def __init__(self, teacher: str, teach_all: bool, *args: Any, **options: Any):
         bundle = open_bundle(teacher)
         self.teacher = engine_from_graph(bundle.graph("fp32"), "fp32", KERNEL_TAIL_OUTPUTS, None)
-        self.teacher_hw = bundle.input_hw
+        self.teacher_hw, self.taught = bundle.input_hw, 0 if teach_all else -MILD
         super().__init__(*args, **options)
         self._logits = torch.empty(0)
         self.model.register_forward_hook(lambda model, inputs, outputs: setattr(self, "_logits", outputs[0]))
-        if tuple(self.recipe.input_hw) != tuple(self.teacher_hw):
-            raise QanetError(f"{bundle.name} has another crop", expected=self.recipe.input_hw, got=self.teacher_hw)
 
     def _open_loader(self, data: Any, workers: int) -> Loader:
-        return HardAndMild(data, self.recipe, workers, self.folder, self.scenery)
+        made = dataclasses.replace(self.recipe, input_hw=max(self.recipe.input_hw, self.teacher_hw))
+        return HardAndMild(data, made, workers, self.folder, self.scenery)
 
     def _losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        terms = super()._losses(batch, step)
-        crops = batch.crops[-MILD:].numpy()
+        own = reduced(batch.crops, self.recipe.input_hw)
+        terms = super()._losses(dataclasses.replace(batch, crops=own), step)
+        crops = reduced(batch.crops[self.taught :], self.teacher_hw).numpy()
         taught = torch.from_numpy(self.teacher.run(crops, np.ones(len(crops), np.float32))["logits"])
-        learnt = self._logits[-MILD:].float()
+        learnt = self._logits[self.taught :].float()
+        taught = F.interpolate(taught, size=learnt.shape[2:], mode="bilinear", antialias=True)
         divergence = F.kl_div(learnt.log_softmax(1), taught.log_softmax(1), reduction="none", log_target=True)
         return terms | {"kl": KL_WEIGHT * divergence.sum(1).mean()}
 
@@ -110,6 +123,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("recipe", help="such as ccp13-lite0")
     parser.add_argument("--data", required=True, metavar="DIR", help="data set with masks, in CCP's layout")
     parser.add_argument("--teacher", required=True, metavar="NAME", help="bundle that teaches on the mild crops")
+    parser.add_argument("--teach", choices=("mild", "all"), default="mild", help="the crops it teaches on (mild)")
     parser.add_argument(
         "--people", nargs=2, action="append", required=True, metavar=("DIR", "SHARE"), help="more people; repeatable"
     )
@@ -128,6 +142,7 @@ def main(argv: Sequence[str]) -> int:
     scenery = Scenery(args.scenery) if args.scenery else None
     trainer = DistillingTrainer(
         args.teacher,
+        args.teach == "all",
         chosen,
         mixture,
         val_data,

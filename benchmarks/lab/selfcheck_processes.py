@@ -39,7 +39,7 @@ from qanet.runtime.backends.select import open_engine
 AGREEMENT = 0.02  # greatest difference of the medians, a fraction
 _TRTEXEC = Path("/usr/src/tensorrt/bin/trtexec")  # where NVIDIA's packages put it
 _MEDIAN = percentile_statistic(50)
-_APP = "from openvino.tools.benchmark.main import main; main()"
+_APP = "import sys; sys.modules['openvino_telemetry'] = None; from openvino.tools.benchmark.main import main; main()"
 _APP_MEDIAN = re.compile(r"Median:\s+([\d.]+)\s*(us|ms)\b")  # microseconds where a call takes less than one ms
 _TRTEXEC_MEDIAN = re.compile(r"\bLatency: .*?median = ([\d.]+) (ms)\b")
 _MS = {"us": 1e-3, "ms": 1.0}
@@ -77,15 +77,13 @@ def write_openvino_graph(bundle: Bundle, engine: Engine, file: Path) -> None:
 
     (It takes precision options that were not given for some that were.)
     """
-    import openvino
-
-    from qanet.runtime.backends.openvino import select_outputs
+    from qanet.runtime.backends.openvino import import_openvino, select_outputs
     from qanet.runtime.backends.select import graphs_of
 
     model = select_outputs(
         openvino_core().read_model(bundle.graph(graphs_of(bundle, engine.precision)[0])), engine.outputs
     )
-    openvino.save_model(model, str(file), compress_to_fp16=False)
+    import_openvino().save_model(model, str(file), compress_to_fp16=False)
 
 
 def trtexec_command(bundle: Bundle, engine: Engine, seconds: float) -> list[str]:

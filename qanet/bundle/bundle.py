@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qanet.bundle.ladder import LADDER
 from qanet.bundle.manifest import SCHEMA_VERSION, VIEWS, labels_of, read_manifest
 from qanet.bundle.storage import path_inside, read_checked, save_files
 from qanet.errors import QanetError
@@ -18,6 +19,7 @@ from qanet.files import fitting_name, locked, sha256_bytes
 from qanet.geometry import CROP_SCALE, crop_boxes
 from qanet.labels import LabelSet
 from qanet.paths import same_file
+from qanet.quality.quality_map import QualityMap, map_of
 
 SUFFIX = ".qanet"
 _COPY_TIMEOUT_S = 600.0  # another process may copy a large bundle
@@ -104,6 +106,14 @@ class Bundle:
     def threshold(self) -> float:
         """T of the pixel score."""
         return float(self.manifest["pixel_score_threshold"])
+
+    def quality_map(self, graph: str) -> QualityMap | None:
+        """What turns the scores of a graph ("fp32", "int8", ...) into expected IoUs; None where none was fitted.
+
+        Raises:
+            QanetError: a map that cannot be used.
+        """
+        return map_of(self.manifest.get("quality_map", {}), graph)
 
     @property
     def engines(self) -> list[dict[str, Any]]:
@@ -302,7 +312,8 @@ def safe_name(text: str) -> str:
 
 def _find(name_or_path: str) -> Path:
     given = Path(name_or_path)
-    shipped = SHIPPED / (given.name.removesuffix(SUFFIX) + SUFFIX)
+    name = LADDER[name_or_path].bundle if name_or_path in LADDER else given.name.removesuffix(SUFFIX)
+    shipped = SHIPPED / (name + SUFFIX)
     for candidate in (given, Path(name_or_path.rstrip("/") + SUFFIX), shipped):
         if candidate.is_dir() and (candidate / "manifest.json").exists():
             return candidate
@@ -311,7 +322,7 @@ def _find(name_or_path: str) -> Path:
     known = sorted(p.name.removesuffix(SUFFIX) for p in SHIPPED.glob(f"*{SUFFIX}"))
     raise QanetError(
         f"no bundle {name_or_path!r}",
-        expected=f"a folder with a manifest.json, or one of: {', '.join(known)}",
+        expected=f"a folder with a manifest.json, or one of: {', '.join([*LADDER, *known])}",
         got="something else" if given.exists() else "nothing",
         next_command=f"qanet inspect {known[0]}" if known else None,
     )

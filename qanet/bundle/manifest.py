@@ -7,6 +7,7 @@ from typing import Any
 
 from qanet.errors import QanetError
 from qanet.labels import LabelSet, label_set
+from qanet.quality.quality_map import QualityMap
 
 SCHEMA_VERSION = 1
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -20,6 +21,7 @@ _DEFAULTS: dict[str, Any] = {
     "made": {},
     "answers": {},
     "timings": [],
+    "quality_map": {},
     "qam_weights": [1, 0.5, 3],
     "pixel_score_threshold": 0.2,
     "view": VIEWS[0],
@@ -112,6 +114,7 @@ def _check_values(path: Path, manifest: dict[str, Any]) -> None:
         ),
         "made": ("an object", isinstance(manifest["made"], dict)),
         "view": (" or ".join(VIEWS), manifest["view"] in VIEWS),
+        "quality_map": ("a map of each graph", _are_quality_maps(manifest["quality_map"])),
     }
     for key, (expected, right) in checks.items():
         if not right:
@@ -132,6 +135,14 @@ def labels_of(manifest: Mapping[str, Any], where: str = "manifest.json") -> Labe
     if labels.name != manifest["labels"]:
         raise QanetError(f"{where}: bad field label_set", expected=f"the set {manifest['labels']}", got=labels.name)
     return labels
+
+
+def _are_quality_maps(value: Any) -> bool:
+    """Graph -> what `qanet.quality.quality_map` reads."""
+    try:
+        return isinstance(value, dict) and all(QualityMap.from_json(entry) for entry in value.values())
+    except QanetError:
+        return False
 
 
 def _are_names(value: Any) -> bool:

@@ -266,6 +266,11 @@ class ParsingEvaluator:
         part_quality = fuse_quality(raw[:, :1], raw[:, 1:2], parts, self.weights)
         return np.column_stack([raw, quality]), np.asarray(part_quality, np.float64)
 
+    def score_rows(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(N, 5) of the people and (M, 5) of their parts so far: SCORE_NAMES, then the true IoU; nan without truth."""
+        empty = np.zeros((0, len(SCORE_NAMES) + 1))
+        return np.concatenate([empty, *self._scores]), np.concatenate([empty, *self._part_scores])
+
     def report(self) -> Report:
         """The metrics over the images added so far, as fractions; the module's docstring lists the keys."""
         report: Report = {
@@ -283,9 +288,9 @@ class ParsingEvaluator:
         report.update(report_people(self._people, shares))
         report.update(report_regions(self._regions, self.protocol))
         report.update(report_humans(self._humans, self.protocol))
-        empty = np.zeros((0, len(SCORE_NAMES) + 1))
-        report.update(report_quality(np.concatenate([empty, *self._scores])))
-        report.update(report_quality(np.concatenate([empty, *self._part_scores]), "part_"))
+        people, parts = self.score_rows()
+        report.update(report_quality(people))
+        report.update(report_quality(parts, "part_"))
         return report
 
 

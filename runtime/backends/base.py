@@ -1,8 +1,9 @@
 """The interface of an engine, the same for every backend."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pickle import PicklingError
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,11 +39,12 @@ class Origin:
 
 
 class Engine(Protocol):
-    """A loaded network. Not safe across threads: one engine per thread."""
+    """A loaded network. Threads may share it: their calls take turns, or run beside each other."""
 
     runtime: str  # "openvino", "tensorrt", ...
     precision: str  # "fp32", "fp16", "int8"
     outputs: tuple[str, ...]
+    opened_by: tuple[Callable[..., Any], tuple[Any, ...]] | None  # see `Reopened`
 
     def run(self, crops: NDArray[np.uint8], box_scores: NDArray[np.float32]) -> Outputs:
         """Run one batch.
@@ -54,6 +56,21 @@ class Engine(Protocol):
             The engine's outputs by name, owned by the caller.
         """
         ...
+
+
+class Reopened:
+    """The base of engines, which pickle as what opened them: the process that unpickles one opens its own.
+
+    Attributes:
+        opened_by: a function and its arguments; None for an engine that was made of a graph's or a file's bytes.
+    """
+
+    opened_by: tuple[Callable[..., Any], tuple[Any, ...]] | None = None
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        if self.opened_by is None:
+            raise PicklingError("an engine of bare bytes cannot be pickled: pickle one that a bundle gave")
+        return self.opened_by
 
 
 def graph_name(engine: Engine) -> str:

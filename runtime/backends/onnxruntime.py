@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qanet.bundle import Bundle
 from qanet.errors import QanetError
 from qanet.files import sha256_bytes
-from qanet.runtime.backends.base import Origin, Outputs
+from qanet.runtime.backends.base import Origin, Outputs, Reopened
 from qanet.scratch import scratch_folder
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _PROVIDER = "CPUExecutionProvider"
 
 
-class OnnxRuntimeEngine:
-    """A session on the CPU provider."""
+class OnnxRuntimeEngine(Reopened):
+    """A session on the CPU provider, which runs several calls at once."""
 
     runtime = "onnxruntime"
 

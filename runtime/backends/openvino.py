@@ -4,7 +4,8 @@ One process-wide core, the names of number types, what this CPU computes in, how
 fit this machine, and what an executed layer reports of itself.
 """
 
-import functools
+import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from qanet.bundle import Bundle
 from qanet.errors import QanetError
 from qanet.files import sha256_bytes
-from qanet.runtime.backends.base import GRAPH_TAIL_OUTPUTS, KERNEL_TAIL_OUTPUTS, Origin, Outputs, has_tail
+from qanet.runtime.backends.base import GRAPH_TAIL_OUTPUTS, KERNEL_TAIL_OUTPUTS, Origin, Outputs, Reopened, has_tail
 
 if TYPE_CHECKING:
     import openvino
@@ -26,10 +27,39 @@ TYPE_NAMES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": 
 PRODUCTS = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})  # kinds of layers that multiply
 _HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 _NO_LAYERS = frozenset({"Const", "Input", "Output"})
+_ONE_AT_A_TIME = threading.Lock()
+_cores: list[Any] = []
 _CONTRACT = (*KERNEL_TAIL_OUTPUTS, *GRAPH_TAIL_OUTPUTS, "boxes", "scores")
 
 
-@functools.cache
+def import_openvino() -> Any:
+    """The module openvino, imported without its telemetry: every import of it in this project passes here first.
+
+    `import openvino` imports its converter, which reports the import to an analytics service, and writes an identity
+    for that into the home of the user. Without the package openvino_telemetry the converter takes a stub of its own
+    that does nothing; so that package is hidden while OpenVINO is imported. A program that imported OpenVINO before
+    has decided for itself.
+
+    Raises:
+        QanetError: OpenVINO is not installed.
+    """
+    with _ONE_AT_A_TIME:
+        if "openvino" in sys.modules and sys.modules["openvino"] is not None:
+            return sys.modules["openvino"]
+        hidden = "openvino_telemetry"
+        before = sys.modules.get(hidden)
+        sys.modules[hidden] = None  # type: ignore[assignment]  # Python's own mark of a module that is not to be had
+        try:
+            import openvino
+        except ImportError as error:
+            raise QanetError("OpenVINO is not installed", got=error, next_command="pip install openvino") from error
+        finally:
+            del sys.modules[hidden]
+            if before is not None:
+                sys.modules[hidden] = before
+        return openvino
+
+
 def openvino_core() -> Any:
     """The one openvino.Core of the process, which is never released.
 
@@ -41,18 +71,16 @@ def openvino_core() -> Any:
     Raises:
         QanetError: OpenVINO is not installed.
     """
-    try:
-        import openvino
-    except ImportError as error:
-        raise QanetError("OpenVINO is not installed", got=error, next_command="pip install openvino") from error
-    return openvino.Core()
+    openvino = import_openvino()
+    with _ONE_AT_A_TIME:
+        if not _cores:
+            _cores.append(openvino.Core())
+        return _cores[0]
 
 
 def version() -> str:
     """OpenVINO's version without the build's number and branch."""
-    import openvino
-
-    return str(openvino.__version__.split("-")[0])
+    return str(import_openvino().__version__.split("-")[0])
 
 
 def cpu_signature(core: Any) -> str:
@@ -156,8 +184,6 @@ def compile_graph(
 
 def select_outputs(model: "openvino.Model", outputs: Sequence[str]) -> "openvino.Model":
     """A model with only these outputs and the inputs they need; QanetError where it lacks one."""
-    import openvino
-
     known = {port.get_any_name(): port for port in model.outputs}
     missing = [name for name in outputs if name not in known]
     if missing:
@@ -165,7 +191,7 @@ def select_outputs(model: "openvino.Model", outputs: Sequence[str]) -> "openvino
     results = [known[name] for name in outputs]
     needed = _reachable_parameters([port.node for port in results])
     parameters = [p for p in model.get_parameters() if p.get_friendly_name() in needed]
-    return openvino.Model(results, parameters, model.get_friendly_name())
+    return import_openvino().Model(results, parameters, model.get_friendly_name())
 
 
 def _reachable_parameters(nodes: list[Any]) -> set[str]:
@@ -213,8 +239,8 @@ def executed_layers(compiled: "openvino.CompiledModel") -> list[ExecutedLayer]:
     return layers
 
 
-class OpenVinoEngine:
-    """A compiled network for this CPU.
+class OpenVinoEngine(Reopened):
+    """A compiled network for this CPU. Calls of several threads take turns: one already keeps every core busy.
 
     Attributes:
         floating_point: the type of float layers, as OpenVINO names it: "f32", "bf16" or "f16".
@@ -229,13 +255,14 @@ class OpenVinoEngine:
         self.floating_point = compiled.get_property(HINT).to_string()
         self.outputs = tuple(_output_name(port) for port in compiled.outputs)
         self._inputs = [port.get_any_name() for port in compiled.inputs]
-        self._request = compiled.create_infer_request()
+        self._request, self._turn = compiled.create_infer_request(), threading.Lock()
 
     def run(self, crops: NDArray[np.uint8], box_scores: NDArray[np.float32]) -> Outputs:
         """See `Engine.run`."""
         feed = {"crops": crops, "box_scores": np.asarray(box_scores, np.float32)}
-        result = self._request.infer({name: feed[name] for name in self._inputs}, share_inputs=True)
-        return {name: result[index] for index, name in enumerate(self.outputs)}
+        with self._turn:  # until the outputs are copied: the request has one place for them
+            result = self._request.infer({name: feed[name] for name in self._inputs}, share_inputs=True)
+            return {name: result[index] for index, name in enumerate(self.outputs)}
 
 
 def _output_name(port: Any) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from qanet.bundle import NO_VNNI, OPTIONAL_PRECISIONS, PRECISIONS, Bundle
+from qanet.bundle import NO_VNNI, OPTIONAL_PRECISIONS, PRECISIONS, Bundle, open_bundle
 from qanet.cpu import has_dot_products, sums_saturate
 from qanet.errors import QanetError, QanetWarning
 from qanet.runtime.answers.ask import answer
@@ -83,6 +83,7 @@ def open_engine(
         if verdict is None or (verdict.right and not (precision == "auto" and is_too_coarse(verdict))):
             for error in refused if precision == "auto" else ():
                 _warn(f"{error.choice} of {bundle.name} is not used: {_reason(error.verdict)}; {choice} is")
+            engine.opened_by = (_open_again, (str(bundle.path), choice.device, choice.precision, outputs, threads))
             return engine
         refused.append(WrongAnswers(bundle, choice, verdict))
         with contextlib.suppress(AttributeError):
@@ -121,6 +122,11 @@ def open_choice(bundle: Bundle, choice: Choice, outputs: tuple[str, ...], thread
     from qanet.runtime.backends import openvino
 
     return openvino.engine_from_bundle(bundle, choice.precision, outputs, threads, choice.graph)
+
+
+def _open_again(path: str, device: str, precision: str, outputs: tuple[str, ...], threads: int | None) -> Engine:
+    """An engine that was pickled, in the process that reads it."""
+    return open_engine(open_bundle(path), device, precision, outputs, threads)
 
 
 def _test_new_plan(bundle: Bundle, choice: Choice, engine: Engine, batch_sizes: tuple[int, ...]) -> None:

@@ -14,6 +14,7 @@ from qanet.runtime.cli.io_plan import StreamSpec, check_overwrites, stream_specs
 from qanet.runtime.cli.options import arguments
 from qanet.runtime.detectors.base import Detector
 from qanet.runtime.faces.options import choose_model, detector_for
+from qanet.runtime.ladder import first_frames, pick_rung
 from qanet.runtime.parser import load
 from qanet.runtime.serve.live_page import LivePage
 from qanet.runtime.track.tracker import BYTE_SCORE
@@ -32,6 +33,8 @@ _LOST = ("dropped", "skipped", "reconnects")
 def main(argv: Sequence[str]) -> int:
     """Entry point; exit code 0, 2 if a stream failed, or 130 after Ctrl-C."""
     args = arguments().parse_args(argv)
+    if args.target_fps and (args.model != "ccp13-lite0" or args.recipe):
+        raise QanetError("--target-fps chooses the model", expected="no --model or --recipe beside it", got=args.model)
     bundle = choose_model(args, "ccp13-lite0")
     specs = stream_specs(args.input, args.more, args.streams, args.output_dir, args.results, args.labels)
     if args.boxes and len({spec.input for spec in specs}) > 1:
@@ -43,6 +46,8 @@ def main(argv: Sequence[str]) -> int:
     carry = not (args.no_carry or args.boxes or args.whole_image)
     least_score = BYTE_SCORE if moving and (carry or args.smooth) else None
     detector = detector_for(bundle, args, least_score)
+    if args.target_fps:
+        _pick_model(args, sources, [spec.input for spec in specs], detector)
     page = _live_page(args, sources)
     sinks = []
     for spec, source in zip(specs, sources):
@@ -73,6 +78,15 @@ def _bundles(args: argparse.Namespace, bundle: Bundle) -> list[Path]:
     """The folders of the model and the detectors."""
     named = [Path(name + end) for name in (args.detector, args.head_model) if name for end in ("", SUFFIX)]
     return [bundle.path, *(path for path in named if path.is_dir())]
+
+
+def _pick_model(args: argparse.Namespace, sources: list[Source], uris: list[str], detector: Detector) -> None:
+    """Set args.model to the rung that keeps up with all inputs, and say which."""
+    frames = first_frames(sources, uris)
+    options = {"device": args.device, "precision": args.precision, "tail": args.tail, "threads": args.threads}
+    pick = pick_rung(frames, detector, args.target_fps * len(sources), **options)
+    args.model = pick.rung
+    note(str(pick))
 
 
 def _all_move(sources: list[Source]) -> bool:
@@ -108,10 +122,10 @@ def _live_page(args: argparse.Namespace, sources: list[Source]) -> LivePage | No
 def _filtered(args: argparse.Namespace, sinks: list[Sink], labels: LabelSet, source: Source) -> list[Sink]:
     """The sinks of a stream behind --blur, --only and --keep-background; QanetError for an unknown part."""
     only = part_ids(args.only, labels)
-    if not (args.blur or only or args.keep_background):
+    if not (args.blur or only or args.keep_background or args.min_quality):
         return sinks
     privacy = Privacy(args.blur, source.kind in MOVING) if args.blur else None
-    return [FilteredSink(sinks, privacy, only, args.keep_background)]
+    return [FilteredSink(sinks, privacy, only, args.keep_background, args.min_quality)]
 
 
 class Progress:

@@ -3,7 +3,7 @@
 import argparse
 import re
 
-from qanet.commandline import command_parser, output_file, output_folder
+from qanet.commandline import command_parser, fraction, output_file, output_folder
 from qanet.errors import QanetError
 from qanet.runtime.backends.select import DEVICES
 from qanet.runtime.faces.options import add_face_options
@@ -37,7 +37,18 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("input", metavar="INPUT_URI", help="what to parse, see below")
     parser.add_argument("more", metavar="OUTPUT_URI", nargs="*", default=[], help="where the overlay goes, see below")
-    parser.add_argument("--model", default="ccp13-lite0", help="name of a shipped bundle, or a NAME.qanet folder")
+    parser.add_argument(
+        "--model",
+        default="ccp13-lite0",
+        help="fast, balanced (default) or accurate, the name of a shipped bundle, or a NAME.qanet folder",
+    )
+    parser.add_argument(
+        "--target-fps",
+        type=_rate,
+        metavar="FPS",
+        help="take the most accurate of fast, balanced and accurate that parses so many frames a second of the first "
+        "input, measured on this machine before the run; without --model",
+    )
     people = parser.add_mutually_exclusive_group()
     people.add_argument(
         "--detector",
@@ -74,6 +85,14 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--smooth", action="store_true", help="reduce flicker of a video's labels where nothing moves")
     parser.add_argument(
         "--max-people", type=_count, default=MAX_PEOPLE, metavar="N", help="parse at most N people per frame"
+    )
+    parser.add_argument(
+        "--min-quality",
+        type=fraction,
+        default=0.0,
+        metavar="M",
+        help="draw and write only people of this quality or more, such as 0.5: of their expected mean IoU if the model "
+        "has a quality map, as the shipped ones have, else of Q",
     )
     parser.add_argument("--max-width", type=_count, default=0, metavar="PX", help="largest width of the overlay video")
     parser.add_argument("--threads", type=_count, help="CPU threads of the engine")

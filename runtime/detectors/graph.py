@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanet.errors import QanetError
-from qanet.runtime.backends.openvino import DEVICE, compile_config, openvino_core
+from qanet.runtime.backends.openvino import DEVICE, compile_config, import_openvino, openvino_core
 
 if TYPE_CHECKING:
     import openvino
@@ -64,9 +64,8 @@ def read_graph(path: Path) -> tuple["openvino.Model", Graph]:
             expected="an ONNX detector, e.g. yolox_nano.onnx",
             next_command="leave --detector out to use the shipped detector, person-lite0",
         )
-    from openvino.frontend import FrontEndManager
-
-    frontend = FrontEndManager().load_by_framework("onnx")  # read_model would try other formats too, and print
+    # Core.read_model would try other formats too, and print.
+    frontend = import_openvino().frontend.FrontEndManager().load_by_framework("onnx")
     try:
         model = frontend.convert(frontend.load(str(path)))
         _settle(model)

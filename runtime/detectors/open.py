@@ -4,7 +4,9 @@
 of a known form (see `forms`).
 """
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +71,7 @@ def detects(bundle: Bundle) -> bool:
 
 
 class PersonDetector:
-    """People by a detection bundle. One detector per thread.
+    """People by a detection bundle. Threads may share it, and it pickles, as does every detector here.
 
     Args:
         name_or_path: a shipped name or a NAME.qanet folder.
@@ -118,7 +120,7 @@ class PersonDetector:
 
 
 class OnnxDetector:
-    """People by an ONNX file of a known form, through OpenVINO on the CPU. One detector per thread.
+    """People by an ONNX file of a known form, through OpenVINO on the CPU. Calls of several threads take turns.
 
     Args:
         path: the ONNX file.
@@ -131,15 +133,19 @@ class OnnxDetector:
     def __init__(self, path: Path, score_threshold: float = SCORE_THRESHOLD, threads: int | None = None):
         model, graph = read_graph(path)
         self.form = recognise(graph, path.name)
-        self._request = compile_graph(model, threads)
-        self.score_threshold = score_threshold
+        self._request, self._turn = compile_graph(model, threads), threading.Lock()
+        self.score_threshold, self._path, self._threads = score_threshold, path, threads
         self.name = path.name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OnnxDetector, (self._path, self.score_threshold, self._threads)
 
     def detect(self, image: NDArray[np.uint8], frame: int | str = 0) -> Detections:
         """See `Detector.detect`."""
-        self._request.infer(self.form.feed(image))
-        outputs = [np.array(tensor.data) for tensor in self._request.output_tensors]
-        boxes, scores = self.form.decode(outputs, self.score_threshold)
+        with self._turn:  # the form remembers from `feed` to `decode` how the image lies in its input
+            self._request.infer(self.form.feed(image))
+            outputs = [np.array(tensor.data) for tensor in self._request.output_tensors]
+            boxes, scores = self.form.decode(outputs, self.score_threshold)
         boxes, scores = np.asarray(boxes, np.float32).reshape(-1, 4), np.asarray(scores, np.float32)
         finite = np.isfinite(boxes).all(1) & np.isfinite(scores)
         boxes, scores = clip_boxes(boxes[finite], (image.shape[0], image.shape[1])), scores[finite]

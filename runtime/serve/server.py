@@ -9,7 +9,9 @@ import re
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,8 +23,12 @@ from qanet.runtime.serve.address import Address
 from qanet.runtime.serve.feed import Feed
 
 _STALL_S = 10.0  # a client that accepts no data for this long is disconnected
+_ASK_S = 5.0  # a client that has not sent a whole request by then is disconnected
 _LEAST_GAP_S = 0.04  # between pictures
 _MAX_CLIENTS = 32
+_FINISH_S = 0.2  # for all answers together, when the page ends
+_REFUSED_S = 1.0  # a refused client has this long to read why
+_FULL = b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Type: text/plain\r\n\r\nToo many watch.\n"
 _SEND_BUFFER_BYTES = 2**17
 _END_S = 2.0
 _BOUNDARY = "qanet-frame"
@@ -99,13 +105,32 @@ class Server:
             self._thread.join(_END_S)
 
 
+@dataclass
+class _Client:
+    """A connection and its thread; it is idle until its request is there."""
+
+    socket: socket.socket
+    thread: threading.Thread
+    since_s: float
+    is_idle: bool = True
+    is_cut: bool = False
+
+    def cut(self) -> None:
+        """End the connection, which ends its thread."""
+        self.is_cut = True
+        with contextlib.suppress(OSError):  # gone already
+            self.socket.shutdown(socket.SHUT_RDWR)
+
+
 class _HttpServer(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 2 * _MAX_CLIENTS  # Python's 5 makes clients who come together wait a second or more
 
     def __init__(self, address: Address, feeds: list[Feed], state: Callable[[], dict[str, Any]]):
         self.address_family = address.family
         self.address, self.feeds, self.state = address, feeds, state
-        self._clients: dict[socket.socket, threading.Thread] = {}
+        self._clients: dict[socket.socket, _Client] = {}
+        self._refused: deque[tuple[float, socket.socket]] = deque()  # when, and who; this thread's alone
         self._lock = threading.Lock()
         super().__init__((address.host, address.port), _Handler)
 
@@ -117,16 +142,22 @@ class _HttpServer(ThreadingHTTPServer):
         self.server_name, self.server_port = self.address.host, self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer in a new thread, up to a limit of clients."""
+        """Answer in a new thread; where there are too many, the longest idle one goes, and without one the new."""
+        thread = threading.Thread(target=self._serve, args=(request, client_address), name="qanet-client", daemon=True)
         with self._lock:
-            if len(self._clients) >= _MAX_CLIENTS:
-                self.shutdown_request(request)
-                return
-            thread = threading.Thread(
-                target=self._serve, args=(request, client_address), name="qanet-client", daemon=True
-            )
-            self._clients[request] = thread
-        thread.start()
+            connected = [client for client in self._clients.values() if not client.is_cut]
+            if len(connected) >= _MAX_CLIENTS:
+                idle = next((client for client in connected if client.is_idle), None)
+                if idle is None:
+                    return self._refuse(request)
+                idle.cut()
+            self._clients[request] = _Client(request, thread, time.monotonic())
+        try:
+            thread.start()
+        except RuntimeError:  # the system has no thread to give
+            with self._lock:
+                del self._clients[request]
+            self._refuse(request)
 
     def _serve(self, request: Any, client_address: Any) -> None:
         try:
@@ -137,17 +168,46 @@ class _HttpServer(ThreadingHTTPServer):
             with self._lock:
                 self._clients.pop(request, None)
 
+    def asked(self, request: Any) -> None:
+        """Note that a client's request is there."""
+        with self._lock:
+            if request in self._clients:
+                self._clients[request].is_idle = False
+
+    def _refuse(self, request: socket.socket) -> None:
+        """Say that the page is full. The connection closes later: at once, what it says would often be lost."""
+        request.setblocking(False)
+        with contextlib.suppress(OSError):
+            request.send(_FULL)
+            request.shutdown(socket.SHUT_WR)
+        self._refused.append((time.monotonic(), request))
+        if len(self._refused) > _MAX_CLIENTS:
+            self.close_request(self._refused.popleft()[1])
+
+    def service_actions(self) -> None:
+        """Several times a second: disconnect who asks for nothing, and close who was refused."""
+        now = time.monotonic()
+        with self._lock:
+            for client in self._clients.values():
+                if client.is_idle and now - client.since_s > _ASK_S:
+                    client.cut()
+        while self._refused and now - self._refused[0][0] > _REFUSED_S:
+            self.close_request(self._refused.popleft()[1])
+
     def cut_off(self) -> None:
         """Close all connections and wait for their threads."""
-        deadline = time.monotonic() + _END_S
+        begin = time.monotonic()
         with self._lock:
-            clients = dict(self._clients)
-        for request, thread in clients.items():
-            thread.join(0.2)  # lets an answer finish
-            with contextlib.suppress(OSError):  # gone already
-                request.shutdown(socket.SHUT_RDWR)
-        for thread in clients.values():
-            thread.join(max(0.0, deadline - time.monotonic()))
+            clients = list(self._clients.values())
+        for client in clients:
+            if not client.is_idle:
+                client.thread.join(max(0.0, begin + _FINISH_S - time.monotonic()))
+        for client in clients:
+            client.cut()
+        for client in clients:
+            client.thread.join(max(0.0, begin + _END_S - time.monotonic()))
+        while self._refused:
+            self.close_request(self._refused.popleft()[1])
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -160,13 +220,24 @@ class _Handler(BaseHTTPRequestHandler):
         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         super().setup()
 
+    def parse_request(self) -> bool:
+        """Read the request; one whose target is no address is answered here."""
+        if not super().parse_request():
+            return False
+        self.server.asked(self.request)
+        try:
+            self._url = urlsplit(self.path)
+        except ValueError:
+            self.send_error(HTTPStatus.BAD_REQUEST, "Not an address")
+            return False
+        return True
+
     def do_GET(self) -> None:
         """Answer a request."""
-        http = self.server
+        http, url = self.server, self._url
         if not http.address.answers(self.headers.get("Host")):
             self.send_error(HTTPStatus.FORBIDDEN, "This page answers to its own address only")
             return
-        url = urlsplit(self.path)
         if url.path == "/":
             self._send("text/html; charset=utf-8", page_html().encode())
         elif url.path == "/state.json":

@@ -120,6 +120,7 @@ def only_parts(result: People, ids: tuple[int, ...]) -> People:
             labels=np.where(keep[person.labels], person.labels, np.uint8(0)),
             part_scores=person.part_scores * parts,
             part_quality=person.part_quality * parts,
+            expected_part_iou=None if person.expected_part_iou is None else person.expected_part_iou * parts,
         )
 
     return replace(result, people=[of(person) for person in result])
@@ -144,6 +145,7 @@ class FilteredSink:
         privacy: hides faces or people in the image, using all labels; None: hides nothing.
         only: class ids of the parts to keep; empty: all.
         keep_background: see `OnPeople`.
+        min_quality: people of less are left out after `privacy`, which hides them all the same; see `People.at_least`.
     """
 
     def __init__(
@@ -152,7 +154,9 @@ class FilteredSink:
         privacy: Privacy | None = None,
         only: tuple[int, ...] = (),
         keep_background: bool = False,
+        min_quality: float = 0.0,
     ):
+        self._min_quality = min_quality
         self._sinks, self._privacy, self._only, self._keep = sinks, privacy, only, keep_background
         self._stack = contextlib.ExitStack()
 
@@ -173,6 +177,8 @@ class FilteredSink:
         if self._privacy is not None:
             result = self._privacy(result)
             frame = replace(frame, image=result.image)
+        if self._min_quality:
+            result = result.at_least(self._min_quality)
         if self._only:
             result = only_parts(result, self._only)
         if self._keep:

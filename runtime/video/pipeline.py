@@ -23,6 +23,8 @@ from qanet.signals import remembered_stop
 if TYPE_CHECKING:
     from qanet.runtime.parser import Parser
 
+_RUNNING = threading.Lock()
+_usual_threads: list[int] = []  # OpenCV's before the first run, once for each run
 _POLL_S = 0.1  # longest wait before Ctrl-C is checked
 
 
@@ -135,15 +137,25 @@ def iterate(
 
 @contextmanager
 def _one_thread_a_call() -> Iterator[None]:
-    """Run OpenCV without its thread pool, whose waiting threads would take processor time from the networks."""
+    """Run OpenCV without its thread pool, whose waiting threads would take processor time from the networks.
+
+    The setting is of the whole process: the first of several runs takes the pool away, the last gives it back.
+    """
     import cv2
 
-    usual = cv2.getNumThreads()
-    cv2.setNumThreads(1)
+    with _RUNNING:
+        if not _usual_threads:
+            _usual_threads.append(cv2.getNumThreads())
+            cv2.setNumThreads(1)
+        else:
+            _usual_threads.append(_usual_threads[0])
     try:
         yield
     finally:
-        cv2.setNumThreads(usual)
+        with _RUNNING:
+            usual = _usual_threads.pop()
+            if not _usual_threads:
+                cv2.setNumThreads(usual)
 
 
 def _wait(streams: list[Stream], changed: threading.Condition, ctrl_c: threading.Event) -> list[Stream]:

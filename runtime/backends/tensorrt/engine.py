@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from qanet.bundle import Bundle
 from qanet.errors import QanetError
 from qanet.files import sha256_bytes
-from qanet.runtime.backends.base import Origin, Outputs
+from qanet.runtime.backends.base import Origin, Outputs, Reopened
 from qanet.runtime.backends.tensorrt.choice import HOST_CODE, batches_of, choose_plans, needs_host_code
 from qanet.runtime.backends.tensorrt.plan import layer_profiler, merge_information
 from qanet.runtime.backends.tensorrt.session import Session
@@ -50,7 +50,7 @@ class PlanFile:
     session: Session | None = None
 
 
-class TensorRtEngine(Closing):
+class TensorRtEngine(Closing, Reopened):
     """A loaded engine; calls from several threads take turns.
 
     Close it, or use it in a `with`, to free GPU memory at a moment of your choice; otherwise it is closed when it is
@@ -234,13 +234,14 @@ class TensorRtEngine(Closing):
 
     def _make_ready(self, count: int) -> None:
         """Open the plan of a batch, and test it if it is new."""
-        with self.gpu.active(f"preparing for a batch of {count}"):
-            self._session_for(count)
-        new = tuple(sorted(set(self.batch_sizes) - self._tested))
-        if new:
-            self._tested |= set(new)  # the test runs the engine, which calls this method again
-            if self.test_plan is not None:
-                self.test_plan(new)
+        with self.gpu.turn:  # no other thread's batch runs on a plan before its test
+            with self.gpu.active(f"preparing for a batch of {count}"):
+                self._session_for(count)
+            new = tuple(sorted(set(self.batch_sizes) - self._tested))
+            if new:
+                self._tested |= set(new)  # the test runs the engine, which calls this method again
+                if self.test_plan is not None:
+                    self.test_plan(new)
 
     def _session_for(self, count: int) -> Session:
         """The session of the smallest bucket that takes `count` rows, the narrowest of several; opened if need be."""

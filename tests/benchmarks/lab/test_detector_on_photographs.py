@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from qanet.benchmarks.lab.detector_on_photographs import judge, main, read_truth, report
+from qanet.benchmarks.lab.detector_on_photographs import judge, main, report
+from qanet.benchmarks.real import read_truth
 from qanet.errors import QanetError
 from qanet.runtime.detectors.base import NOBODY, Detections
 

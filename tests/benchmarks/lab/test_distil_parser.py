@@ -67,8 +67,23 @@ def test_a_batch_has_hard_crops_and_then_the_mild_ones(arguments, small_ccp, sil
     assert all(name.split("/")[-1].split(".")[0] in names for batch in batches for name in batch.names[-4:])
 
 
-def test_a_batch_that_has_no_room_and_a_teacher_of_another_size_are_refused(arguments):
+@pytest.mark.parametrize("input_hw", ["96x64", "32x32"])
+def test_a_teacher_of_another_crop_teaches_every_crop(arguments, input_hw, tmp_path, capsys):
+    other = [word.replace("input_hw=64x64", f"input_hw={input_hw}") for word in arguments]
+    assert distil_parser.main([*other, "epochs=1", "--teach", "all"]) == 0
+    assert float(re.search(r"teacher ([0-9.]+)", capsys.readouterr().err)[1]) > 0
+    _, trained = load_weights(tmp_path / "run" / "model.safetensors")
+    assert trained.input_hw == tuple(map(int, input_hw.split("x")))
+
+
+def test_a_crop_that_is_reduced_keeps_its_mean_and_its_order():
+    crops = torch.arange(2 * 6 * 6 * 3, dtype=torch.uint8).reshape(2, 6, 6, 3)
+    small = distil_parser.reduced(crops, (4, 4))
+    assert small.shape == (2, 4, 4, 3) and small.dtype == torch.uint8
+    assert (small.float().mean((1, 2)) - crops.float().mean((1, 2))).abs().max() < 1
+    assert distil_parser.reduced(crops, (6, 6)) is crops
+
+
+def test_a_batch_that_has_no_room_is_refused(arguments):
     with pytest.raises(QanetError, match="the batch is too small .expected batch_size above 4, got 4"):
         distil_parser.main([word.replace("batch_size=6", "batch_size=4") for word in arguments])
-    with pytest.raises(QanetError, match="teacher has another crop"):
-        distil_parser.main([word.replace("input_hw=64x64", "input_hw=96x64") for word in arguments])

@@ -18,10 +18,14 @@ import pytest
 from qanet.errors import QanetError
 from qanet.labels import CCP13
 from qanet.results import People, Person
+from qanet.runtime.serve import server
 from qanet.runtime.serve.address import parse_address
 from qanet.runtime.serve.live_page import LivePage
 from qanet.runtime.timing import StageTimes
 from qanet.runtime.video.frame import Frame
+
+# An exception in a client's thread would print a traceback.
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 
 
 class Source:
@@ -58,6 +62,7 @@ def make_page(capfd):
     for sink in opened:
         sink.__exit__(None, None, None)
     assert set(threading.enumerate()) <= before
+    assert not [line for line in capfd.readouterr().err.splitlines() if not line.startswith(("note: ", "warning: "))]
 
 
 def get(page, path, **headers):
@@ -260,31 +265,108 @@ def test_clients_who_read_nothing_hold_nobody_up(make_page):
         one.close()
 
 
-def test_too_many_clients_are_turned_away_and_the_rest_is_served(make_page):
+def connect(page, request=b""):
+    """A client who sends just this."""
+    client = socket.create_connection(("127.0.0.1", page.server.port), timeout=20)
+    client.sendall(request.replace(b"HOST", f"Host: 127.0.0.1:{page.server.port}".encode()))
+    return client
+
+
+WATCH = b"GET /stream.mjpg HTTP/1.0\r\nHOST\r\n\r\n"
+# What clients send who then wait: nothing, half a request, or all of it, to watch or to read nothing of the answer.
+WAITING = {"silent": b"", "half a line": b"GET /sta", "no end of headers": b"GET / HTTP/1.0\r\nHOST\r\nA: b\r\n"}
+
+
+@pytest.mark.parametrize("sent", WAITING.values(), ids=WAITING)
+def test_who_asks_for_nothing_locks_nobody_out(make_page, sent):
     page, (sink,) = make_page()
     sink.write(Frame(0, "0", result().image), result())
-    many = [socket.create_connection(("127.0.0.1", page.server.port)) for _ in range(40)]
+    idle = [connect(page, sent) for _ in range(100)]
+    assert [get(page, "/state.json")[0] for _ in range(5)] == [200] * 5
+    for client in idle:
+        client.close()
+
+
+def test_a_full_page_says_so_and_serves_again_when_somebody_leaves(make_page):
+    page, (sink,) = make_page()
+    sink.write(Frame(0, "0", result().image), result())
+    watching = [connect(page, WATCH) for _ in range(32)]
+    for client in watching:
+        assert client.recv(12) == b"HTTP/1.0 200"
+    for _ in range(3):
+        status, headers, body = get(page, "/state.json")
+        assert (status, headers["Retry-After"], body) == (503, "5", b"Too many watch.\n")
+    watching[0].close()
     deadline = time.monotonic() + 20
-    while not any(_is_closed(one) for one in many):
+    while (status := get(page, "/state.json")[0]) == 503 and time.monotonic() < deadline:
+        sink.write(Frame(1, "1", result().image), result())  # a picture that is sent notices who left
+        time.sleep(0.05)
+    assert status == 200
+    for client in watching:
+        client.close()
+
+
+def test_who_asks_too_slowly_is_disconnected(make_page, monkeypatch):
+    monkeypatch.setattr(server, "_ASK_S", 0.3)
+    page, _ = make_page()
+    client, start = connect(page, b"GET / HTTP/1.0\r\n"), time.monotonic()
+    with pytest.raises(ConnectionError):  # a byte now and then does not help
+        while time.monotonic() - start < 20:
+            client.sendall(b"x")
+            time.sleep(0.05)
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("sent", [*WAITING.values(), WATCH], ids=[*WAITING, "watching"])
+def test_clients_do_not_hold_up_the_end(make_page, sent):
+    page, (sink,) = make_page()
+    waiting = [connect(page, sent) for _ in range(32)]
+    deadline = time.monotonic() + 20
+    while len(page.server._http._clients) < 32:
         assert time.monotonic() < deadline
-    for one in many:
-        one.close()
-    while True:
+        time.sleep(0.01)
+    start = time.monotonic()
+    sink.__exit__(None, None, None)
+    assert time.monotonic() - start < 1.5  # 6.4 s when each had its own grace
+    sink.__enter__()
+    for client in waiting:
+        client.close()
+
+
+MALFORMED = (
+    *(b"GET //[ HTTP/1.0", b"GET http://[::1 HTTP/1.1", b"GET /\xff\x00 HTTP/1.0", b"GET //[v1.x]/ HTTP/1.0", b"GET"),
+    *(b"HEAD //] HTTP/1.0", b"GET / HTTP/9.9", b"GET / HTTP/x", b"GET  /  HTTP/1.0", b"GET /?stream=\xb2 HTTP/1.0"),
+    *(b"\x16\x03\x01", b"G" * 70000),
+)
+
+
+@pytest.mark.parametrize("request_line", MALFORMED, ids=range(len(MALFORMED)))
+def test_a_malformed_request_is_answered_or_closed_and_prints_nothing(make_page, capfd, request_line):
+    page, _ = make_page()
+    for host in (b"HOST", b"Host: [::1", b"Host: \xff"):
+        client = connect(page, request_line + b"\r\n" + host + b"\r\n\r\n")
         try:
-            assert get(page, "/state.json")[0] == 200
-            return
-        except (ConnectionError, http.client.HTTPException):
-            assert time.monotonic() < deadline
+            answer = b"".join(iter(lambda: client.recv(4096), b""))  # noqa: B023
+        except ConnectionError:  # the server left some of it unread
+            answer = b""
+        assert answer[:9] in (b"", b"HTTP/1.0 ", b"<!DOCTYPE")  # (an error in the form of HTTP/0.9)
+        client.close()
+    assert get(page, "/")[0] == 200
 
 
-def _is_closed(client):
-    client.settimeout(0.01)
-    try:
-        return client.recv(1) == b""
-    except TimeoutError:
-        return False
-    except ConnectionError:
-        return True
+def test_without_a_thread_to_give_a_client_is_refused(make_page, monkeypatch):
+    page, _ = make_page()
+    usual = threading.Thread.start
+
+    def start(thread):
+        if thread.name == "qanet-client":
+            raise RuntimeError("can't start new thread")
+        usual(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert get(page, "/")[0] == 503
+    monkeypatch.undo()
+    assert get(page, "/")[0] == 200
 
 
 def test_streams_have_their_own_pictures_and_the_last_one_closes_the_page(make_page):
