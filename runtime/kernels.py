@@ -1,17 +1,16 @@
 """Kernels of a frame: crops of people, letterboxes, and labels with pixel scores; one implementation chosen at load.
 
 `choose_kernels()` gives C++ where the library was built (`qanet.runtime.native`), else NumPy and OpenCV. Results are
-those of `qanet.geometry`, `qanet.geometry` and `qanet.quality`, to a rounding.
+those of `qanet.geometry` and `qanet.quality`, to a rounding.
 """
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qanet import geometry, quality
-from qanet import geometry as letterbox
 from qanet.errors import QanetError
 from qanet.quality import PIXEL_SCORE_THRESHOLD, PixelScores
 from qanet.runtime import native
@@ -44,7 +43,7 @@ class Kernels:
 
     def letterboxed(self, image: NDArray[np.uint8], input_hw: tuple[int, int]) -> tuple[NDArray[np.uint8], float]:
         """An (H, W, 3) uint8 image in its own aspect on a grey canvas of `input_hw`, and its scale factor."""
-        return letterbox.letterboxed(image, input_hw)
+        return geometry.letterboxed(image, input_hw)
 
     def pixel_score(
         self,
@@ -62,18 +61,11 @@ class Kernels:
         """
         if flipped_logits is not None:
             _check_pairs(flip_pairs, np.shape(logits))
-        return self._score(logits, boxes, image_size, threshold, flipped_logits, flip_pairs)
+        return self._score()(logits, boxes, image_size, threshold, flipped_logits, flip_pairs)
 
-    def _score(
-        self,
-        logits: ArrayLike,
-        boxes: ArrayLike,
-        image_size: tuple[int, int],
-        threshold: float,
-        flipped_logits: ArrayLike | None,
-        flip_pairs: Sequence[tuple[int, int]],
-    ) -> PixelScores:
-        return quality.pixel_score(logits, boxes, image_size, threshold, flipped_logits, flip_pairs)
+    def _score(self) -> Callable[..., PixelScores]:
+        """The function that scores; it takes the arguments of `pixel_score` in their order."""
+        return quality.pixel_score
 
 
 class NativeKernels(Kernels):
@@ -89,18 +81,10 @@ class NativeKernels(Kernels):
 
     def letterboxed(self, image: NDArray[np.uint8], input_hw: tuple[int, int]) -> tuple[NDArray[np.uint8], float]:
         """See `Kernels.letterboxed`."""
-        return letterbox.letterboxed(image, input_hw, _resized)
+        return geometry.letterboxed(image, input_hw, _resized)
 
-    def _score(
-        self,
-        logits: ArrayLike,
-        boxes: ArrayLike,
-        image_size: tuple[int, int],
-        threshold: float,
-        flipped_logits: ArrayLike | None,
-        flip_pairs: Sequence[tuple[int, int]],
-    ) -> PixelScores:
-        return native.pixel_score(logits, boxes, image_size, threshold, flipped_logits, flip_pairs)
+    def _score(self) -> Callable[..., PixelScores]:
+        return native.pixel_score
 
 
 class CudaKernels(Kernels):
@@ -116,18 +100,10 @@ class CudaKernels(Kernels):
 
         return crop_people(image, boxes, crop_hw)
 
-    def _score(
-        self,
-        logits: ArrayLike,
-        boxes: ArrayLike,
-        image_size: tuple[int, int],
-        threshold: float,
-        flipped_logits: ArrayLike | None,
-        flip_pairs: Sequence[tuple[int, int]],
-    ) -> PixelScores:
+    def _score(self) -> Callable[..., PixelScores]:
         from qanet.runtime.cuda.tail import pixel_score
 
-        return pixel_score(logits, boxes, image_size, threshold, flipped_logits, flip_pairs)
+        return pixel_score
 
 
 def choose_kernels(name: str | None = None) -> Kernels:
@@ -157,7 +133,7 @@ def choose_kernels(name: str | None = None) -> Kernels:
 def _resized(image: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.uint8]:
     """The whole image as one crop; by OpenCV where it shrinks so much that a crop's samples leave pixels out."""
     if max(image.shape[0] / rows, image.shape[1] / columns) > geometry.MAX_SUBSAMPLES:
-        return letterbox.resized(image, rows, columns)
+        return geometry.resized(image, rows, columns)
     box = np.array([[0, 0, image.shape[1], image.shape[0]]], np.float32)
     return native.crop_people(image, box, (rows, columns))[0]
 

@@ -43,7 +43,9 @@ def exported_graph(module, outputs, input_hw, inputs=graphs.INPUTS):
     """`to_onnx`, which gives the same bytes for the same weights, by the cache of `made_once`."""
     weights = [part for name, value in module.state_dict().items() for part in (name, value.numpy().tobytes())]
     versions = [importlib.metadata.version(name) for name in ("torch", "onnx", "onnxscript")]
-    parts = [*versions, *sources("export/graphs", "train/networks"), module, *weights, outputs, input_hw, inputs]
+    settings = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+    parts = [*versions, *sources("export/graphs", "train/networks"), module, settings, *weights]
+    parts += [outputs, input_hw, inputs]
     path = made_once("graph.onnx", parts, lambda path: path.write_bytes(_to_onnx(module, outputs, input_hw, inputs)))
     return path.read_bytes()
 
