@@ -52,7 +52,12 @@ NATIVE := $(wildcard runtime/native/cpp/*.* runtime/native/cpp/*/*.*)
 $(VENV)/.runtime: $(VENV)/bin/python constraints.txt pyproject.toml setup.py $(NATIVE)
 	$(INSTALL) -e .
 	@# Real TensorRT-RTX engines are built where its wheel installs (x86-64); elsewhere the demo goes on without.
+ifdef NO_RTX
+	@echo "note: tensorrt_rtx is left out (NO_RTX); no TensorRT-RTX engine can be built"
+else
+	@echo "note: installing tensorrt_rtx, NVIDIA's proprietary TensorRT for RTX, under its own licence; make NO_RTX=1 leaves it out"
 	$(INSTALL) tensorrt_rtx || echo "note: no tensorrt_rtx wheel for this machine; TensorRT-RTX engines are left out"
+endif
 	touch $@
 
 $(VENV)/.all: $(VENV)/.runtime

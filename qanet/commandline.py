@@ -13,6 +13,7 @@ import io
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +23,9 @@ from qanet.errors import QanetError, printable
 from qanet.files import is_standard_output
 from qanet.signals import stop_code, stoppable
 
+_SHORTAGE = re.compile(  # how Python, C++ and the runtimes say that the system gave no more
+    r"can't start new thread|bad_alloc|[Cc]an(no|')t allocate memory|[Oo]ut of memory|Resource temporarily unavailable"
+)
 _INTERRUPTED = 130  # what a command returns that was stopped and kept what it had
 
 
@@ -209,6 +213,11 @@ def run_command(command: Callable[[], int]) -> int:
         return 0
     except OSError as error:  # a file or a folder that cannot be used; whoever knows more has told it above
         note(f"error: {' '.join(str(error).split())}")
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not _SHORTAGE.search(str(error)):
+            raise
+        what = "threads" if "thread" in str(error) else "memory"
+        note(f"error: not enough {what}; next: smaller inputs, --threads 1, or a higher limit (ulimit -a)")
     return 2
 
 

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 _LOG_LEVEL = threading.Lock()  # OpenCV's log level is one for the process; several threads decode and encode
 _COMPLAINT = re.compile(  # lines that libpng and libjpeg print themselves; whatever else arrives is not theirs
@@ -22,13 +23,15 @@ def quiet_opencv() -> Iterator[None]:
     import cv2
 
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when FFmpeg is first used
+    # OpenCV 4.8 has the two functions in cv2 alone, OpenCV 5.0 in cv2.utils.logging alone.
+    log: Any = cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging
     with _LOG_LEVEL:
-        before = cv2.utils.logging.getLogLevel()
-        cv2.utils.logging.setLogLevel(0)
+        before = log.getLogLevel()
+        log.setLogLevel(0)
         try:
             yield
         finally:
-            cv2.utils.logging.setLogLevel(before)
+            log.setLogLevel(before)
 
 
 class _Stderr:
