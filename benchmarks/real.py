@@ -157,7 +157,7 @@ def judge_real(
                 f"no truth in {folder}",
                 expected="persons.json, Category_ids/ or val.txt there or below",
                 got="none",
-                next_command="see docs/real.md",
+                next_command="qanet val --help",
             )
         for kind, root in found:
             if kind == "boxes":
