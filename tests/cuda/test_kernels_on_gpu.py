@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from cuda_emulation.cases import CROPS, GOLDEN, SHAPES, check_definition, crop_definition, load_golden
+from cuda_emulation.cases import CROPS, SHAPES, check_definition, crop_definition, load_golden
+from golden_cases import PIXEL_SCORE_CASES
 
 pytestmark = pytest.mark.gpu
 
@@ -27,7 +28,7 @@ def pairs_of(views):
     return {"flipped_logits": views["flipped"], "flip_pairs": pairs}
 
 
-@pytest.mark.parametrize("name", GOLDEN)
+@pytest.mark.parametrize("name", PIXEL_SCORE_CASES)
 def test_golden_cases(golden, name):
     from qanet.runtime.cuda.tail import pixel_score
 

@@ -5,17 +5,18 @@ import json
 import numpy as np
 import pytest
 from cuda_emulation.calls import score
-from cuda_emulation.cases import GOLDEN, SHAPES, check_definition, load_golden
+from cuda_emulation.cases import SHAPES, check_definition, load_golden
+from golden_cases import PIXEL_SCORE_CASES
 
 from qanet.quality import pixel_score
 
 
 def test_every_golden_case_is_tested(golden):
     records = [json.loads(line) for line in (golden / "index.json").read_text().splitlines()]
-    assert sorted(r["name"] for r in records if r["kind"] == "pixel_score") == GOLDEN
+    assert sorted(r["name"] for r in records if r["kind"] == "pixel_score") == PIXEL_SCORE_CASES
 
 
-@pytest.mark.parametrize("name", GOLDEN)
+@pytest.mark.parametrize("name", PIXEL_SCORE_CASES)
 def test_the_kernel_equals_the_official_code(golden, emulated, name):
     case, image_hw, views = load_golden(golden, name)
     logits = case["logits"].astype(np.float32)

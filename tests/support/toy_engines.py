@@ -1,6 +1,7 @@
 """A toy network whose outputs tell which crop they came from, crops for it, and a bundle with its engine."""
 
 import json
+import threading
 
 import numpy as np
 
@@ -37,3 +38,17 @@ def make_bundle(folder, profiles=STATIC, outputs=KERNEL_TAIL, plan=None, half=()
 def people(count):
     rng = np.random.default_rng(count)
     return rng.integers(0, 256, (count, HEIGHT, WIDTH, 3), np.uint8), rng.random(count).astype(np.float32)
+
+
+def assert_threads_take_turns(engine, counts):
+    """Twenty threads run batches of these counts at once; each gets the rows of its own batch."""
+    batches, got = [people(count) for count in counts] * 5, {}
+    threads = [
+        threading.Thread(target=lambda i=i: got.update({i: engine.run(*batches[i])})) for i in range(len(batches))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for index, batch in enumerate(batches):
+        np.testing.assert_array_equal(got[index]["iou_scores"], network(*batch)["iou_scores"])

@@ -5,7 +5,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from exported_networks import SIZE, exported
+from exported_networks import SIZE, exported, exports_kept
 from tiny_networks import register
 
 from qanet.errors import QanetError
@@ -97,7 +97,8 @@ def test_a_checkpoint_becomes_a_bundle(tmp_path, monkeypatch):
     recipe, network, _ = exported("tiny-basic")
     checkpoint = tmp_path / "model.safetensors"
     save_weights(checkpoint, network, recipe)
-    bundle = export_checkpoint(checkpoint, tmp_path / "mine", input_hw=(64, 64))
+    with exports_kept():
+        bundle = export_checkpoint(checkpoint, tmp_path / "mine", input_hw=(64, 64))
     bundle.verify()
     assert bundle.path.name == "mine.qanet" and bundle.input_hw == (64, 64)
     assert set(bundle.manifest["files"]) == {"model.onnx", "model.safetensors", "answers.npz"}

@@ -5,7 +5,18 @@ import time
 
 import numpy as np
 import pytest
-from toy_engines import ALL_OUTPUTS, DYNAMIC, HEIGHT, KERNEL_TAIL, STATIC, WIDTH, make_bundle, network, people
+from toy_engines import (
+    ALL_OUTPUTS,
+    DYNAMIC,
+    HEIGHT,
+    KERNEL_TAIL,
+    STATIC,
+    WIDTH,
+    assert_threads_take_turns,
+    make_bundle,
+    network,
+    people,
+)
 
 from qanet.errors import QanetError
 from qanet.runtime.backends.tensorrt.engine import engine_from_bundle
@@ -53,14 +64,7 @@ def test_arrays_that_do_not_fit_are_refused(machine, tmp_path, crops, scores):
 
 def test_threads_take_turns(machine, tmp_path):
     with engine_from_bundle(make_bundle(tmp_path), "fp16", KERNEL_TAIL) as engine:
-        batches, got = [people(count) for count in (1, 2, 3, 5)] * 5, {}
-        threads = [threading.Thread(target=lambda i=i: got.update({i: engine.run(*batches[i])})) for i in range(20)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    for index, batch in enumerate(batches):
-        np.testing.assert_array_equal(got[index]["iou_scores"], network(*batch)["iou_scores"])
+        assert_threads_take_turns(engine, (1, 2, 3, 5))
 
 
 def test_close_waits_for_the_batch_of_another_thread(machine, tmp_path):

@@ -1,10 +1,8 @@
 """TensorRT: an engine built as a plan for each bucket runs every batch on the smallest that fits, opened on demand."""
 
-import threading
-
 import numpy as np
 import pytest
-from toy_engines import ALL_OUTPUTS, KERNEL_TAIL, make_bundle, network, people
+from toy_engines import ALL_OUTPUTS, KERNEL_TAIL, assert_threads_take_turns, make_bundle, network, people
 from toy_plans import BUCKETS, make_bundle_apart, plan_file, spec_of, watch_runs
 
 from qanet.errors import QanetError
@@ -79,14 +77,7 @@ def test_every_bucket_becomes_a_graph_of_its_own(graphs, tmp_path):
 
 def test_threads_that_open_plans_take_turns(machine, tmp_path):
     with engine_from_bundle(make_bundle_apart(tmp_path), "fp16", KERNEL_TAIL) as engine:
-        batches, got = [people(count) for count in (2, 4, 1, 7)] * 5, {}
-        threads = [threading.Thread(target=lambda i=i: got.update({i: engine.run(*batches[i])})) for i in range(20)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    for index, batch in enumerate(batches):
-        np.testing.assert_array_equal(got[index]["iou_scores"], network(*batch)["iou_scores"])
+        assert_threads_take_turns(engine, (2, 4, 1, 7))
 
 
 @pytest.mark.parametrize("call", ["create_execution_context", "set_tensor_address", "execute_async_v3"])

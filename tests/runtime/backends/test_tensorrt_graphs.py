@@ -1,13 +1,23 @@
 """TensorRT: static buckets run as CUDA graphs from their second batch on, with the same rows, nothing left behind."""
 
 import json
-import threading
 import warnings
 from functools import partial
 
 import numpy as np
 import pytest
-from toy_engines import ALL_OUTPUTS, DYNAMIC, HEIGHT, KERNEL_TAIL, STATIC, WIDTH, make_bundle, network, people
+from toy_engines import (
+    ALL_OUTPUTS,
+    DYNAMIC,
+    HEIGHT,
+    KERNEL_TAIL,
+    STATIC,
+    WIDTH,
+    assert_threads_take_turns,
+    make_bundle,
+    network,
+    people,
+)
 
 from qanet.errors import QanetError
 from qanet.runtime.backends.tensorrt.engine import engine_from_bundle
@@ -66,15 +76,8 @@ def test_outputs_that_stay_on_the_gpu_come_of_the_graph_too(kernels, graphs, tmp
 
 def test_threads_take_turns_with_graphs(graphs, tmp_path):
     with engine_from_bundle(make_bundle(tmp_path), "fp16", KERNEL_TAIL) as engine:
-        batches, got = [people(count) for count in (1, 2, 3, 5)] * 5, {}
-        threads = [threading.Thread(target=lambda i=i: got.update({i: engine.run(*batches[i])})) for i in range(20)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        assert_threads_take_turns(engine, (1, 2, 3, 5))
         assert engine.graph_batches == (1, 2, 4, 8)
-    for index, batch in enumerate(batches):
-        np.testing.assert_array_equal(got[index]["iou_scores"], network(*batch)["iou_scores"])
 
 
 @pytest.mark.parametrize("fault", ["cuStreamBeginCapture", "cuStreamEndCapture", "cuGraphInstantiate"])

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from qanet.errors import QanetError
-from qanet.runtime.detectors.base import NOBODY, BoxesFile, Detections, WholeImage
-from qanet.runtime.parser import Parser
+from qanet.runtime.detectors.base import NOBODY, BoxesFile, Detections
 from qanet.runtime.video import pipeline
 from qanet.runtime.video import summary as summaries
 from qanet.runtime.video.encode import VideoFileSink
@@ -20,20 +19,6 @@ from qanet.runtime.video.outputs import open_sinks
 from qanet.runtime.video.pipeline import run
 from qanet.runtime.video.sinks import JsonLines
 from qanet.runtime.video.sources import open_source
-
-
-@pytest.fixture
-def parser(tiny_parser):
-    """A parser of its own times that takes the whole image for one person."""
-    return Parser(tiny_parser.bundle, tiny_parser.engine, "kernel", WholeImage())
-
-
-def count_frames(path):
-    """Frames that can be decoded."""
-    capture, count = cv2.VideoCapture(str(path)), 0
-    while capture.grab():
-        count += 1
-    return count
 
 
 def break_frame(clip, number):
@@ -88,7 +73,7 @@ class Painted:
 
 
 @pytest.mark.parametrize("smooth", [False, True])
-def test_frames_that_change_size_midway_go_on_with_the_same_people(parser, people, tmp_path, smooth):
+def test_frames_that_change_size_midway_go_on_with_the_same_people(parser, people, tmp_path, smooth, count_frames):
     parser.detector = Painted()
     images = [people(0)[:, :80]] * 3
     images += [cv2.resize(images[0], size, interpolation=cv2.INTER_NEAREST) for size in ((160, 240), (57, 85))] * 2
@@ -107,7 +92,7 @@ def test_frames_that_change_size_midway_go_on_with_the_same_people(parser, peopl
 
 
 @pytest.mark.parametrize("hw", [(1, 1), (2, 3), (37, 1), (121, 163)])
-def test_odd_sizes_pass_through(parser, hw, tmp_path):
+def test_odd_sizes_pass_through(parser, hw, tmp_path, count_frames):
     images = [np.full((*hw, 3), 90, np.uint8)] * 3
     summary = run(Made(images), parser, [VideoFileSink(tmp_path / "o.webm", 25)], smooth=True)
     assert summary.frames == 3 and count_frames(tmp_path / "o.webm") == 3

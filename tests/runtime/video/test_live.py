@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 
 from qanet.errors import QanetError
-from qanet.runtime.detectors.base import WholeImage
-from qanet.runtime.parser import Parser
 from qanet.runtime.video import live
 from qanet.runtime.video.live import LiveSource, is_live, open_live
 from qanet.runtime.video.pipeline import run
@@ -67,12 +65,6 @@ class Line:
     def source(self, **options):
         quick = {"stall_s": 2.0, "give_up_s": 0.1, "first_wait_s": 0.02, "longest_wait_s": 0.05} | options
         return LiveSource("line", self.connect, self.said.append, **quick)
-
-
-@pytest.fixture
-def parser(tiny_parser):
-    """A parser of its own times that takes the whole image for one person."""
-    return Parser(tiny_parser.bundle, tiny_parser.engine, "kernel", WholeImage())
 
 
 @pytest.fixture(autouse=True)

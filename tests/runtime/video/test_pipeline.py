@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from qanet.errors import QanetError
-from qanet.runtime.detectors.base import Detections, WholeImage
-from qanet.runtime.parser import Parser
+from qanet.runtime.detectors.base import Detections
 from qanet.runtime.timing import StageTimes
 from qanet.runtime.video.encode import VideoFileSink
 from qanet.runtime.video.outputs import open_sinks
@@ -21,20 +20,7 @@ from qanet.runtime.video.sinks import JsonLines, Pictures
 from qanet.runtime.video.sources import open_source
 
 
-@pytest.fixture
-def parser(tiny_parser):
-    """A parser of its own times that takes the whole image for one person."""
-    return Parser(tiny_parser.bundle, tiny_parser.engine, "kernel", WholeImage())
-
-
-def count_frames(path):
-    capture, count = cv2.VideoCapture(str(path)), 0
-    while capture.grab():
-        count += 1
-    return count
-
-
-def test_all_frames_come_in_order_and_go_out_in_order(make_clip, parser, tmp_path):
+def test_all_frames_come_in_order_and_go_out_in_order(make_clip, parser, tmp_path, count_frames):
     seen = []
     sinks = open_sinks(str(tmp_path / "out" / "o.avi"), str(tmp_path / "out" / "o.jsonl"), "video", 10.0)
     source = open_source(str(make_clip(11)))
@@ -192,7 +178,7 @@ def test_an_error_midway_leaves_nothing_behind(parser, make_clip, tmp_path, erro
 
 
 @pytest.mark.parametrize("frame", [0, 4])
-def test_an_interruption_keeps_what_was_parsed(parser, make_clip, tmp_path, frame):
+def test_an_interruption_keeps_what_was_parsed(parser, make_clip, tmp_path, frame, count_frames):
     parser.detector = Failing(frame, KeyboardInterrupt())
     sinks = [JsonLines(tmp_path / "o.jsonl"), VideoFileSink(tmp_path / "o.avi", 10)]
     summary = run(open_source(str(make_clip(8))), parser, sinks, carry=False)

@@ -18,8 +18,6 @@ import pytest
 from headless_browser import Browser, find_browser
 
 from qanet.errors import QanetError
-from qanet.runtime.detectors.base import WholeImage
-from qanet.runtime.parser import Parser
 from qanet.runtime.video import live
 from qanet.runtime.video.decoders import AvCapture, Software
 from qanet.runtime.video.encode import VideoFileSink
@@ -29,12 +27,6 @@ from qanet.runtime.video.sources import open_source
 
 STEP = 12  # grey levels between two frames of a clip
 UNEVEN_S = [0.0, 0.04, 0.24, 0.28, 0.9, 1.5, 1.54, 2.0]
-
-
-@pytest.fixture
-def parser(tiny_parser):
-    """A parser of its own times that takes the whole image for one person."""
-    return Parser(tiny_parser.bundle, tiny_parser.engine, "kernel", WholeImage())
 
 
 def write_clip(path, codec="libx264", pixels="yuv420p", size=(64, 48), times_s=None, count=10, options=None):

@@ -11,19 +11,11 @@ import numpy as np
 import pytest
 
 from qanet.errors import QanetError
-from qanet.runtime.detectors.base import WholeImage
-from qanet.runtime.parser import Parser
 from qanet.runtime.video import encode as rtsp
 from qanet.runtime.video.outputs import open_sinks
 from qanet.runtime.video.pipeline import run
 from qanet.runtime.video.sinks import indexed_png
 from qanet.runtime.video.sources import open_source
-
-
-@pytest.fixture
-def parser(tiny_parser):
-    """A parser of its own times that takes the whole image for one person."""
-    return Parser(tiny_parser.bundle, tiny_parser.engine, "kernel", WholeImage())
 
 
 @pytest.mark.parametrize("hw", [(1, 1), (3, 5), (120, 161)])

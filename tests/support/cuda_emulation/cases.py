@@ -7,22 +7,6 @@ from numpy.typing import NDArray
 
 from qanet.geometry import box_to_image, subsamples
 
-GOLDEN = [
-    "p01_single_inside",
-    "p02_crowd_360x640",
-    "p03_tiny_huge",
-    "p04_thr05",
-    "p05_two_classes",
-    "p06_all_background",
-    "p07_uniform",
-    "p08_huge_logits",
-    "p09_flip_cihp",
-    "p10_720p_59",
-    "p11_never_wins_flip",
-    "p12_float32_noise",
-    "p13_outside",
-]
-
 # Classes, logits (h, w), image (H, W), boxes: larger and smaller than the image, far outside, thinner than a pixel.
 SHAPES = {
     "one_cell": (2, (1, 1), (3, 5), [[0.2, 0.1, 4.7, 2.9]]),
