@@ -43,7 +43,7 @@ def load(
     """Load a model and return a parser of images and videos; see `qanet.runtime.parser.load`.
 
     Args:
-        name_or_path: "fast", "balanced" or "accurate", a shipped model's name, or a NAME.qanet folder.
+        name_or_path: "balanced" or "accurate", a shipped model's name, or a NAME.qanet folder.
         device: "auto" (a GPU where TensorRT is installed, else the CPU), "cpu", "onnxruntime" or "cuda".
         precision: "fp32", "fp16", "int8", or "auto": the fastest engine that answers rightly on this machine.
         tail: "kernel" (labels and scores at image resolution) or "graph" (at crop resolution, inside the network).

@@ -45,7 +45,7 @@ def load(
     """Load a bundle and compile or load its engine.
 
     Args:
-        name_or_path: "fast", "balanced" or "accurate", a shipped bundle's name, or a NAME.qanet folder.
+        name_or_path: "balanced" or "accurate", a shipped bundle's name, or a NAME.qanet folder.
         device: "auto" (TensorRT where there is a GPU and it is installed, else OpenVINO), "cpu", "onnxruntime",
             "cuda".
         precision: "fp32", "fp16", "int8", or "auto": the fastest the bundle has a graph for.

@@ -14,4 +14,4 @@ class Rung:
         return f"{self.bundle}{', each crop mirrored too' if self.flip else ''}"
 
 
-LADDER = {"fast": Rung("ccp13-lite0-256"), "balanced": Rung("ccp13-lite0"), "accurate": Rung("ccp13-lite0", flip=True)}
+LADDER = {"balanced": Rung("ccp13-lite0"), "accurate": Rung("ccp13-lite0", flip=True)}

@@ -92,7 +92,7 @@ def arguments() -> argparse.ArgumentParser:
         default=0.0,
         metavar="M",
         help="draw and write only people of this quality or more, such as 0.5: of their expected mean IoU if the model "
-        "has a quality map, as the shipped ones have, else of Q",
+        "has a quality map, else of Q",
     )
     parser.add_argument("--max-width", type=_count, default=0, metavar="PX", help="largest width of the overlay video")
     parser.add_argument("--threads", type=_count, help="CPU threads of the engine")
