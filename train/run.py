@@ -11,7 +11,7 @@ Importing this file does not import torch.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qanet.bundle import open_bundle
 from qanet.coco.people import open_train_and_val
@@ -81,14 +81,8 @@ def train(
     chosen, data, start = _resolved(recipe, data, initial_weights, settings)
     folder = Path(output or f"runs/{chosen.name}")
     check_outputs((folder / name for name in ("last.pt", "log.csv", "model.safetensors")), read=[start, looks])
-    detection = chosen.labels == PERSON_BOX1.name
-    if not detection:
-        train_data, val_data = _open_data(chosen, data, format or _layout(chosen, data))
-        doubt = _doubt(train_data, data)
-        if people:
-            folders = [PeopleFolder(Path(root), train_data.label_set) for root, _ in people]
-            train_data = Mixture(train_data, folders, [share for _, share in people])
-        surroundings = Scenery([Path(root) for root in scenery])
+    is_detection = chosen.labels == PERSON_BOX1.name
+    opened = None if is_detection else _open_people(chosen, data, format, people, scenery)
 
     from qanet.train.distributed import join_world, leave_world
     from qanet.train.trainer import Trainer
@@ -97,31 +91,19 @@ def train(
     say = report if world.is_main else _silent
 
     def run() -> "TrainResult":  # the trainer ends with this function, before the process group: see leave_world
-        if detection:
+        options: dict[str, Any] = {"workers": workers, "initial_weights": start, "world": world}
+        if opened:
+            trainer = Trainer(chosen, opened.train, opened.val, folder, place, scenery=opened.scenery, **options)
+        else:
             from qanet.train.detection.trainer import DetectorTrainer, open_photographs
 
-            roots = [Path(root) for root in (data, *more)]
-            drawn, held_back = open_photographs(roots, Path(looks) if looks else None, images)
-            trainer: Trainer = DetectorTrainer(
-                chosen, drawn, held_back, folder, place, workers=workers, initial_weights=start, world=world
-            )
-        else:
-            trainer = Trainer(
-                chosen,
-                train_data,
-                val_data,
-                folder,
-                place,
-                workers=workers,
-                initial_weights=start,
-                world=world,
-                scenery=surroundings,
-            )
+            photographs = open_photographs(list(map(Path, (data, *more))), Path(looks) if looks else None, images)
+            trainer = DetectorTrainer(chosen, *photographs, folder, place, **options)
         if trainer.epoch:
             say(f"resuming {folder} after epoch {trainer.epoch} of {chosen.epochs}")
-        if not detection and doubt:
-            say(f"note: {doubt}")
-        say(_summary(trainer, "images per epoch" if detection else "people"))
+        if opened and opened.doubt:
+            say(f"note: {opened.doubt}")
+        say(_summary(trainer, "people" if opened else "images per epoch"))
         return trainer.run(say)
 
     try:
@@ -167,6 +149,31 @@ def _layout(chosen: Recipe, root: Path) -> str:
             next_command=f"add labels={own}",
         )
     return "folder"
+
+
+class _People(NamedTuple):
+    """What a parsing recipe learns from; `doubt` is what `qanet check` would remark on the label maps."""
+
+    train: DataSet
+    val: DataSet | None
+    scenery: Scenery
+    doubt: str
+
+
+def _open_people(
+    chosen: Recipe,
+    root: Path,
+    format: str | None,
+    people: Sequence[tuple[str | Path, float]],
+    scenery: Sequence[str | Path],
+) -> _People:
+    """The data set with the further people and the scenery; arguments as of `train`."""
+    data, val = _open_data(chosen, root, format or _layout(chosen, root))
+    doubt = _doubt(data, root)
+    if people:
+        folders = [PeopleFolder(Path(folder), data.label_set) for folder, _ in people]
+        data = Mixture(data, folders, [share for _, share in people])
+    return _People(data, val, Scenery([Path(folder) for folder in scenery]), doubt)
 
 
 def _open_data(chosen: Recipe, root: Path, format: str) -> tuple[DataSet, DataSet | None]:
