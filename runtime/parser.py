@@ -64,10 +64,10 @@ def load(
 
     if tail not in TAILS:
         raise QanetError("unknown tail", expected=f"one of {', '.join(TAILS)}", got=tail)
-    bundle = open_bundle(name_or_path)
-    if bundle.is_shipped and str(name_or_path) in LADDER:
-        flip = flip or (LADDER[str(name_or_path)].flip and tail == "kernel")
     augmentation = check_augmentation(flip, scales, tail)
+    bundle = open_bundle(name_or_path)
+    if bundle.is_shipped and str(name_or_path) in LADDER and tail == "kernel":
+        augmentation = check_augmentation(flip or LADDER[str(name_or_path)].flip, scales, tail)
     if bundle.labels == PERSON1:
         raise QanetError(
             f"{bundle.name} gives instance masks, not parsings",

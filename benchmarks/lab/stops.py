@@ -187,6 +187,7 @@ def try_command(name: str, arguments: list[str], folder: Path, stops: int, rng: 
 def main(argv: Sequence[str]) -> int:
     """Entry point."""
     parser = command_parser("stops", "End commands at random moments, and look at what they leave.")
+    parser.prog = "python -m qanet.benchmarks.lab.stops"
     parser.add_argument("--stops", type=positive_int, default=200, metavar="N", help="in all (default: 200)")
     parser.add_argument("--commands", default="", metavar="NAME,NAME", help="stop only these (default: all)")
     parser.add_argument("--output", type=output_folder, default="stops", metavar="DIR", help="folder to work in")

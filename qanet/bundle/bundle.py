@@ -237,7 +237,8 @@ def create(path: Path, **fields: Any) -> Bundle:
     b'an ONNX graph'
     """
     manifest = {"schema_version": SCHEMA_VERSION, "name": path.name.removesuffix(SUFFIX)}
-    manifest |= {"files": {}, "graphs": {}, "engines": [], "accuracy": {}, "made": {}} | {"answers": {}, "timings": []}
+    manifest |= {"files": {}, "graphs": {}, "engines": [], "accuracy": {}, "made": {}, "answers": {}, "timings": []}
+    manifest |= {"quality_map": {}, "view": VIEWS[0]}
     manifest |= fields
     return Bundle(path, manifest)
 

@@ -37,7 +37,7 @@ class FrameWork:
         self, parser: "Parser", kind: str, detect_every: int | None, carry: bool, smooth: bool, max_people: int
     ):
         moving = kind in MOVING
-        carry = carry and not isinstance(parser.detector, WholeImage)
+        carry = carry and not (isinstance(parser.detector, WholeImage) and parser.is_whole)  # all of a picture stays
         self._parser, self.times = parser, parser.times
         self._people = CarriedPeople(carry) if moving and (carry or smooth) else None
         self._cadence = Cadence(detect_every if moving and carry else 1)

@@ -118,7 +118,9 @@ def test_the_command_on_photographs(shared_tiny_bundle, ccp, capsys):
     data = open_dataset(ccp, "ccp", CCP13, "val")
     absent = CCP13.num_classes - np.count_nonzero(sum(data.class_pixels(i).sum(0) for i in range(len(data))))
     assert document["classes_absent"] == absent > 0
-    assert f"mIoU ({absent} of {CCP13.num_classes} classes absent from the data, counted as 0)" in printed.out
+    assert (
+        f"mIoU of pictures ({absent} of {CCP13.num_classes} classes absent from the data, counted as 0)" in printed.out
+    )
 
 
 def test_the_command_on_scenes_with_boxes_and_looks(shared_tiny_bundle, scenes, capsys):
