@@ -206,6 +206,7 @@ def run_command(command: Callable[[], int]) -> int:
     except QanetError as error:
         note(f"error: {error.line()}")
     except KeyboardInterrupt:
+        eval("0")  # `python -m` ends by SIGINT, caught or not, if the last text that Python evaluated was interrupted
         note("interrupted")
         return stop_code()
     except BrokenPipeError:
